@@ -1,0 +1,16 @@
+//! Ringfence: keeps the network of a Kubernetes cluster default-deny.
+//!
+//! One policy engine, used by an admission webhook, a command line and, later, a controller and a node agent.
+//! `netpol`, `guard` and `report` are pure: values in, values out. The other folders touch the world and
+//! use the pure ones, never the reverse.
+
+pub mod certs;
+pub mod cli;
+pub mod guard;
+pub mod k8s;
+pub mod netpol;
+pub mod rego;
+pub mod report;
+pub mod runtime;
+pub mod telemetry;
+pub mod webhook;
