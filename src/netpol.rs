@@ -1,0 +1,62 @@
+//! What network policies mean: the exact model of NetworkPolicy v1, and the one parser per kind that it needs.
+//!
+//! A JSON object goes through [`parse()`] once and becomes one of our own types; a [`Snapshot`] holds them and
+//! answers [`Snapshot::verdict`] (may this flow pass, and why) and [`Snapshot::pod_coverage`] (which policies isolate).
+//! Pure: no files, clock, environment, threads or logging here, and nothing that can panic.
+
+// A panic in a gatekeeper is an outage or a hole; tests may still say `expect`.
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::arithmetic_side_effects,
+        clippy::expect_used,
+        clippy::indexing_slicing,
+        clippy::panic,
+        clippy::unwrap_used
+    )
+)]
+
+pub mod coverage;
+pub mod field;
+pub mod flow;
+pub mod labels;
+pub mod name;
+pub mod namespace;
+pub mod net;
+pub mod object;
+pub mod parse;
+pub mod pod;
+pub mod policy;
+pub mod port;
+pub mod reach;
+pub mod selector;
+pub mod service;
+pub mod snapshot;
+pub mod verdict;
+pub mod workload;
+
+pub(crate) mod decode;
+mod meta;
+mod problem;
+#[cfg(test)]
+mod testing;
+
+pub use coverage::{Coverage, Direction};
+pub use field::{FieldPath, Segment};
+pub use flow::{Endpoint, Flow};
+pub use labels::{Annotations, Labels};
+pub use name::{NamespaceName, NodeName, ObjectName, PolicyName, PolicyRef, PortName};
+pub use namespace::Namespace;
+pub use net::Family;
+pub use object::{Object, ObjectKey};
+pub use parse::{Parsed, parse};
+pub use pod::{Phase, Pod};
+pub use policy::{Isolates, Isolation, NamespaceScope, NetworkPolicy, Peer, Peers, Ports, Rule};
+pub use port::{ContainerPort, Port, PortMatch, PortSpec, Protocol};
+pub use problem::{ParseError, Problem};
+pub use reach::{PortSet, Reachability};
+pub use selector::{Operator, Requirement, Selector};
+pub use service::{Service, ServicePort, ServiceType, TargetPort};
+pub use snapshot::{NamespaceState, Snapshot};
+pub use verdict::{EndVerdict, NotHeld, RuleRef, Verdict};
+pub use workload::{WorkloadKind, WorkloadRef};

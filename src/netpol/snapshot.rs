@@ -1,0 +1,312 @@
+//! A cluster at one moment, as far as network policies concern it.
+//!
+//! A [`Snapshot`] never changes: [`Snapshot::with`] and [`Snapshot::without`] make new ones that share all but the
+//! change, so that a webhook can ask "what if" and a watcher can publish while others read.
+//! Everything is kept per namespace, because a policy concerns the pods of its own namespace only.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use rpds::RedBlackTreeMapSync;
+
+use super::flow::Endpoint;
+use super::labels::Labels;
+use super::name::{NamespaceName, ObjectName, PolicyName, PolicyRef};
+use super::namespace::{Namespace, automatic_labels};
+use super::object::{Object, ObjectKey};
+use super::pod::Pod;
+use super::policy::NetworkPolicy;
+use super::service::Service;
+use super::workload::{WorkloadKind, WorkloadRef};
+
+/// The objects of a cluster; cheap to clone, to change and to send to other threads.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Snapshot {
+    namespaces: RedBlackTreeMapSync<NamespaceName, NamespaceState>,
+    /// The pods that have an address; several may claim the same one for a while.
+    by_address: RedBlackTreeMapSync<(IpAddr, WorkloadRef), Arc<Pod>>,
+}
+
+/// One namespace and what is in it; the namespace itself may be missing from what was read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NamespaceState {
+    name: NamespaceName,
+    labels: Labels,
+    object: Option<Arc<Namespace>>,
+    pods: RedBlackTreeMapSync<(WorkloadKind, ObjectName), Arc<Pod>>,
+    policies: RedBlackTreeMapSync<PolicyName, Arc<NetworkPolicy>>,
+    services: RedBlackTreeMapSync<ObjectName, Arc<Service>>,
+}
+
+// === impl Snapshot ===
+
+impl Snapshot {
+    /// The snapshot with this object added, or put in the place of the one with the same key.
+    #[must_use]
+    pub fn with(&self, object: Object) -> Snapshot {
+        let mut changed = self.clone();
+        changed.insert(object);
+        changed
+    }
+
+    /// The snapshot without an object; the same one if it was not there.
+    #[must_use]
+    pub fn without(&self, key: &ObjectKey) -> Snapshot {
+        let mut changed = self.clone();
+        changed.remove(key);
+        changed
+    }
+
+    /// A namespace of which something is known, be it only a pod or policy in it.
+    pub fn namespace(&self, name: &NamespaceName) -> Option<&NamespaceState> {
+        self.namespaces.get(name)
+    }
+
+    /// All namespaces of which something is known, by name.
+    pub fn namespaces(&self) -> impl Iterator<Item = &NamespaceState> {
+        self.namespaces.values()
+    }
+
+    /// The labels of a namespace, among them always its name; of an unknown one, only that.
+    pub fn namespace_labels(&self, name: &NamespaceName) -> Labels {
+        self.namespace(name)
+            .map_or_else(|| automatic_labels(name), |state| state.labels.clone())
+    }
+
+    /// The pods and the representative pods of templates in a namespace, by kind and name.
+    pub fn pods_in(&self, name: &NamespaceName) -> impl Iterator<Item = &Pod> {
+        self.namespace(name)
+            .into_iter()
+            .flat_map(NamespaceState::pods)
+    }
+
+    /// The network policies in a namespace, by name.
+    pub fn policies_in(&self, name: &NamespaceName) -> impl Iterator<Item = &NetworkPolicy> {
+        self.namespace(name)
+            .into_iter()
+            .flat_map(NamespaceState::policies)
+    }
+
+    /// The services in a namespace, by name.
+    pub fn services_in(&self, name: &NamespaceName) -> impl Iterator<Item = &Service> {
+        self.namespace(name)
+            .into_iter()
+            .flat_map(NamespaceState::services)
+    }
+
+    /// All pods and representative pods.
+    pub fn pods(&self) -> impl Iterator<Item = &Pod> {
+        self.namespaces().flat_map(NamespaceState::pods)
+    }
+
+    /// All network policies.
+    pub fn policies(&self) -> impl Iterator<Item = &NetworkPolicy> {
+        self.namespaces().flat_map(NamespaceState::policies)
+    }
+
+    /// The pod, or representative pod, of a workload.
+    pub fn pod(&self, workload: &WorkloadRef) -> Option<&Pod> {
+        let pods = &self.namespace(&workload.namespace)?.pods;
+        pods.get(&(workload.kind, workload.name.clone()))
+            .map(|pod| &**pod)
+    }
+
+    /// A network policy.
+    pub fn policy(&self, policy: &PolicyRef) -> Option<&NetworkPolicy> {
+        self.namespace(&policy.namespace)?
+            .policies
+            .get(&policy.name)
+            .map(|policy| &**policy)
+    }
+
+    /// A service.
+    pub fn service(&self, namespace: &NamespaceName, name: &ObjectName) -> Option<&Service> {
+        self.namespace(namespace)?
+            .services
+            .get(name)
+            .map(|service| &**service)
+    }
+
+    /// The pod that has an address, of several that claim it one that is not being deleted.
+    ///
+    /// Pods on the host network have no address of their own, and those of finished pods are given to others.
+    pub fn pod_at(&self, address: IpAddr) -> Option<&Pod> {
+        let address = address.to_canonical();
+        // No workload comes before this one.
+        let first = WorkloadRef {
+            kind: WorkloadKind::Pod,
+            namespace: "".into(),
+            name: "".into(),
+        };
+        let following = self.by_address.range((address, first)..);
+        following
+            .take_while(|((claimed, _), _)| *claimed == address)
+            .map(|(_, pod)| &**pod)
+            .min_by_key(|pod| pod.terminating)
+    }
+
+    /// The end of a flow that an address is: the pod that has it, or else something outside.
+    pub fn endpoint_at(&self, address: IpAddr) -> Endpoint<'_> {
+        self.pod_at(address)
+            .map_or(Endpoint::External(address), Endpoint::Pod)
+    }
+
+    /// Adds or replaces an object in place: what [`Snapshot::with`] does, for building many in a row.
+    pub fn insert(&mut self, object: Object) {
+        self.forget_addresses(&object.key());
+        let name = object.namespace().clone();
+        let mut state = self
+            .namespaces
+            .get(&name)
+            .cloned()
+            .unwrap_or_else(|| NamespaceState::new(name.clone()));
+        match object {
+            Object::Namespace(namespace) => {
+                state.labels = namespace.labels.clone();
+                state.object = Some(Arc::new(namespace));
+            }
+            Object::Pod(pod) | Object::Workload(pod) => {
+                let pod = Arc::new(pod);
+                self.learn_addresses(&pod);
+                state
+                    .pods
+                    .insert_mut((pod.workload.kind, pod.workload.name.clone()), pod);
+            }
+            Object::Service(service) => state
+                .services
+                .insert_mut(service.name.clone(), Arc::new(service)),
+            Object::NetworkPolicy(policy) => state
+                .policies
+                .insert_mut(policy.name.clone(), Arc::new(policy)),
+        }
+        self.namespaces.insert_mut(name, state);
+    }
+
+    /// Removes an object in place, if it is there.
+    pub fn remove(&mut self, key: &ObjectKey) {
+        self.forget_addresses(key);
+        let Some(mut state) = self.namespaces.get(key.namespace()).cloned() else {
+            return;
+        };
+        match key {
+            ObjectKey::Namespace(name) => {
+                state.labels = automatic_labels(name);
+                state.object = None;
+            }
+            ObjectKey::Workload(workload) => {
+                state
+                    .pods
+                    .remove_mut(&(workload.kind, workload.name.clone()));
+            }
+            ObjectKey::Service { name, .. } => {
+                state.services.remove_mut(name);
+            }
+            ObjectKey::NetworkPolicy(policy) => {
+                state.policies.remove_mut(&policy.name);
+            }
+        }
+        if state.is_unknown() {
+            self.namespaces.remove_mut(key.namespace());
+        } else {
+            self.namespaces.insert_mut(key.namespace().clone(), state);
+        }
+    }
+
+    fn learn_addresses(&mut self, pod: &Arc<Pod>) {
+        for address in pod.ips.iter().filter(|_| pod.is_held()) {
+            let key = (*address, pod.workload.clone());
+            self.by_address.insert_mut(key, Arc::clone(pod));
+        }
+    }
+
+    fn forget_addresses(&mut self, key: &ObjectKey) {
+        let ObjectKey::Workload(workload) = key else {
+            return;
+        };
+        let addresses = self.pod(workload).map(|pod| pod.ips.clone());
+        for address in addresses.into_iter().flatten() {
+            self.by_address.remove_mut(&(address, workload.clone()));
+        }
+    }
+}
+
+impl Extend<Object> for Snapshot {
+    fn extend<I: IntoIterator<Item = Object>>(&mut self, objects: I) {
+        objects.into_iter().for_each(|object| self.insert(object));
+    }
+}
+
+impl FromIterator<Object> for Snapshot {
+    fn from_iter<I: IntoIterator<Item = Object>>(objects: I) -> Self {
+        let mut snapshot = Self::default();
+        snapshot.extend(objects);
+        snapshot
+    }
+}
+
+// === impl NamespaceState ===
+
+impl NamespaceState {
+    fn new(name: NamespaceName) -> Self {
+        Self {
+            labels: automatic_labels(&name),
+            name,
+            object: None,
+            pods: RedBlackTreeMapSync::default(),
+            policies: RedBlackTreeMapSync::default(),
+            services: RedBlackTreeMapSync::default(),
+        }
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &NamespaceName {
+        &self.name
+    }
+
+    /// Its labels, among them always its name.
+    pub fn labels(&self) -> &Labels {
+        &self.labels
+    }
+
+    /// The namespace itself, where it was among what was read.
+    pub fn object(&self) -> Option<&Namespace> {
+        self.object.as_deref()
+    }
+
+    /// Whether it is known to be being deleted.
+    pub fn is_terminating(&self) -> bool {
+        self.object().is_some_and(|namespace| namespace.terminating)
+    }
+
+    /// Its pods and the representative pods of its templates, by kind and name.
+    pub fn pods(&self) -> impl Iterator<Item = &Pod> {
+        self.pods.values().map(|pod| &**pod)
+    }
+
+    /// Its network policies, by name.
+    pub fn policies(&self) -> impl Iterator<Item = &NetworkPolicy> {
+        self.policies.values().map(|policy| &**policy)
+    }
+
+    /// Its network policies that can be counted upon: none while the namespace is being deleted, since they go
+    /// with it, and nothing says that they go last.
+    pub fn effective_policies(&self) -> impl Iterator<Item = &NetworkPolicy> {
+        let counted = !self.is_terminating();
+        self.policies().filter(move |_| counted)
+    }
+
+    /// Its services, by name.
+    pub fn services(&self) -> impl Iterator<Item = &Service> {
+        self.services.values().map(|service| &**service)
+    }
+
+    fn is_unknown(&self) -> bool {
+        self.object.is_none()
+            && self.pods.is_empty()
+            && self.policies.is_empty()
+            && self.services.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests;
