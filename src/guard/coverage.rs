@@ -1,0 +1,218 @@
+//! Default-deny coverage: is a workload isolated, and would a change of a policy leave one uncovered.
+//!
+//! Coverage is a matter of what the policies select and isolate together, never of their names.
+
+use serde_json::{Value, json};
+
+use crate::guard::decide::Cut;
+use crate::guard::finding::{Finding, Fix};
+use crate::guard::guardrail::{CoverageScope, CoverageSection};
+use crate::guard::registry;
+use crate::guard::review::{Operation, Review, Subject};
+use crate::netpol::{Direction, FieldPath, NamespaceName, NetworkPolicy, Object, Pod, Snapshot};
+
+/// How many workloads a message names before it only counts.
+const NAMED: usize = 3;
+
+/// A workload in a namespace without default-deny.
+pub(super) fn workload(
+    review: &Review,
+    subject: &Subject,
+    section: &CoverageSection,
+    snapshot: &Snapshot,
+) -> Option<Finding> {
+    let Some(Object::Pod(pod) | Object::Workload(pod)) = subject.model() else {
+        return None;
+    };
+    let namespace = &pod.workload.namespace;
+    let (coverage, field) = match section.scope {
+        CoverageScope::Namespace => (
+            snapshot.namespace_coverage(namespace),
+            FieldPath::of(["metadata", "namespace"]),
+        ),
+        CoverageScope::Workload => (
+            snapshot.pod_coverage(pod),
+            FieldPath::of(pod.workload.kind.pod_at().iter().copied())
+                .key("metadata")
+                .key("labels"),
+        ),
+    };
+    let missing: Vec<Direction> = section
+        .directions
+        .iter()
+        .copied()
+        .filter(|&direction| !coverage.covered(direction))
+        .collect();
+    if missing.is_empty() {
+        return None;
+    }
+    let directions = in_words(&missing);
+    let message = match section.scope {
+        CoverageScope::Namespace => {
+            format!("namespace `{namespace}` has no default-deny for {directions}")
+        }
+        CoverageScope::Workload => {
+            format!("no policy of namespace `{namespace}` isolates these pods for {directions}")
+        }
+    };
+    let fix = Fix {
+        summary: format!(
+            "apply a default-deny NetworkPolicy in namespace `{namespace}` before it, or together with it"
+        ),
+        patch: None,
+        manifest: Some(default_deny(namespace, &missing)),
+    };
+    Some(Finding::of(
+        &registry::UNCOVERED,
+        review.object_ref(),
+        field,
+        message,
+        Some(fix),
+    ))
+}
+
+/// Whether its pods are on the host network, where no policy holds them.
+pub(super) fn out_of_reach(subject: &Subject) -> bool {
+    matches!(subject.model(), Some(Object::Pod(pod) | Object::Workload(pod)) if pod.host_network)
+}
+
+/// A change of a policy that leaves workloads uncovered which were not so before.
+pub(super) fn last_cover(
+    review: &Review,
+    section: &CoverageSection,
+    before: &Snapshot,
+    after: &Snapshot,
+    pods: usize,
+) -> Result<Option<Finding>, Cut> {
+    let Some(Object::NetworkPolicy(old)) = review.old_object.as_ref().and_then(Subject::model)
+    else {
+        return Ok(None);
+    };
+    let namespace = &old.namespace;
+    if before
+        .namespace(namespace)
+        .is_some_and(super::super::netpol::snapshot::NamespaceState::is_terminating)
+    {
+        return Ok(None);
+    }
+    let lost_by_namespace: Vec<Direction> = match section.scope {
+        CoverageScope::Workload => Vec::new(),
+        CoverageScope::Namespace => {
+            let (was, is) = (
+                before.namespace_coverage(namespace),
+                after.namespace_coverage(namespace),
+            );
+            section
+                .directions
+                .iter()
+                .copied()
+                .filter(|&way| was.covered(way) && !is.covered(way))
+                .collect()
+        }
+    };
+    let mut uncovered: Vec<String> = Vec::new();
+    let mut directions = lost_by_namespace.clone();
+    let mut any_workload = false;
+    for (seen, pod) in before.pods_in(namespace).enumerate() {
+        if seen >= pods {
+            return Err(Cut::Pods(pods));
+        }
+        if !pod.is_held() {
+            continue;
+        }
+        any_workload = true;
+        if !old.selector.matches(&pod.labels) {
+            continue;
+        }
+        let lost = lost_by_pod(section, before, after, pod);
+        if !lost.is_empty() {
+            uncovered.push(format!("{} {}", pod.workload.kind, pod.workload.name));
+            directions.extend(lost);
+        }
+    }
+    if uncovered.is_empty() && (lost_by_namespace.is_empty() || !any_workload) {
+        return Ok(None);
+    }
+    directions.sort_unstable();
+    directions.dedup();
+    let act = if review.operation == Operation::Delete {
+        "deleting it"
+    } else {
+        "this change"
+    };
+    let ways = in_words(&directions);
+    let message = if uncovered.is_empty() {
+        format!("{act} would leave namespace `{namespace}` without default-deny for {ways}")
+    } else {
+        format!(
+            "{act} would leave {} without isolation for {ways}",
+            list(&uncovered)
+        )
+    };
+    let fix = Fix {
+        summary: "apply a default-deny NetworkPolicy that takes its place first".to_owned(),
+        patch: None,
+        manifest: Some(default_deny(namespace, &directions)),
+    };
+    let field = weakened_field(old, review.object.as_ref());
+    Ok(Some(Finding::of(
+        &registry::LAST_COVER,
+        review.object_ref(),
+        field,
+        message,
+        Some(fix),
+    )))
+}
+
+fn lost_by_pod(
+    section: &CoverageSection,
+    before: &Snapshot,
+    after: &Snapshot,
+    pod: &Pod,
+) -> Vec<Direction> {
+    let (was, is) = (before.pod_coverage(pod), after.pod_coverage(pod));
+    section
+        .directions
+        .iter()
+        .copied()
+        .filter(|&way| was.covered(way) && !is.covered(way))
+        .collect()
+}
+
+/// The field whose change took the cover away; the whole object where it is deleted.
+fn weakened_field(old: &NetworkPolicy, new: Option<&Subject>) -> FieldPath {
+    match new.and_then(Subject::model) {
+        Some(Object::NetworkPolicy(new)) if new.selector == old.selector => {
+            FieldPath::of(["spec", "policyTypes"])
+        }
+        Some(Object::NetworkPolicy(_)) => FieldPath::of(["spec", "podSelector"]),
+        _ => FieldPath::root(),
+    }
+}
+
+/// The policy that denies everything in these directions: to apply, and to show what was meant.
+pub fn default_deny(namespace: &NamespaceName, directions: &[Direction]) -> Value {
+    let types: Vec<&str> = directions
+        .iter()
+        .map(|direction| direction.policy_type())
+        .collect();
+    json!({
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "NetworkPolicy",
+        "metadata": {"name": "default-deny", "namespace": namespace.as_str()},
+        "spec": {"podSelector": {}, "policyTypes": types}
+    })
+}
+
+fn in_words(directions: &[Direction]) -> String {
+    let words: Vec<String> = directions.iter().map(ToString::to_string).collect();
+    words.join(" and ")
+}
+
+fn list(names: &[String]) -> String {
+    let shown: Vec<&str> = names.iter().take(NAMED).map(String::as_str).collect();
+    match names.len().checked_sub(NAMED) {
+        None | Some(0) => shown.join(", "),
+        Some(more) => format!("{} and {more} more", shown.join(", ")),
+    }
+}

@@ -1,0 +1,254 @@
+//! The `Guardrail` resource (`ringfence.dev/v1alpha1`): which namespaces, which mode, and a section per concern.
+//!
+//! A section that is absent demands nothing. A section that is there, even empty (`{}`), demands what its fields
+//! default to. Guardrails add up: each that selects a namespace is applied by itself.
+//! [`Guardrail::parse`] turns the manifest into the checked form that the checks work with.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+use kube::CustomResource;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::guard::mode::Mode;
+use crate::netpol::{Labels, ParseError, Selector};
+
+mod check;
+mod defaults;
+mod sections;
+
+pub use sections::{
+    AnnotationRule, BaselineSection, BreadthLimits, BreadthSection, Bypass, BypassesSection,
+    CoverageScope, CoverageSection, DnsAllow, DocumentationSection, Inject, LabelPlace, LabelRule,
+    LabelsSection, MonitoringAllow, OnFailure, OptOut, PoliciesSection, ScrapePort,
+};
+
+/// The API group of Ringfence's own kinds.
+pub const GROUP: &str = "ringfence.dev";
+/// The version of Ringfence's own kinds.
+pub const VERSION: &str = "v1alpha1";
+
+/// What is demanded of the namespaces that are selected.
+#[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[kube(
+    group = "ringfence.dev",
+    version = "v1alpha1",
+    kind = "Guardrail",
+    root = "GuardrailManifest",
+    plural = "guardrails",
+    shortname = "gr",
+    category = "ringfence",
+    printcolumn = r#"{"name":"Mode","type":"string","jsonPath":".spec.mode"}"#,
+    derive = "PartialEq"
+)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct GuardrailSpec {
+    /// The namespaces that it holds for, by their labels. Absent or empty: all of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub namespace_selector: Option<LabelSelector>,
+    /// What is done about findings, unless a section says otherwise.
+    #[serde(default)]
+    pub mode: Mode,
+    /// What an update meets whose violations were there before it.
+    #[serde(default)]
+    pub unchanged: Unchanged,
+    /// Label conventions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub labels: Option<LabelsSection>,
+    /// Default-deny coverage.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub coverage: Option<CoverageSection>,
+    /// What every namespace is allowed all the same: DNS, monitoring.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub baseline: Option<BaselineSection>,
+    /// Workloads that network policy cannot hold.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bypasses: Option<BypassesSection>,
+    /// How wide a rule may open.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub breadth: Option<BreadthSection>,
+    /// What a policy must say about itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub documentation: Option<DocumentationSection>,
+    /// The user's own policies in Rego.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policies: Option<PoliciesSection>,
+}
+
+/// What an update meets whose violations were there before it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Unchanged {
+    /// Only what the update adds is held against it.
+    #[default]
+    Tolerate,
+    /// Everything that is wrong is held against it.
+    Judge,
+}
+
+/// Whether a thing must be there, or only should.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Presence {
+    /// It must be there.
+    #[default]
+    Required,
+    /// It should be there; its absence never refuses anything.
+    Recommended,
+    /// It need not be there; what is there is still checked.
+    Optional,
+}
+/// A concern of a guardrail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Section {
+    /// Label conventions.
+    Labels,
+    /// Default-deny coverage.
+    Coverage,
+    /// Baseline allows and their injection.
+    Baseline,
+    /// Bypasses.
+    Bypasses,
+    /// Breadth of rules.
+    Breadth,
+    /// Documentation of policies.
+    Documentation,
+    /// The user's own policies.
+    Policies,
+}
+
+/// A guardrail that was checked: its selectors and patterns are known to be good.
+#[derive(Clone, Debug)]
+pub struct Guardrail {
+    /// Its name.
+    pub name: String,
+    /// What it says.
+    pub spec: GuardrailSpec,
+    /// The namespaces that it holds for.
+    pub namespaces: Selector,
+    /// Pods that get no baseline allow.
+    pub quarantine: Option<Selector>,
+    /// The `spec` as JSON with every default written out: the parameters of policies in Rego.
+    pub parameters: Value,
+}
+
+/// The guardrails in force.
+#[derive(Clone, Debug, Default)]
+pub struct Guardrails(Vec<Guardrail>);
+// === impl GuardrailSpec ===
+
+impl GuardrailSpec {
+    /// The mode of a section: its own, else the guardrail's. `None` where the section is absent.
+    pub fn mode_of(&self, section: Section) -> Option<Mode> {
+        let own = match section {
+            Section::Labels => self.labels.as_ref().map(|section| section.mode),
+            Section::Coverage => self.coverage.as_ref().map(|section| section.mode),
+            Section::Baseline => self.baseline.as_ref().map(|section| section.mode),
+            Section::Bypasses => self.bypasses.as_ref().map(|section| section.mode),
+            Section::Breadth => self.breadth.as_ref().map(|section| section.mode),
+            Section::Documentation => self.documentation.as_ref().map(|section| section.mode),
+            Section::Policies => self.policies.as_ref().map(|section| section.mode),
+        };
+        own.map(|mode| mode.unwrap_or(self.mode))
+    }
+
+    /// The strictest mode of any section.
+    pub fn strictest(&self) -> Mode {
+        Section::ALL
+            .iter()
+            .filter_map(|&section| self.mode_of(section))
+            .max()
+            .unwrap_or(self.mode)
+    }
+}
+
+impl Section {
+    /// Every section, in the order of the manifest.
+    pub const ALL: [Self; 7] = [
+        Self::Labels,
+        Self::Coverage,
+        Self::Baseline,
+        Self::Bypasses,
+        Self::Breadth,
+        Self::Documentation,
+        Self::Policies,
+    ];
+}
+// === impl Guardrail ===
+
+impl Guardrail {
+    /// The guardrail that makes Ringfence useful with no configuration; see [`GuardrailSpec::built_in`].
+    pub fn built_in() -> Result<Self, ParseError> {
+        Self::check("built-in".to_owned(), GuardrailSpec::built_in())
+    }
+
+    /// The same in another mode.
+    pub fn built_in_as(mode: Mode) -> Result<Self, ParseError> {
+        Self::check(
+            "built-in".to_owned(),
+            GuardrailSpec {
+                mode,
+                ..GuardrailSpec::built_in()
+            },
+        )
+    }
+
+    /// Reads a manifest. Unknown fields are errors, and every problem is named by its field.
+    pub fn parse(value: &Value) -> Result<Self, ParseError> {
+        let manifest: GuardrailManifest = super::manifest::read(value)?;
+        Self::check(manifest.metadata.name.unwrap_or_default(), manifest.spec)
+    }
+
+    /// Whether it holds for a namespace with these labels.
+    pub fn selects(&self, namespace: &Labels) -> bool {
+        self.namespaces.matches(namespace)
+    }
+
+    /// The mode of a section; see [`GuardrailSpec::mode_of`].
+    pub fn mode_of(&self, section: Section) -> Option<Mode> {
+        self.spec.mode_of(section)
+    }
+}
+// === impl Guardrails ===
+
+impl Guardrails {
+    /// Guardrails in force, in the order of their names.
+    pub fn new(mut guardrails: Vec<Guardrail>) -> Self {
+        guardrails.sort_by(|a, b| a.name.cmp(&b.name));
+        Self(guardrails)
+    }
+
+    /// All of them.
+    pub fn iter(&self) -> std::slice::Iter<'_, Guardrail> {
+        self.0.iter()
+    }
+
+    /// Those that hold for a namespace with these labels.
+    pub fn selecting<'a>(&'a self, namespace: &'a Labels) -> impl Iterator<Item = &'a Guardrail> {
+        self.0
+            .iter()
+            .filter(move |guardrail| guardrail.selects(namespace))
+    }
+}
+
+impl<'a> IntoIterator for &'a Guardrails {
+    type Item = &'a Guardrail;
+    type IntoIter = std::slice::Iter<'a, Guardrail>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.iter()
+    }
+}
+
+impl std::fmt::Display for Section {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Labels => "labels",
+            Self::Coverage => "coverage",
+            Self::Baseline => "baseline",
+            Self::Bypasses => "bypasses",
+            Self::Breadth => "breadth",
+            Self::Documentation => "documentation",
+            Self::Policies => "policies",
+        })
+    }
+}

@@ -1,0 +1,28 @@
+//! Ringfence's own kinds from JSON: strict, with the field of every problem.
+
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use crate::netpol::{FieldPath, ParseError, Problem, decode};
+
+/// Reads one of Ringfence's own kinds. Wrong types and unknown fields are errors, also inside the parts that
+/// Kubernetes' own types describe (selectors, metadata).
+pub(super) fn read<T: DeserializeOwned>(value: &Value) -> Result<T, ParseError> {
+    let decoded = decode::decode::<T>(value).map_err(|problems| ParseError { problems })?;
+    // What led here, and no field of the generated type.
+    let known = ["apiVersion", "kind"].map(|field| FieldPath::of([field]));
+    let unknown = decoded
+        .unknown_fields
+        .into_iter()
+        .filter(|field| !known.contains(field));
+    let unknown = unknown.map(|field| Problem {
+        field,
+        reason: "unknown field".to_owned(),
+    });
+    let problems: Vec<Problem> = decoded.wrong_types.into_iter().chain(unknown).collect();
+    if problems.is_empty() {
+        Ok(decoded.object)
+    } else {
+        Err(ParseError { problems })
+    }
+}
