@@ -1,0 +1,10 @@
+//! Kubernetes objects from where they are kept: folders of manifests.
+//!
+//! `yaml` turns the text of one file into values and remembers where each field stands in it;
+//! `manifests` walks folders and streams and gives Kubernetes objects; `folder` takes a folder of them for a cluster;
+//! `changes` tells when files change. Nothing here judges an object.
+
+pub mod changes;
+pub mod folder;
+pub mod manifests;
+pub mod yaml;

@@ -1,0 +1,137 @@
+//! A folder of manifests as if it were a cluster: what the model holds of it, and what is demanded in it.
+//!
+//! The command line judges the objects of such a folder; the webhook without a cluster judges others against it.
+//! Guardrails and exemptions that lie among the manifests are read with them, as a cluster would hold them.
+
+use rayon::prelude::*;
+
+use crate::guard::exemption::Exemption;
+use crate::guard::guardrail::Guardrail;
+use crate::guard::review::{Kind, Review};
+use crate::k8s::manifests::{self, Input, Problem, Source};
+use crate::k8s::yaml::{Limits, Places};
+use crate::netpol::{FieldPath, Snapshot};
+use crate::report::Location;
+
+/// One manifest, ready to be judged, and where it stands.
+#[derive(Clone, Debug)]
+pub struct Placed {
+    /// The manifest, as a request to create it.
+    pub review: Review,
+    /// Which object of which file it is.
+    pub source: Source,
+    /// Where its fields stand.
+    pub places: Places,
+}
+
+/// What a folder holds.
+#[derive(Clone, Debug, Default)]
+pub struct Folder {
+    /// The objects, in the order of the files.
+    pub objects: Vec<Placed>,
+    /// What the model holds of them.
+    pub snapshot: Snapshot,
+    /// The guardrails among them that are good.
+    pub guardrails: Vec<Guardrail>,
+    /// The exemptions among them that are good.
+    pub exemptions: Vec<Exemption>,
+    /// What is to be told about the files.
+    pub problems: Vec<Problem>,
+    /// How many files were read.
+    pub files: usize,
+    /// How many documents are no Kubernetes objects and were passed over.
+    pub passed_over: usize,
+}
+
+/// An object that is not as its kind wants it, where everything must be.
+#[derive(Debug, thiserror::Error)]
+#[error("{file}:{line}:{column}: {message}")]
+pub struct FolderError {
+    /// The file.
+    pub file: String,
+    /// The line, from 1.
+    pub line: usize,
+    /// The column, from 1.
+    pub column: usize,
+    /// What is wrong.
+    pub message: String,
+}
+
+/// Reads everything; what is wrong with single files or objects is told beside it.
+pub fn read(inputs: Vec<Input>, limits: &Limits) -> Folder {
+    let loaded = manifests::load(inputs, limits);
+    let objects: Vec<Placed> = loaded
+        .manifests
+        .into_par_iter()
+        .map(|manifest| Placed {
+            review: Review::of_manifest(manifest.value),
+            source: manifest.source,
+            places: manifest.places,
+        })
+        .collect();
+    let mut folder = Folder {
+        problems: loaded.problems,
+        files: loaded.files,
+        passed_over: loaded.passed_over,
+        ..Folder::default()
+    };
+    for placed in &objects {
+        match placed.review.object.as_ref().map(|subject| &subject.parsed) {
+            Some(Kind::Model(parsed)) => folder.snapshot.insert(parsed.object.clone()),
+            Some(Kind::Guardrail(guardrail)) => folder.guardrails.push((**guardrail).clone()),
+            Some(Kind::Exemption(exemption)) => folder.exemptions.push((**exemption).clone()),
+            Some(Kind::Other | Kind::Invalid(_)) | None => {}
+        }
+    }
+    folder.objects = objects;
+    folder
+}
+
+// === impl Folder ===
+
+impl Folder {
+    /// The first thing in it that keeps it from being relied on: a file that cannot be read, an object that does not parse.
+    pub fn first_error(&self) -> Option<FolderError> {
+        let unreadable = self
+            .problems
+            .iter()
+            .filter(|problem| problem.fatal)
+            .map(|problem| FolderError {
+                file: problem.file.to_string(),
+                line: problem.line,
+                column: problem.column,
+                message: problem.message.clone(),
+            });
+        let invalid =
+            self.objects
+                .iter()
+                .filter_map(|placed| match &placed.review.object.as_ref()?.parsed {
+                    Kind::Invalid(error) => {
+                        let problem = error.problems.first()?;
+                        let place = placed.places.place(&problem.field);
+                        Some(FolderError {
+                            file: placed.source.file.to_string(),
+                            line: place.line,
+                            column: place.column,
+                            message: format!(
+                                "{}: {}: {}",
+                                placed.review.object_ref(),
+                                problem.field,
+                                problem.reason
+                            ),
+                        })
+                    }
+                    Kind::Model(_) | Kind::Guardrail(_) | Kind::Exemption(_) | Kind::Other => None,
+                });
+        unreadable.chain(invalid).next()
+    }
+}
+
+// === impl Placed ===
+
+impl Placed {
+    /// Where a field of it stands.
+    pub fn location(&self, field: &FieldPath) -> Location {
+        self.places.text().location(&self.places.place(field))
+    }
+}

@@ -1,0 +1,178 @@
+//! One piece of YAML to documents.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use granit_parser::{Event, Options, Parser, ScalarStyle, Span};
+
+use super::builder::{At, Builder};
+use super::fault::{Fault, FaultKind};
+use super::scalar::{self, Style};
+use super::text::Text;
+use super::{Budget, Limits, Reading};
+
+/// Next line, line separator, paragraph separator.
+const OLD_BREAKS: [char; 3] = ['\u{85}', '\u{2028}', '\u{2029}'];
+
+/// The documents of one piece of a text: usually one. A syntax error ends the piece.
+pub(super) fn read(
+    text: &Arc<Text>,
+    piece: Range<usize>,
+    limits: &Limits,
+    budget: &Budget,
+) -> Reading {
+    let mut reading = Reading::default();
+    let source = text.as_str().get(piece.clone()).unwrap_or_default();
+    let source = without_start(source);
+    let offset = piece.end - source.len();
+    // YAML 1.1, and so the library, ends a line at these; YAML 1.2 does not.
+    let has_old_breaks = OLD_BREAKS.iter().any(|old| source.contains(*old));
+    let mut builder = Builder::new(text, limits, budget);
+    let mut parser = Parser::new_from_str_with_options(source, options(limits));
+    while let Some(next) = parser.next_event() {
+        let result = match next {
+            Ok((Event::DocumentEnd, _)) => {
+                reading.documents.extend(builder.finish());
+                Ok(())
+            }
+            Ok((Event::Scalar(text, ..), span)) if has_old_breaks && text.contains(OLD_BREAKS) => {
+                let range = span.byte_range().unwrap_or_default();
+                Err(Fault::new(
+                    FaultKind::Ambiguous,
+                    offset + range.start..offset + range.end,
+                ))
+            }
+            Ok((event, span)) => handle(&mut builder, text.as_str(), event, &span, offset),
+            Err(error) => {
+                let at = offset + error.marker().byte_offset().unwrap_or_default();
+                reading
+                    .faults
+                    .push(Fault::of_scan(&error, at, limits.depth));
+                return reading;
+            }
+        };
+        if let Err(fault) = result {
+            reading.faults.push(fault);
+            builder.reset();
+            if !matches!(parser.proceed_next_document(), Ok(true)) {
+                return reading;
+            }
+        }
+    }
+    reading
+}
+
+/// A piece without its bare `---` line, and without a byte order mark after it.
+///
+/// Such a mark comes from pasting files together; `kubectl` passes over it as well.
+fn without_start(piece: &str) -> &str {
+    let body = piece
+        .strip_prefix("---")
+        .and_then(|rest| rest.split_once('\n'))
+        .filter(|(line, _)| {
+            let line = line.trim_end();
+            line.is_empty() || line.trim_start_matches([' ', '\t']).starts_with('#')
+        });
+    let body = body.map_or(piece, |(_, body)| body);
+    body.strip_prefix('\u{feff}').unwrap_or(body)
+}
+
+fn options(limits: &Limits) -> Options {
+    let mut options = Options::default();
+    options.set_emit_comments(false);
+    options.emit_anchor_events = true;
+    options.flow_nesting_limit = limits.depth;
+    options.block_nesting_limit = limits.depth;
+    options
+}
+
+fn handle(
+    builder: &mut Builder<'_>,
+    source: &str,
+    event: Event<'_>,
+    span: &Span,
+    offset: usize,
+) -> Result<(), Fault> {
+    let at = |anchor| {
+        let range = span.byte_range().unwrap_or_default();
+        At {
+            start: offset + range.start,
+            end: offset + range.end,
+            anchor,
+        }
+    };
+    let tag_end = span
+        .tag_span()
+        .and_then(|tag| tag.byte_range())
+        .map(|tag| offset + tag.end);
+    if tag_end.is_some_and(|end| {
+        matches!(
+            source.as_bytes().get(end),
+            Some(b',' | b'[' | b']' | b'{' | b'}')
+        )
+    }) {
+        return Err(at(0).fault(FaultKind::Ambiguous));
+    }
+    match event {
+        Event::Scalar(text, style, anchor, tag) => {
+            let at = at(anchor);
+            let style = if style == ScalarStyle::Plain {
+                Style::Plain
+            } else {
+                Style::Quoted
+            };
+            if style == Style::Plain && is_read_otherwise(builder, source, at) {
+                return Err(at.fault(FaultKind::Ambiguous));
+            }
+            let tag = tag.map(|tag| format!("{}{}", tag.handle(), tag.suffix()));
+            let tag = tag.as_deref();
+            let is_merge = text == "<<"
+                && match tag {
+                    None => style == Style::Plain,
+                    Some(tag) => matches!(tag, "!" | "tag:yaml.org,2002:merge"),
+                };
+            let scalar = scalar::read(text, style, tag).map_err(|kind| at.fault(kind))?;
+            if !builder.wants_key() {
+                let value = scalar.into_value().map_err(|kind| at.fault(kind))?;
+                return builder.value(value, at);
+            }
+            if anchor != 0 {
+                let value = scalar.clone().into_value().map_err(|kind| at.fault(kind))?;
+                builder.key_anchor(&value, at)?;
+            }
+            let name = scalar.into_key().map_err(|kind| at.fault(kind))?;
+            builder.key(name, is_merge, at);
+            Ok(())
+        }
+        Event::MappingStart(_, anchor, _) => builder.open_mapping(at(anchor)),
+        Event::SequenceStart(_, anchor, _) => builder.open_sequence(at(anchor)),
+        Event::MappingEnd | Event::SequenceEnd => builder.close(at(0)),
+        Event::Alias(anchor) => builder.alias(anchor, at(0)),
+        // YAML 1.2 takes `&web:` as a name where the library sees `&web` and a colon.
+        Event::Anchor(_, name)
+            if !name
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte)) =>
+        {
+            Err(at(0).fault(FaultKind::Ambiguous))
+        }
+        Event::UnresolvedAlias(name) => Err(at(0).fault(FaultKind::Syntax(format!(
+            "the alias `*{name}` names no anchor above it"
+        )))),
+        // The enum may grow; what is not a node adds nothing to a value.
+        _ => Ok(()),
+    }
+}
+
+/// Whether the Go library takes a plain scalar in braces or brackets for something else: the colon of `{a:}`
+/// for a part of the text, the question mark of `{?a}` and the first colon of `[:a]` for marks.
+fn is_read_otherwise(builder: &Builder<'_>, source: &str, at: At) -> bool {
+    if at.start == at.end || !builder.is_in_flow() {
+        return false; // a value that is left out is read alike
+    }
+    let after = source.get(at.end..).unwrap_or_default();
+    let after = after.trim_start_matches([' ', '\t', '\r', '\n']).as_bytes();
+    let is_glued =
+        builder.wants_key() && matches!(after, [b':', b',' | b'[' | b']' | b'{' | b'}', ..]);
+    is_glued || matches!(source.as_bytes().get(at.start), Some(b'?' | b':'))
+}
