@@ -1,0 +1,216 @@
+//! One review from its bytes to the bytes of its answer: read, skip or parse, decide, write. Plain computing, which the
+//! workers place where it holds up nobody.
+
+use std::time::Instant;
+
+use axum::body::Body;
+use axum::response::Response;
+use hyper::StatusCode;
+use hyper::header::{CONTENT_TYPE, HeaderValue};
+use jiff::Timestamp;
+
+use crate::guard::decide::{self, State as Known};
+use crate::guard::engine::Budget;
+use crate::guard::guardrail::GROUP;
+use crate::guard::mode::Mode;
+use crate::guard::mutate;
+use crate::guard::review::{Operation, Review};
+
+use crate::telemetry::LogBudget;
+
+use super::answer::{Answer, Failed, Verdict};
+use super::review::{Envelope, Refusal};
+use super::router::{OnFailure, WebhookOptions};
+
+/// Anybody who reaches the port can cause these.
+static NONSENSE: LogBudget = LogBudget::new(10);
+/// A policy that is too slow causes one with each request.
+static FAILED: LogBudget = LogBudget::new(10);
+/// Anybody who may write to the cluster can cause these; the API server's audit log has all of them.
+static REVIEWED: LogBudget = LogBudget::new(200);
+
+/// Which of the two questions is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Verb {
+    Validate,
+    Mutate,
+}
+
+/// What goes back over HTTP, and what is logged of it.
+pub(super) struct Reply {
+    status: StatusCode,
+    body: Vec<u8>,
+}
+
+/// One request with all that its decision needs.
+pub(super) struct Judge<'a> {
+    pub(super) verb: Verb,
+    pub(super) known: &'a Known,
+    pub(super) options: &'a WebhookOptions,
+    pub(super) begun: Instant,
+    pub(super) deadline: Instant,
+}
+
+impl Judge<'_> {
+    /// From the bytes of a review to the bytes of its answer. Plain computing: no waiting, no clock but the budget's.
+    pub(super) fn reply(&self, body: &[u8]) -> Reply {
+        let outcome = Envelope::read(body).and_then(|envelope| self.judge(&envelope));
+        match outcome {
+            Ok(answer) => Reply::of(&answer),
+            Err(Refusal::Nobody(reason)) => {
+                if let Some(left_out) = NONSENSE.spend() {
+                    tracing::warn!(%reason, left_out, "not an AdmissionReview");
+                }
+                Reply {
+                    status: StatusCode::BAD_REQUEST,
+                    body: format!("{reason}\n").into_bytes(),
+                }
+            }
+            Err(Refusal::Answerable {
+                uid,
+                version,
+                reason,
+            }) => {
+                if let Some(left_out) = NONSENSE.spend() {
+                    tracing::warn!(%uid, %reason, left_out, "invalid AdmissionReview");
+                }
+                Reply::of(&Answer::refused(&uid, version, &reason))
+            }
+        }
+    }
+
+    fn judge(&self, envelope: &Envelope<'_>) -> Result<Answer, Refusal> {
+        let context = self.known.context();
+        // What is not judged at all need not be parsed, nor make sense.
+        let outline = envelope.outline();
+        if let Some(skip) = decide::skip(&outline, context.snapshot) {
+            let decision = decide::Decision {
+                skipped: Some(skip),
+                ..decide::Decision::default()
+            };
+            return Ok(match self.verb {
+                Verb::Validate => Answer::judged(&outline.uid, &outline.object_ref(), &decision),
+                Verb::Mutate => Answer::mutated(&outline.uid, &mutate::Mutated::default()),
+            });
+        }
+        let review = envelope.fill(outline)?;
+        let now = Timestamp::now();
+        let budget = Budget {
+            deadline: Some(self.deadline),
+            pods: self.options.reviews.pods,
+        };
+        let answer = match self.verb {
+            Verb::Validate => {
+                let decision = decide::judge(&review, &context, now, budget);
+                match decision.cut {
+                    // What was found is enough to refuse; what was not found is not enough to allow.
+                    Some(cut) if decision.allowed() => {
+                        let deny = decision.strictest == Some(Mode::Enforce);
+                        Answer::failed(&review.uid, &self.failure(deny, cut.to_string()))
+                    }
+                    Some(_) | None => Answer::judged(&review.uid, &review.object_ref(), &decision),
+                }
+            }
+            Verb::Mutate => {
+                Answer::mutated(&review.uid, &mutate::mutate(&review, &context, now, budget))
+            }
+        };
+        self.log(&review, &answer);
+        Ok(answer)
+    }
+
+    /// The answer when the judgement did not come about.
+    pub(super) fn failed(&self, body: &[u8], reason: String) -> Reply {
+        // A review that cannot be read gets the answer to that.
+        let Ok(envelope) = Envelope::read(body) else {
+            return self.reply(body);
+        };
+        let failed = match self.verb {
+            Verb::Mutate => Failed {
+                allowed: true,
+                reason,
+            },
+            Verb::Validate => self.failure(self.is_enforced(&envelope), reason),
+        };
+        if let Some(left_out) = FAILED.spend() {
+            tracing::warn!(
+                uid = envelope.uid(), kind = envelope.kind(), namespace = envelope.namespace().unwrap_or_default(),
+                reason = %failed.reason, outcome = if failed.allowed { "allowed" } else { "denied" }, left_out, "not judged"
+            );
+        }
+        Reply::of(&Answer::failed(envelope.uid(), &failed))
+    }
+
+    fn failure(&self, enforced: bool, reason: String) -> Failed {
+        let allowed = match self.options.on_failure {
+            OnFailure::Allow => true,
+            OnFailure::Deny => false,
+            OnFailure::ByMode => !enforced,
+        };
+        Failed { allowed, reason }
+    }
+
+    /// Whether a guardrail in mode Enforce selects the namespace. Ringfence's own kinds and the end of a namespace are never
+    /// held up by a failure: they are what a lockout is undone with.
+    fn is_enforced(&self, envelope: &Envelope<'_>) -> bool {
+        let is_way_out = envelope.group() == GROUP
+            || (envelope.operation() == Operation::Delete
+                && envelope.kind() == "Namespace"
+                && envelope.group().is_empty());
+        let Some(namespace) = envelope.namespace().filter(|_| !is_way_out) else {
+            return false;
+        };
+        let labels = self.known.snapshot.namespace_labels(&namespace.into());
+        self.known
+            .guardrails
+            .selecting(&labels)
+            .any(|guardrail| guardrail.spec.strictest() == Mode::Enforce)
+    }
+
+    fn log(&self, review: &Review, answer: &Answer) {
+        let verdict = answer.verdict();
+        let microseconds = u64::try_from(self.begun.elapsed().as_micros()).unwrap_or(u64::MAX);
+        macro_rules! line {
+            ($level:ident) => {{
+                let Some(left_out) = REVIEWED.spend() else { return };
+                let object = review.object_ref();
+                let (rule, mode) = answer.rules_and_mode();
+                tracing::$level!(
+                    uid = %review.uid, operation = ?review.operation, kind = %review.kind,
+                    namespace = object.namespace.as_deref().unwrap_or_default(), name = %object.name,
+                    outcome = verdict.as_str(), rule, mode, dry_run = review.dry_run, microseconds, left_out, "reviewed"
+                );
+            }};
+        }
+        match verdict {
+            Verdict::Denied | Verdict::WouldDeny | Verdict::Patched => line!(info),
+            Verdict::Allowed if tracing::enabled!(tracing::Level::DEBUG) => line!(debug),
+            Verdict::Allowed => {}
+        }
+    }
+}
+
+// === impl Reply ===
+
+impl Reply {
+    fn of(answer: &Answer) -> Self {
+        Self {
+            status: StatusCode::OK,
+            body: answer.to_json(),
+        }
+    }
+
+    pub(super) fn into_response(self) -> Response {
+        let kind = if self.status == StatusCode::OK {
+            "application/json"
+        } else {
+            "text/plain; charset=utf-8"
+        };
+        let mut response = Response::new(Body::from(self.body));
+        *response.status_mut() = self.status;
+        response
+            .headers_mut()
+            .insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+        response
+    }
+}

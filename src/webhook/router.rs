@@ -1,0 +1,235 @@
+//! The paths: `/validate` and `/mutate` for the API server, `/livez` and `/readyz` for the kubelet.
+//!
+//! A review passes through, in this order: method and content type; a place among the requests at once, or 429 with
+//! `Retry-After`, upon which an API server tries again within its own patience; the body; the envelope; the decision of
+//! `guard`, computed by the workers before the deadline. What could not be decided in time, or panicked, is answered by
+//! the configured direction. Health paths pass by all of it.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use arc_swap::ArcSwap;
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::extract::{Request, State};
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::{get, post};
+use hyper::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER};
+use hyper::{HeaderMap, StatusCode};
+use tokio::sync::Semaphore;
+
+use crate::guard::decide::State as Known;
+use crate::runtime::Readiness;
+
+use super::body::{Bodies, BodyError, BodyOptions, discard};
+use super::deadline::patience;
+use super::judge::{Judge, Reply, Verb};
+use super::review::Envelope;
+use super::workers::{Outcome, WorkerOptions, Workers};
+
+/// How reviews are handled.
+#[derive(Debug, Clone, Default)]
+pub struct WebhookOptions {
+    /// What follows when a request cannot be judged.
+    pub on_failure: OnFailure,
+    /// The limits of bodies.
+    pub body: BodyOptions,
+    /// How decisions are placed.
+    pub workers: WorkerOptions,
+    /// How many reviews there may be at once.
+    pub reviews: ReviewLimit,
+}
+
+/// What follows when a request cannot be judged: too late, a panic, a limit of the check itself. A mutation that fails is
+/// always let through unchanged, because what comes of it is still validated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+pub enum OnFailure {
+    /// Refuse where a guardrail in mode Enforce selects the namespace, else allow.
+    #[default]
+    ByMode,
+    /// Allow, and say so.
+    Allow,
+    /// Refuse, and say so.
+    Deny,
+}
+
+/// How many reviews there may be at once, and how many pods one check may look at.
+#[derive(Debug, Clone, Copy)]
+pub struct ReviewLimit {
+    /// Reviews in flight; the next is told to come back.
+    pub in_flight: usize,
+    /// Pods that one check may look at.
+    pub pods: usize,
+}
+
+/// The state behind the handlers.
+pub struct Webhook {
+    known: Arc<ArcSwap<Known>>,
+    readiness: Readiness,
+    options: WebhookOptions,
+    bodies: Bodies,
+    workers: Arc<Workers>,
+    in_flight: Semaphore,
+}
+
+impl Default for ReviewLimit {
+    fn default() -> Self {
+        Self {
+            in_flight: 512,
+            pods: 20_000,
+        }
+    }
+}
+
+// === impl Webhook ===
+
+impl Webhook {
+    /// Handlers that decide by what is known at the moment of each request.
+    pub fn new(
+        known: Arc<ArcSwap<Known>>,
+        readiness: Readiness,
+        options: WebhookOptions,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            known,
+            readiness,
+            bodies: Bodies::new(options.body.clone()),
+            workers: Workers::new(options.workers.clone()),
+            in_flight: Semaphore::new(options.reviews.in_flight.clamp(1, Semaphore::MAX_PERMITS)),
+            options,
+        })
+    }
+
+    /// The router with all paths.
+    pub fn router(self: Arc<Self>) -> Router {
+        let validate = |State(webhook), request| Self::handle(webhook, Verb::Validate, request);
+        let mutate = |State(webhook), request| Self::handle(webhook, Verb::Mutate, request);
+        Router::new()
+            .route("/validate", post(validate).fallback(only_post))
+            .route("/mutate", post(mutate).fallback(only_post))
+            .route("/livez", get(async || "ok\n"))
+            .route(
+                "/readyz",
+                get(async |State(webhook): State<Arc<Self>>| webhook.readyz()),
+            )
+            .fallback(async || {
+                let text = "no such path: there are /validate, /mutate, /livez and /readyz\n";
+                (StatusCode::NOT_FOUND, text)
+            })
+            .with_state(self)
+    }
+
+    fn readyz(&self) -> Response {
+        let reasons = self.readiness.reasons();
+        if reasons.is_empty() {
+            return "ok\n".into_response();
+        }
+        (
+            StatusCode::SERVICE_UNAVAILABLE,
+            format!("not ready\n{}\n", reasons.join("\n")),
+        )
+            .into_response()
+    }
+
+    async fn handle(webhook: Arc<Self>, verb: Verb, request: Request) -> Response {
+        let begun = Instant::now();
+        let (parts, body) = request.into_parts();
+        if !is_json(&parts.headers) {
+            let text = "the content type must be application/json\n";
+            discard(body).await;
+            return (StatusCode::UNSUPPORTED_MEDIA_TYPE, text).into_response();
+        }
+        let Ok(_place) = webhook.in_flight.try_acquire() else {
+            return come_back(body).await;
+        };
+        let deadline = begun
+            .checked_add(patience(parts.uri.query()))
+            .unwrap_or(begun);
+        let received = match webhook.bodies.read(&parts.headers, body).await {
+            Ok(received) => received,
+            Err(error) => return unread(error),
+        };
+        webhook
+            .decide(verb, received.bytes.clone(), begun, deadline)
+            .await
+            .into_response()
+    }
+
+    async fn decide(&self, verb: Verb, body: Bytes, begun: Instant, deadline: Instant) -> Reply {
+        let known = self.known.load_full();
+        let work = {
+            let (body, known, options) = (body.clone(), Arc::clone(&known), self.options.clone());
+            move || {
+                Judge {
+                    verb,
+                    known: &known,
+                    options: &options,
+                    begun,
+                    deadline,
+                }
+                .reply(&body)
+            }
+        };
+        let lane = || {
+            Envelope::read(&body)
+                .map(|envelope| envelope.lane())
+                .unwrap_or_default()
+        };
+        let reason = match self.workers.run(body.len(), deadline, lane, work).await {
+            Outcome::Done(reply) => return reply,
+            Outcome::TooLate => "it took too long".to_owned(),
+            Outcome::Panicked(panic) => {
+                tracing::error!(reason = %panic, "a decision panicked");
+                "an internal error".to_owned()
+            }
+        };
+        let judge = Judge {
+            verb,
+            known: &known,
+            options: &self.options,
+            begun,
+            deadline,
+        };
+        judge.failed(&body, reason)
+    }
+}
+
+fn is_json(headers: &HeaderMap) -> bool {
+    let Some(value) = headers
+        .get(CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+    else {
+        return false;
+    };
+    let essence = value.split(';').next().unwrap_or_default();
+    essence.trim().eq_ignore_ascii_case("application/json")
+}
+
+async fn only_post(request: Request) -> Response {
+    discard(request.into_body()).await;
+    (
+        StatusCode::METHOD_NOT_ALLOWED,
+        [(ALLOW, "POST")],
+        "only POST is served here\n",
+    )
+        .into_response()
+}
+
+/// An API server tries again after this many seconds, as long as its patience lasts.
+async fn come_back(body: Body) -> Response {
+    discard(body).await;
+    let text = "too many requests at once; come back in a second\n";
+    (StatusCode::TOO_MANY_REQUESTS, [(RETRY_AFTER, "1")], text).into_response()
+}
+
+fn unread(error: BodyError) -> Response {
+    let text = format!("{error}\n");
+    match error {
+        BodyError::TooLarge(_) => (StatusCode::PAYLOAD_TOO_LARGE, text).into_response(),
+        BodyError::TooSlow(_) => (StatusCode::REQUEST_TIMEOUT, text).into_response(),
+        BodyError::NoMemory => {
+            (StatusCode::TOO_MANY_REQUESTS, [(RETRY_AFTER, "1")], text).into_response()
+        }
+        BodyError::Broken => (StatusCode::BAD_REQUEST, text).into_response(),
+    }
+}
