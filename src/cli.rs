@@ -1,0 +1,146 @@
+//! The command line: one file per subcommand; arguments, one call, print.
+//!
+//! Nothing is decided here. What a subcommand prints for programs goes to standard output, what it says to people
+//! about its own work to standard error.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+pub mod baseline;
+pub mod certs;
+pub mod check;
+pub mod completions;
+pub mod crds;
+pub mod demo;
+pub mod explain;
+mod inputs;
+pub mod policy;
+pub mod reach;
+pub mod webhook;
+pub mod why;
+
+/// Keeps the network of a Kubernetes cluster default-deny.
+#[derive(Debug, Parser)]
+#[command(
+    name = "ringfence",
+    version = concat!(env!("CARGO_PKG_VERSION"), " (", env!("RINGFENCE_COMMIT"), ")"),
+    propagate_version = true,
+    max_term_width = 100,
+    after_help = "First steps:\n  \
+        ringfence demo                        see the webhook decide, without a cluster\n  \
+        ringfence check DIR                   judge a folder of manifests\n  \
+        helm template . | ringfence check -   judge what a chart renders\n  \
+        ringfence explain RF201               what a finding means and what to do\n\n\
+        Exit codes: 0 clean, 1 findings, 2 could not do it."
+)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Judge manifests: files, folders or standard input.
+    Check(check::Args),
+    /// Print the baseline policies that belong beside policies which forgot DNS or monitoring.
+    Baseline(baseline::Args),
+    /// Say what a finding means, why it matters and what to do.
+    Explain(explain::Args),
+    /// List every connection that the policies allow.
+    Reach(reach::Args),
+    /// Say why one connection is allowed or denied, and what would allow it.
+    Why(why::Args),
+    /// Test, check and list policies in Rego.
+    Policy(policy::Args),
+    /// Serve the admission webhook.
+    Webhook(webhook::Args),
+    /// Show the main job on an example shop: real reviews over real TLS, no cluster.
+    Demo(demo::Args),
+    /// Make certificates for development.
+    Certs(certs::CertsArgs),
+    /// Print the definitions of Ringfence's own kinds, to apply to a cluster.
+    Crds(crds::Args),
+    /// Print the completions of a shell.
+    Completions(completions::Args),
+}
+
+/// How a run ended, for whoever called it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// Done, and nothing was found.
+    Clean,
+    /// Done, and something was found.
+    Findings,
+    /// It could not be done, or not wholly.
+    Failed,
+}
+
+/// Reads the arguments, runs the subcommand and says how it ended.
+pub fn main() -> ExitCode {
+    run(Cli::parse())
+        .unwrap_or_else(|error| {
+            if broken_pipe(&error) {
+                // Whoever read our output has seen enough, as `head` does.
+                return Exit::Clean;
+            }
+            anstream::eprintln!(
+                "{}error:{} {error:#}",
+                style::ERROR,
+                style::ERROR.render_reset()
+            );
+            Exit::Failed
+        })
+        .into()
+}
+
+fn run(cli: Cli) -> anyhow::Result<Exit> {
+    match cli.command {
+        Command::Check(args) => check::run(&args),
+        Command::Baseline(args) => baseline::run(&args),
+        Command::Explain(args) => explain::run(&args),
+        Command::Reach(args) => reach::run(&args),
+        Command::Why(args) => why::run(&args),
+        Command::Policy(args) => policy::run(&args),
+        Command::Webhook(args) => webhook::run(args),
+        Command::Demo(args) => demo::run(&args),
+        Command::Certs(args) => certs::run(&args, &mut anstream::stdout()).map(|()| Exit::Clean),
+        Command::Crds(args) => crds::run(&args),
+        Command::Completions(args) => completions::run(&args),
+    }
+}
+
+fn broken_pipe(error: &anyhow::Error) -> bool {
+    error
+        .chain()
+        .filter_map(|cause| cause.downcast_ref::<std::io::Error>())
+        .any(|cause| cause.kind() == std::io::ErrorKind::BrokenPipe)
+}
+
+/// The colours of what is said to people; dropped where the output is no terminal.
+pub(crate) mod style {
+    use anstyle::{AnsiColor, Style};
+
+    /// What went wrong.
+    pub(crate) const ERROR: Style = AnsiColor::Red.on_default().bold();
+    /// What went well.
+    pub(crate) const GOOD: Style = AnsiColor::Green.on_default().bold();
+    /// What deserves a look.
+    pub(crate) const WARN: Style = AnsiColor::Yellow.on_default().bold();
+    /// What is said first.
+    pub(crate) const HEAD: Style = Style::new().bold();
+    /// What is said by the way.
+    pub(crate) const DIM: Style = Style::new().dimmed();
+}
+
+// === impl Exit ===
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        match exit {
+            Exit::Clean => Self::from(0),
+            Exit::Findings => Self::from(1),
+            Exit::Failed => Self::from(2),
+        }
+    }
+}

@@ -1,0 +1,243 @@
+//! `ringfence check PATH…`: judge manifests as the webhook would, before anything reaches a cluster.
+
+use std::io::{IsTerminal, Write};
+use std::time::{Duration, Instant};
+
+use anstream::ColorChoice;
+use anyhow::bail;
+use clap::ValueEnum;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use jiff::Timestamp;
+use rayon::prelude::*;
+
+use super::Exit;
+use super::inputs::{Inputs, PODS};
+use crate::guard::decide::{self, State};
+use crate::guard::engine::Budget;
+use crate::guard::finding::FindingId;
+use crate::guard::registry;
+use crate::k8s::folder::{Folder, Placed};
+use crate::k8s::manifests;
+use crate::netpol::FieldPath;
+use crate::report::text::{self, Colour};
+use crate::report::{self, Checked, Located, Outcome, Problem, Report};
+
+/// Arguments of `ringfence check`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  \
+    ringfence check deploy/\n  \
+    helm template . | ringfence check -\n  \
+    kustomize build overlays/prod | ringfence check - --guardrail guardrail.yaml\n  \
+    ringfence check . --output sarif > ringfence.sarif\n\n\
+    Give all that belongs together in one run: a workload is held to the policies that are in the same paths.\n\
+    Exit codes: 0 clean, 1 findings (see --fail-on), 2 something could not be read or judged.")]
+pub struct Args {
+    #[command(flatten)]
+    inputs: Inputs,
+    /// The form of the report.
+    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    output: Output,
+    /// The mildest mode of a finding that makes the exit code 1.
+    #[arg(long, value_name = "MODE", default_value = "enforce")]
+    fail_on: FailOn,
+}
+
+/// The form of the report.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Output {
+    /// For people, with the lines of the source.
+    Text,
+    /// For programs: an object with `findings`, `problems` and `summary`.
+    Json,
+    /// SARIF 2.1.0, for code scanning.
+    Sarif,
+    /// `JUnit` XML, for test reports.
+    Junit,
+    /// Annotations of GitHub Actions.
+    Github,
+}
+
+/// The mildest mode of a finding that makes the exit code 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum FailOn {
+    /// What would be refused.
+    Enforce,
+    /// That, and what would be warned of.
+    Warn,
+    /// That, and what would only be recorded.
+    Audit,
+    /// Nothing.
+    Never,
+}
+
+/// A run that takes longer than this shows how far it is.
+const PATIENCE: Duration = Duration::from_millis(700);
+
+/// Judges everything and prints the report.
+pub(super) fn run(args: &Args) -> anyhow::Result<Exit> {
+    let started = Instant::now();
+    let folder = args.inputs.read()?;
+    let state = args.inputs.state(&folder)?;
+    let mut report = judge(&folder, &state, Timestamp::now());
+    if report.objects.is_empty() && report.problems.is_empty() {
+        bail!(
+            "no Kubernetes objects there: {} files were read",
+            folder.files
+        );
+    }
+    report.checks = registry::CHECKS.iter().map(registry::Check::info).collect();
+    report.checks.extend(state.engine.registry());
+    report.elapsed = Some(started.elapsed());
+    print(&report, args.output)?;
+    Ok(args.fail_on.exit(&report))
+}
+
+/// Judges each object against all of them together.
+fn judge(folder: &Folder, state: &State, now: Timestamp) -> Report {
+    let progress = Progress::new(folder.objects.len());
+    let judged: Vec<(Checked, Option<Problem>)> = folder
+        .objects
+        .par_iter()
+        .map(|placed| {
+            let judged = one(placed, state, now);
+            progress.advance();
+            judged
+        })
+        .collect();
+    progress.finish();
+    let mut report = Report {
+        problems: folder
+            .problems
+            .iter()
+            .map(manifests::Problem::report)
+            .collect(),
+        files: folder.files,
+        passed_over: folder.passed_over,
+        ..Report::default()
+    };
+    for (checked, problem) in judged {
+        report.objects.push(checked);
+        report.problems.extend(problem);
+    }
+    report
+}
+
+fn one(placed: &Placed, state: &State, now: Timestamp) -> (Checked, Option<Problem>) {
+    let budget = Budget {
+        deadline: None,
+        pods: PODS,
+    };
+    let decision = decide::judge(&placed.review, &state.context(), now, budget);
+    let location = placed.location(&FieldPath::root());
+    let problem = decision.cut.map(|cut| Problem {
+        id: FindingId::from(registry::FAILED_POLICY.id),
+        severity: registry::FAILED_POLICY.severity,
+        location: location.clone(),
+        message: format!("{} could not be judged: {cut}", placed.review.object_ref()),
+        help: None,
+        fatal: true,
+    });
+    let findings = decision.judged.into_iter().map(|judged| Located {
+        location: placed.location(&judged.finding.field),
+        judged,
+    });
+    let checked = Checked {
+        object: placed.review.object_ref(),
+        location,
+        findings: findings.collect(),
+    };
+    (checked, problem)
+}
+
+fn print(report: &Report, output: Output) -> anyhow::Result<()> {
+    let rendered = match output {
+        Output::Text => text::render(
+            report,
+            &text::Style {
+                colour: colour(),
+                ..text::Style::default()
+            },
+        ),
+        Output::Json => report::json::render(report)?,
+        Output::Sarif => report::sarif::render(report, env!("CARGO_PKG_VERSION"))?,
+        Output::Junit => report::junit::render(report)?,
+        Output::Github => report::github::render(report),
+    };
+    let mut out = std::io::stdout().lock();
+    out.write_all(rendered.as_bytes())?;
+    if !rendered.ends_with('\n') && !rendered.is_empty() {
+        out.write_all(b"\n")?;
+    }
+    if output == Output::Github {
+        // The annotations are for the machine; whoever reads the log wants to know how it ended.
+        writeln!(std::io::stderr(), "{}", text::summary(report))?;
+    }
+    Ok(())
+}
+
+/// Colours where a person looks, unless `NO_COLOR` or the like says otherwise.
+fn colour() -> Colour {
+    match anstream::AutoStream::choice(&std::io::stdout()) {
+        ColorChoice::Never => Colour::Never,
+        ColorChoice::Auto | ColorChoice::AlwaysAnsi | ColorChoice::Always => Colour::Always,
+    }
+}
+
+// === impl FailOn ===
+
+impl FailOn {
+    fn exit(self, report: &Report) -> Exit {
+        if report.problems.iter().any(|problem| problem.fatal) {
+            return Exit::Failed;
+        }
+        let mildest = match self {
+            Self::Enforce => Outcome::Refused,
+            Self::Warn => Outcome::Warned,
+            Self::Audit => Outcome::Recorded,
+            Self::Never => return Exit::Clean,
+        };
+        let findings = report.findings().map(|(_, located)| located.outcome());
+        let mut outcomes = findings.chain(report.problems.iter().map(Problem::outcome));
+        if outcomes.any(|outcome| outcome >= mildest) {
+            Exit::Findings
+        } else {
+            Exit::Clean
+        }
+    }
+}
+
+/// A bar on the terminal for runs that take their time.
+struct Progress {
+    bar: ProgressBar,
+    started: Instant,
+}
+
+impl Progress {
+    fn new(objects: usize) -> Self {
+        let bar = ProgressBar::with_draw_target(
+            u64::try_from(objects).ok(),
+            ProgressDrawTarget::hidden(),
+        );
+        let style = ProgressStyle::with_template("{bar:40} {pos}/{len} objects judged");
+        bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+        Self {
+            bar,
+            started: Instant::now(),
+        }
+    }
+
+    fn advance(&self) {
+        self.bar.inc(1);
+        // Drawn on standard error, and only where that is a terminal.
+        if self.bar.is_hidden()
+            && std::io::stderr().is_terminal()
+            && self.started.elapsed() > PATIENCE
+        {
+            self.bar.set_draw_target(ProgressDrawTarget::stderr());
+        }
+    }
+
+    fn finish(&self) {
+        self.bar.finish_and_clear();
+    }
+}

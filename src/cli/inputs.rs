@@ -1,0 +1,128 @@
+//! What several subcommands read: manifests, guardrails, policies in Rego.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::{Context, bail};
+
+use crate::guard::decide::State;
+use crate::guard::engine::PolicyEngine;
+use crate::guard::exemption::Exemptions;
+use crate::guard::guardrail::{Guardrail, Guardrails};
+use crate::k8s::folder::{self, Folder};
+use crate::k8s::manifests::Input;
+use crate::k8s::yaml::Limits;
+use crate::rego::{PolicySet, RegoEngine, Trial};
+
+/// Manifests and the guardrails that they are held to.
+#[derive(Debug, clap::Args)]
+pub(super) struct Inputs {
+    /// Files or folders of manifests (YAML or JSON); `-` for standard input.
+    #[arg(required = true, value_name = "PATH")]
+    paths: Vec<PathBuf>,
+    #[command(flatten)]
+    demands: Demands,
+}
+
+/// What manifests are held to.
+#[derive(Debug, clap::Args)]
+pub(super) struct Demands {
+    /// A file or folder with Guardrails (and Exemptions). Without it: the Guardrails among the manifests, else the
+    /// built-in one.
+    #[arg(long, value_name = "FILE")]
+    guardrail: Vec<PathBuf>,
+    /// A folder of your own policies in Rego, beside the built-in ones.
+    #[arg(long, value_name = "DIR")]
+    policies: Vec<PathBuf>,
+}
+
+/// How many pods one check may look at where nothing else is said.
+pub(super) const PODS: usize = 20_000;
+
+/// The built-in policies in Rego, and those of these folders.
+pub(super) fn engine(policies: &[PathBuf]) -> anyhow::Result<Arc<dyn PolicyEngine>> {
+    let trial = if policies.is_empty() {
+        Trial::None
+    } else {
+        Trial::by_this_program()?
+    };
+    Ok(Arc::new(RegoEngine::new(PolicySet::load(
+        policies, &trial,
+    )?)))
+}
+
+// === impl Inputs ===
+
+impl Inputs {
+    /// The same, when they were asked for one by one.
+    pub(super) fn of(paths: Vec<PathBuf>, guardrail: Vec<PathBuf>, policies: Vec<PathBuf>) -> Self {
+        Self {
+            paths,
+            demands: Demands {
+                guardrail,
+                policies,
+            },
+        }
+    }
+
+    /// Reads the manifests.
+    pub(super) fn read(&self) -> anyhow::Result<Folder> {
+        let limits = Limits::default();
+        let inputs = self.paths.iter().map(|path| match path.to_str() {
+            Some("-") => Input::read("<stdin>", std::io::stdin().lock(), &limits)
+                .context("cannot read standard input"),
+            Some(_) | None => Ok(Input::Path(path.clone())),
+        });
+        let inputs = inputs.collect::<anyhow::Result<Vec<Input>>>()?;
+        let mut folder = folder::read(inputs, &limits);
+        folder.exemptions.extend(self.demands.read()?.exemptions);
+        Ok(folder)
+    }
+
+    /// The guardrails that the manifests are held to.
+    pub(super) fn guardrails(&self, folder: &Folder) -> anyhow::Result<Guardrails> {
+        self.demands.guardrails(folder)
+    }
+
+    /// The manifests as a cluster, with what they are held to.
+    pub(super) fn state(&self, folder: &Folder) -> anyhow::Result<State> {
+        Ok(State {
+            snapshot: folder.snapshot.clone(),
+            guardrails: self.guardrails(folder)?,
+            exemptions: Exemptions::new(folder.exemptions.clone()),
+            engine: engine(&self.demands.policies)?,
+        })
+    }
+}
+
+// === impl Demands ===
+
+impl Demands {
+    /// Those that were named, else those among the manifests, else the built-in one.
+    fn guardrails(&self, folder: &Folder) -> anyhow::Result<Guardrails> {
+        let read = self.read()?;
+        if !self.guardrail.is_empty() && read.guardrails.is_empty() && read.exemptions.is_empty() {
+            bail!(
+                "--guardrail: neither a Guardrail nor an Exemption in {}",
+                self.guardrail[0].display()
+            );
+        }
+        let named = read.guardrails;
+        Ok(Guardrails::new(
+            match (named.is_empty(), folder.guardrails.is_empty()) {
+                (false, _) => named,
+                (true, false) => folder.guardrails.clone(),
+                (true, true) => vec![Guardrail::built_in()?],
+            },
+        ))
+    }
+
+    fn read(&self) -> anyhow::Result<Folder> {
+        let inputs = self.guardrail.iter().cloned().map(Input::Path).collect();
+        let folder = folder::read(inputs, &Limits::default());
+        match folder.first_error() {
+            Some(error) => Err(anyhow::Error::new(error).context("--guardrail")),
+            None => Ok(folder),
+        }
+    }
+}

@@ -1,0 +1,264 @@
+//! `ringfence webhook`: serve the admission webhook. Without a cluster it judges against a folder of manifests.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use arc_swap::ArcSwap;
+use clap::ValueEnum;
+use jiff::{SignedDuration, Timestamp};
+
+use super::Exit;
+use super::inputs::{Inputs, PODS};
+use crate::certs::{Access, Authority, Names, Validity, write_file};
+use crate::guard::decide::State;
+use crate::k8s::changes::{self, Changes};
+use crate::runtime::{Readiness, Shutdown, Tasks, Trigger, follow_signals};
+use crate::telemetry::{self, LogFormat};
+use crate::webhook::router::{OnFailure, ReviewLimit, Webhook, WebhookOptions};
+use crate::webhook::server::{self, Ending, ServerOptions};
+use crate::webhook::tls::{CertificateSlot, Identity, PairFiles, TlsVersions, server_config};
+
+/// Arguments of `ringfence webhook`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  \
+    ringfence webhook --manifests deploy/ --listen 127.0.0.1:8443 --ca-out ca.crt\n  \
+    curl --cacert ca.crt https://127.0.0.1:8443/readyz\n\n\
+    A change in the folders, the guardrails or the policies is taken up within a second; what cannot be read is \
+    logged, and the last good state stays in force.")]
+pub struct Args {
+    /// Folders or files of manifests: the cluster that requests are judged against.
+    #[arg(long, required = true, value_name = "PATH")]
+    manifests: Vec<PathBuf>,
+    /// A file or folder with Guardrails (and Exemptions). Without it: the Guardrails among the manifests, else the
+    /// built-in one.
+    #[arg(long, value_name = "FILE")]
+    guardrail: Vec<PathBuf>,
+    /// A folder of your own policies in Rego.
+    #[arg(long, value_name = "DIR")]
+    policies: Vec<PathBuf>,
+    /// The address to listen on.
+    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:8443")]
+    listen: SocketAddr,
+    /// A DNS name or IP address that the generated certificate is for; more than one may be given.
+    #[arg(long = "name", value_name = "NAME", default_values = ["localhost", "127.0.0.1", "::1"])]
+    names: Vec<String>,
+    /// Where to write the CA of the generated certificate (PEM).
+    #[arg(long, value_name = "FILE", conflicts_with = "tls_cert")]
+    ca_out: Option<PathBuf>,
+    /// A certificate chain of your own (PEM, leaf first), read again when it changes.
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    tls_cert: Option<PathBuf>,
+    /// The key of that certificate (PEM).
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    tls_key: Option<PathBuf>,
+    /// The oldest TLS to speak.
+    #[arg(long, value_name = "VERSION", default_value = "1.3")]
+    tls_min: TlsMin,
+    /// What follows when a request cannot be judged in time.
+    #[arg(long, value_name = "DIRECTION", default_value = "by-mode")]
+    on_failure: OnFailure,
+    /// The most pods that one check may look at.
+    #[arg(long, value_name = "N", default_value_t = PODS)]
+    max_pods: usize,
+    /// How long new connections are still accepted after the first signal, in seconds.
+    #[arg(long, value_name = "SECONDS", default_value_t = 5)]
+    drain_delay: u64,
+    /// The form of the log.
+    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    log_format: LogFormat,
+    /// What is logged: a level, or directives such as `info,ringfence=debug`.
+    #[arg(
+        long,
+        value_name = "FILTER",
+        default_value = "info",
+        env = "RINGFENCE_LOG"
+    )]
+    log: String,
+}
+
+/// The oldest TLS to speak.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum TlsMin {
+    /// TLS 1.2 and 1.3.
+    #[value(name = "1.2")]
+    From12,
+    /// TLS 1.3 only.
+    #[value(name = "1.3")]
+    Only13,
+}
+
+/// How often certificate files are looked at.
+const LOOK_AT_CERTIFICATE: Duration = Duration::from_secs(10);
+/// How long a generated certificate is valid: it is made anew at each start.
+const GENERATED_FOR: SignedDuration = SignedDuration::from_hours(24 * 365);
+
+/// Serves until told to stop.
+pub(super) fn run(args: Args) -> anyhow::Result<Exit> {
+    telemetry::init(args.log_format, &args.log)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(serve(args))
+}
+
+async fn serve(args: Args) -> anyhow::Result<Exit> {
+    let (trigger, shutdown) = Trigger::new();
+    let mut tasks = Tasks::new();
+    tasks.spawn("signals", follow_signals(trigger));
+
+    // Watched before it is read, so that no change falls in between.
+    let changes = changes::watch(&args.watched()).context("cannot watch the files")?;
+    let state = args.state()?;
+    describe(&state);
+    let known = Arc::new(ArcSwap::from_pointee(state));
+    let slot = CertificateSlot::new(args.identity()?);
+    let listener = server::listen(args.listen)?;
+    let address = listener.local_addr()?;
+    let versions = match args.tls_min {
+        TlsMin::From12 => TlsVersions::From12,
+        TlsMin::Only13 => TlsVersions::Only13,
+    };
+    let tls = server_config(Arc::clone(&slot), versions)?;
+    if let (Some(certificate), Some(key)) = (args.tls_cert.clone(), args.tls_key.clone()) {
+        tasks.spawn(
+            "certificate",
+            PairFiles { certificate, key }.follow(slot, LOOK_AT_CERTIFICATE),
+        );
+    }
+    let options = WebhookOptions {
+        on_failure: args.on_failure,
+        reviews: ReviewLimit {
+            pods: args.max_pods,
+            ..ReviewLimit::default()
+        },
+        ..WebhookOptions::default()
+    };
+    let router = Webhook::new(
+        Arc::clone(&known),
+        Readiness::new(shutdown.clone()),
+        options,
+    )
+    .router();
+    let server_options = ServerOptions {
+        drain_delay: Duration::from_secs(args.drain_delay),
+        ..ServerOptions::default()
+    };
+    tasks.spawn("manifests", follow(args, changes, known));
+    tracing::info!(%address, "listening");
+    tokio::select! {
+        ending = server::run(listener, tls, router, server_options, shutdown.clone()) => Ok(match ending {
+            Ending::Finished => Exit::Clean,
+            Ending::Cut(connections) => {
+                tracing::warn!(connections, "connections were cut");
+                Exit::Failed
+            }
+        }),
+        end = ended(&mut tasks, shutdown) => end,
+    }
+}
+
+/// Waits for a task that ends when it should not.
+async fn ended(tasks: &mut Tasks, shutdown: Shutdown) -> anyhow::Result<Exit> {
+    while let Some(end) = tasks.next_end().await {
+        if let Err(error) = end.result {
+            return Err(anyhow::Error::new(error).context(format!("task {}", end.name)));
+        }
+        if shutdown.phase() == crate::runtime::Phase::Running {
+            bail!("task {} ended", end.name);
+        }
+    }
+    std::future::pending().await
+}
+
+/// Reads everything again when a file changes. What cannot be read leaves the last good state in force.
+async fn follow(
+    args: Args,
+    mut changes: Changes,
+    known: Arc<ArcSwap<State>>,
+) -> anyhow::Result<()> {
+    let args = Arc::new(args);
+    while changes.next().await {
+        let args = Arc::clone(&args);
+        match tokio::task::spawn_blocking(move || args.state()).await? {
+            Ok(state) => {
+                let state = Arc::new(state);
+                known.store(Arc::clone(&state));
+                describe(&state);
+            }
+            Err(error) => tracing::warn!(
+                error = format!("{error:#}"),
+                "not taken up, the last good state stays"
+            ),
+        }
+    }
+    bail!("the files are not watched any more")
+}
+
+fn describe(state: &State) {
+    tracing::info!(
+        namespaces = state.snapshot.namespaces().count(),
+        pods = state.snapshot.pods().count(),
+        policies = state.snapshot.policies().count(),
+        guardrails = state.guardrails.iter().count(),
+        exemptions = state.exemptions.iter().count(),
+        rego = state.engine.registry().len(),
+        "state taken up"
+    );
+}
+
+// === impl Args ===
+
+impl Args {
+    /// What the state is made of.
+    fn watched(&self) -> Vec<PathBuf> {
+        let paths = self.manifests.iter().chain(&self.guardrail);
+        paths.chain(&self.policies).cloned().collect()
+    }
+
+    fn state(&self) -> anyhow::Result<State> {
+        let inputs = Inputs::of(
+            self.manifests.clone(),
+            self.guardrail.clone(),
+            self.policies.clone(),
+        );
+        let folder = inputs.read()?;
+        if let Some(error) = folder.first_error() {
+            bail!("{error}");
+        }
+        inputs.state(&folder)
+    }
+
+    /// The files of the user, else a certificate made now.
+    fn identity(&self) -> anyhow::Result<Identity> {
+        let now = Timestamp::now();
+        if let (Some(certificate), Some(key)) = (self.tls_cert.clone(), self.tls_key.clone()) {
+            return PairFiles { certificate, key }
+                .load(now)
+                .context("--tls-cert");
+        }
+        let names = Names::parse(&self.names).context("--name")?;
+        let validity = Validity::starting(now, GENERATED_FOR)?;
+        let authority = Authority::generate("ringfence webhook", names.clone(), validity)?;
+        if let Some(path) = &self.ca_out {
+            publish(path, &authority)?;
+        }
+        Ok(Identity::from_issued(
+            &authority.issue(&names, validity)?,
+            now,
+        )?)
+    }
+}
+
+fn publish(path: &Path, authority: &Authority) -> anyhow::Result<()> {
+    write_file(
+        path,
+        authority.certificate_pem().as_bytes(),
+        Access::Everybody,
+    )
+    .context("--ca-out")?;
+    tracing::info!(path = %path.display(), "CA written");
+    Ok(())
+}
