@@ -1,0 +1,135 @@
+//! `ringfence check` and `ringfence baseline`.
+
+use insta::assert_snapshot;
+
+use super::{folder_with, repository, ringfence};
+
+const UNCOVERED: &str = "\
+apiVersion: v1
+kind: Namespace
+metadata:
+  name: shop
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata:
+  name: web
+  namespace: shop
+spec:
+  selector:
+    matchLabels: {app: web}
+  template:
+    metadata:
+      labels: {app: web, tier: front, team: shop}
+    spec:
+      containers:
+        - name: main
+          image: web:1
+";
+
+#[test]
+fn a_workload_without_default_deny_is_shown_with_its_line_and_what_to_apply() {
+    let folder = folder_with("shop.yaml", UNCOVERED);
+    assert_snapshot!(ringfence(folder.path(), &["check", "."], ""));
+}
+
+#[test]
+fn standard_input_is_judged_like_a_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let seen = ringfence(
+        folder.path(),
+        &["check", "-", "--output", "json"],
+        UNCOVERED,
+    );
+    assert_snapshot!(seen);
+}
+
+#[test]
+fn the_example_shop_keeps_every_rule() {
+    let seen = ringfence(repository(), &["check", "deploy/examples/shop"], "");
+    assert_snapshot!(seen);
+}
+
+#[test]
+fn every_violation_of_the_examples_is_found() {
+    let seen = ringfence(repository(), &["check", "deploy/examples/violations"], "");
+    assert_snapshot!(seen);
+}
+
+#[test]
+fn a_guardrail_of_ones_own_decides_and_the_exit_code_follows_fail_on() {
+    let folder = folder_with("shop.yaml", UNCOVERED);
+    std::fs::write(
+        folder.path().join("audit.yml"),
+        "apiVersion: ringfence.dev/v1alpha1\nkind: Guardrail\nmetadata: {name: mild}\nspec: {mode: Audit, coverage: {}}\n",
+    )
+    .unwrap();
+    // It lies among the manifests, and is used without being named.
+    let exit = |arguments: &[&str]| {
+        let seen = ringfence(folder.path(), &[&["check", "."], arguments].concat(), "");
+        seen.lines().next().unwrap().to_owned()
+    };
+    assert_eq!(exit(&[]), "exit: 0");
+    assert_eq!(exit(&["--fail-on", "warn"]), "exit: 0");
+    assert_eq!(exit(&["--fail-on", "audit"]), "exit: 1");
+
+    let file = folder_with(
+        "strict.yaml",
+        "apiVersion: ringfence.dev/v1alpha1\nkind: Guardrail\nmetadata: {name: g}\nspec: {mode: Enforce, coverage: {}}\n",
+    );
+    let strict = file.path().join("strict.yaml");
+    let strict = strict.to_str().unwrap();
+    assert_eq!(exit(&["--guardrail", strict]), "exit: 1");
+    assert_eq!(
+        exit(&["--guardrail", strict, "--fail-on", "never"]),
+        "exit: 0"
+    );
+}
+
+#[test]
+fn what_cannot_be_read_is_told_with_its_place_and_exits_with_2() {
+    let folder = folder_with(
+        "broken.yaml",
+        "apiVersion: v1\nkind: Namespace\nmetadata:\n  name: [shop\n",
+    );
+    assert_snapshot!("broken", ringfence(folder.path(), &["check", "."], ""));
+    assert_snapshot!(
+        "missing",
+        ringfence(folder.path(), &["check", "nowhere"], "")
+    );
+    let empty = tempfile::tempdir().unwrap();
+    assert_snapshot!("empty", ringfence(empty.path(), &["check", "."], ""));
+}
+
+#[test]
+fn a_bad_guardrail_is_named_by_file_line_and_field() {
+    let folder = folder_with(
+        "g.yaml",
+        "apiVersion: ringfence.dev/v1alpha1\nkind: Guardrail\nmetadata: {name: g}\nspec:\n  mod: Audit\n",
+    );
+    assert_snapshot!(ringfence(
+        folder.path(),
+        &["check", "--guardrail", "g.yaml", "-"],
+        UNCOVERED
+    ));
+}
+
+#[test]
+fn baseline_prints_what_belongs_beside_a_policy() {
+    let arguments = [
+        "baseline",
+        "deploy/examples/violations/forgot-dns-gitops.yaml",
+    ];
+    let seen = ringfence(repository(), &arguments, "");
+    assert_snapshot!(seen);
+    // And with it beside, nothing is missing any more.
+    let printed = seen.split_once("--- stdout\n").unwrap().1;
+    let both = format!(
+        "{}\n{printed}",
+        std::fs::read_to_string(repository().join(arguments[1])).unwrap()
+    );
+    assert_eq!(
+        ringfence(repository(), &["baseline", "-"], &both),
+        "exit: 0\n"
+    );
+}

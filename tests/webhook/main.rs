@@ -1,0 +1,16 @@
+//! The webhook's server, asked over real TLS.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a failed test says so by a panic"
+)]
+
+mod admission;
+mod client;
+mod cluster;
+mod command;
+mod hostile;
+mod service;
+mod support;
+mod transport;
