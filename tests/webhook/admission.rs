@@ -158,10 +158,20 @@ async fn an_update_is_held_to_what_it_changes() {
     let mut new = privileged(pod("shop", "web-1"), "initContainers");
     let refused = cluster.validate(&update(&pod("shop", "web-1"), &new)).await;
     assert!(denied_for(&refused, "RF403"), "a new one is");
-    new["metadata"]["deletionTimestamp"] = json!("2026-11-21T00:00:00Z");
-    new["metadata"]["finalizers"] = json!([]);
+    let leaving = |mut pod: Value| {
+        pod["metadata"]["deletionTimestamp"] = json!("2026-11-21T00:00:00Z");
+        pod
+    };
+    new = leaving(new);
+    let claimed = cluster.validate(&update(&pod("shop", "web-1"), &new)).await;
     assert!(
-        cluster.allows(&update(&pod("shop", "web-1"), &new)).await,
+        denied_for(&claimed, "RF403"),
+        "the server sets the time of an end, a new object only claims it"
+    );
+    assert!(
+        cluster
+            .allows(&update(&leaving(pod("shop", "web-1")), &new))
+            .await,
         "what is on its way out may go"
     );
 
