@@ -218,7 +218,14 @@ impl Args {
         paths.chain(&self.policies).cloned().collect()
     }
 
+    /// Reads everything on threads that end with it: the allocator gives back what a thread had when it ends, not what
+    /// an idle one keeps.
     fn state(&self) -> anyhow::Result<State> {
+        let readers = rayon::ThreadPoolBuilder::new().build()?;
+        readers.install(|| self.read_state())
+    }
+
+    fn read_state(&self) -> anyhow::Result<State> {
         let inputs = Inputs::of(
             self.manifests.clone(),
             self.guardrail.clone(),
