@@ -135,14 +135,14 @@ async fn load(
                 let due = match every {
                     None => Instant::now(),
                     Some(every) => {
-                        let due = started
-                            + TICK
+                        let soon = started
                             + every.mul_f64(connection as f64 / CONNECTIONS as f64)
                             + every * turn;
+                        let due = soon + TICK;
                         turn += 1;
                         // The timer ticks by the millisecond and would send what is due in one as a burst; this core
                         // is the client's own, so it may spin.
-                        tokio::time::sleep_until((due - TICK).into()).await;
+                        tokio::time::sleep_until(soon.into()).await;
                         while Instant::now() < due {
                             tokio::task::yield_now().await;
                         }
