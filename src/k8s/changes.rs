@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 const REST: Duration = Duration::from_millis(200);
 /// How long a change is held back at most while the files do not rest.
 const LONGEST: Duration = Duration::from_secs(2);
-/// The symlink by which the files of a mounted ConfigMap or Secret are replaced, all at once.
+/// The symlink by which the files of a mounted volume of Kubernetes are replaced, all at once.
 const MOUNTED: &str = "..data";
 
 /// Changes of some paths, as long as this lives.
