@@ -15,8 +15,12 @@ pub mod crds;
 pub mod demo;
 pub mod explain;
 mod inputs;
+mod outputs;
 pub mod policy;
 pub mod reach;
+mod recorded;
+pub mod replay;
+pub mod template;
 pub mod webhook;
 pub mod why;
 
@@ -51,6 +55,10 @@ enum Command {
     Reach(reach::Args),
     /// Say why one connection is allowed or denied, and what would allow it.
     Why(why::Args),
+    /// Judge recorded flows by policies that are to come: what would newly be denied or allowed.
+    Replay(replay::Args),
+    /// Make policies from templates: default-deny, DNS, frontend to backend and others.
+    Template(template::Args),
     /// Test, check and list policies in Rego.
     Policy(policy::Args),
     /// Serve the admission webhook.
@@ -101,6 +109,8 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::Explain(args) => explain::run(&args),
         Command::Reach(args) => reach::run(&args),
         Command::Why(args) => why::run(&args),
+        Command::Replay(args) => replay::run(&args),
+        Command::Template(args) => template::run(&args),
         Command::Policy(args) => policy::run(&args),
         Command::Webhook(args) => webhook::run(args),
         Command::Demo(args) => demo::run(&args),

@@ -32,5 +32,6 @@ pub mod near_miss;
 pub mod quarantine;
 pub mod registry;
 pub mod review;
+pub mod template;
 #[cfg(test)]
 mod testing;

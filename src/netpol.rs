@@ -29,6 +29,7 @@ pub mod pod;
 pub mod policy;
 pub mod port;
 pub mod reach;
+pub mod replay;
 pub mod selector;
 pub mod service;
 pub mod snapshot;

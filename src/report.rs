@@ -18,6 +18,7 @@ pub mod github;
 pub mod json;
 pub mod junit;
 pub mod reach;
+pub mod replay;
 pub mod sarif;
 pub mod text;
 pub mod yaml;

@@ -8,6 +8,8 @@
 
 mod check;
 mod others;
+mod replay;
+mod template;
 
 use std::fmt::Write as _;
 use std::io::Write as _;

@@ -1,0 +1,240 @@
+use serde_json::{Value, json};
+
+use super::*;
+use crate::netpol::labels::Labels;
+use crate::netpol::{Object, parse};
+
+fn snapshot(objects: &[Value]) -> Snapshot {
+    let parsed = objects.iter().map(|object| {
+        let parsed = parse(object).expect("valid").expect("a kind of the model");
+        parsed.object
+    });
+    parsed.collect::<Vec<Object>>().into_iter().collect()
+}
+
+fn policy(namespace: &str, name: &str, spec: &Value) -> Value {
+    json!({
+        "apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy",
+        "metadata": {"name": name, "namespace": namespace}, "spec": spec,
+    })
+}
+
+fn deployment(namespace: &str, name: &str, labels: &Value) -> Value {
+    json!({
+        "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": name, "namespace": namespace},
+        "spec": {"selector": {"matchLabels": labels}, "template": {"metadata": {"labels": labels}, "spec": {"containers": [
+            {"name": "c", "ports": [{"name": "web", "containerPort": 8080}]}
+        ]}}},
+    })
+}
+
+/// A pod as a record tells of it: `namespace/name`, with labels where they are given.
+fn pod(text: &str, labels: Option<&[(&str, &str)]>) -> Actor {
+    let (namespace, name) = text.split_once('/').expect("namespace/name");
+    Actor::Pod(PodActor {
+        namespace: namespace.into(),
+        name: Some(name.into()),
+        workload: None,
+        labels: labels.map(|labels| labels.iter().copied().collect::<Labels>()),
+        address: None,
+        node: None,
+    })
+}
+
+fn address(text: &str) -> Actor {
+    Actor::Address(text.parse().expect("an address"))
+}
+
+fn observe(flows: &[(Actor, Actor, u16, Action, u64)]) -> Observations {
+    let mut observations = Observations::default();
+    for (from, to, port, action, count) in flows {
+        let observed = Observed {
+            from: observations.actor(from.clone()),
+            to: observations.actor(to.clone()),
+            protocol: Protocol::Tcp,
+            port: Port::new(*port).expect("a port"),
+        };
+        observations.add(observed, Seen::Somewhere, *action, *count);
+    }
+    observations
+}
+
+fn told(replay: &Replay) -> Vec<String> {
+    let rows = replay.rows.iter().map(|row| {
+        let because: Vec<String> = row
+            .because
+            .iter()
+            .map(|because| {
+                format!(
+                    "{} {:?}",
+                    because.direction,
+                    because
+                        .policies
+                        .iter()
+                        .map(ToString::to_string)
+                        .collect::<Vec<_>>()
+                )
+            })
+            .collect();
+        format!(
+            "{} {} -> {} {}: {} by {}",
+            row.change.as_str(),
+            row.from,
+            row.to,
+            row.port,
+            row.flows,
+            because.join(" ")
+        )
+    });
+    rows.chain(
+        replay
+            .unknown
+            .iter()
+            .map(|(reason, flows)| format!("unknown {flows}: {reason}")),
+    )
+    .collect()
+}
+
+#[test]
+fn a_pod_is_found_by_its_name_else_made_of_its_labels_else_unknown() {
+    let cluster = snapshot(&[
+        deployment("shop", "web", &json!({"app": "web"})),
+        deployment("shop", "web-api", &json!({"app": "api"})),
+        policy(
+            "shop",
+            "api",
+            &json!({"podSelector": {"matchLabels": {"app": "api"}}, "ingress": [
+                {"from": [{"podSelector": {"matchLabels": {"app": "web"}}}], "ports": [{"port": "web"}]},
+            ]}),
+        ),
+    ]);
+    let observed = observe(&[
+        (
+            pod("shop/web-755cdc7957-abcde", None),
+            pod("shop/web-api-7d4899b484-*", None),
+            8080,
+            Action::Allowed,
+            4,
+        ),
+        (
+            pod("shop/web-755cdc7957-fghij", None),
+            pod("shop/web-api-7d4899b484-*", None),
+            8080,
+            Action::Allowed,
+            1,
+        ),
+        (
+            pod("shop/job-abc", Some(&[("app", "batch")])),
+            pod("shop/web-api-7d4899b484-*", None),
+            8080,
+            Action::Allowed,
+            2,
+        ),
+        (
+            pod("shop/job-abc", Some(&[("app", "web")])),
+            pod("shop/web-api-7d4899b484-*", None),
+            8080,
+            Action::Denied,
+            3,
+        ),
+        (
+            pod("shop/job-abc", None),
+            pod("shop/web-api-7d4899b484-*", None),
+            8080,
+            Action::Denied,
+            5,
+        ),
+        (
+            address("192.0.2.1"),
+            pod("shop/web-api-7d4899b484-*", None),
+            8080,
+            Action::Denied,
+            6,
+        ),
+        (
+            address("10.0.0.1"),
+            pod("shop/web-api-7d4899b484-*", None),
+            8080,
+            Action::Denied,
+            7,
+        ),
+    ]);
+    let cidr = ["10.0.0.0/8".parse().expect("a block")];
+    let replay = Replay::of(&observed, &cluster, &cidr);
+    assert_eq!(
+        told(&replay),
+        [
+            "newly denied shop/job-abc -> shop/web-api (Deployment) 8080: 2 by ingress [\"shop/api\"]",
+            "newly allowed shop/job-abc -> shop/web-api (Deployment) 8080: 3 by ingress [\"shop/api\"]",
+            "still allowed shop/web (Deployment) -> shop/web-api (Deployment) 8080: 5 by ingress [\"shop/api\"]",
+            "still denied 192.0.2.1 -> shop/web-api (Deployment) 8080: 6 by ingress [\"shop/api\"]",
+            "unknown 7: 10.0.0.1 is an address of the cluster that no pod of the manifests has",
+            "unknown 5: shop/job-abc is not among the manifests, and the record has no labels of it"
+        ]
+    );
+    assert_eq!(replay.unknown_flows(), 12);
+}
+
+#[test]
+fn recorded_addresses_count_where_policies_look_at_them() {
+    let cluster = snapshot(&[policy(
+        "shop",
+        "block",
+        &json!({
+            "podSelector": {}, "policyTypes": ["Egress"],
+            "egress": [{"to": [{"ipBlock": {"cidr": "10.1.0.0/16"}}]}],
+        }),
+    )]);
+    let to = |ip: &str| {
+        Actor::Pod(PodActor {
+            namespace: "data".into(),
+            name: Some("db-0".into()),
+            workload: None,
+            labels: Some(Labels::default()),
+            address: Some(ip.parse().expect("an address")),
+            node: None,
+        })
+    };
+    let web = || pod("shop/web", Some(&[("app", "web")]));
+    let observed = observe(&[
+        (web(), to("10.1.2.3"), 5432, Action::Allowed, 1),
+        (web(), to("10.2.2.3"), 5432, Action::Allowed, 1),
+    ]);
+    let replay = Replay::of(&observed, &cluster, &[]);
+    assert_eq!(
+        told(&replay),
+        [
+            "newly denied shop/web -> data/db-0 5432: 1 by egress [\"shop/block\"]",
+            "still allowed shop/web -> data/db-0 5432: 1 by egress [\"shop/block\"]"
+        ]
+    );
+}
+
+#[test]
+fn a_node_reaches_its_own_pods_whatever_policies_say() {
+    let cluster = snapshot(&[policy("shop", "deny", &json!({"podSelector": {}}))]);
+    let on_node = Actor::Pod(PodActor {
+        namespace: "shop".into(),
+        name: Some("web".into()),
+        workload: None,
+        labels: Some(Labels::default()),
+        address: None,
+        node: Some("n1".into()),
+    });
+    let node = |name: &str| Actor::Node {
+        name: name.into(),
+        address: None,
+    };
+    let observed = observe(&[
+        (node("n1"), on_node.clone(), 8080, Action::Allowed, 1),
+        (node("n2"), on_node, 8080, Action::Allowed, 1),
+    ]);
+    let replay = Replay::of(&observed, &cluster, &[]);
+    assert_eq!(
+        told(&replay),
+        [
+            "still allowed node n1 -> shop/web 8080: 1 by ",
+            "newly denied node n2 -> shop/web 8080: 1 by ingress [\"shop/deny\"]"
+        ]
+    );
+}
