@@ -13,15 +13,18 @@ pub mod check;
 pub mod completions;
 pub mod crds;
 pub mod demo;
+pub mod diff;
 pub mod explain;
 mod inputs;
 mod outputs;
 pub mod policy;
+mod progress;
 pub mod reach;
 mod recorded;
 pub mod replay;
 pub mod template;
 pub mod webhook;
+mod whole;
 pub mod why;
 
 /// Keeps the network of a Kubernetes cluster default-deny.
@@ -53,6 +56,8 @@ enum Command {
     Explain(explain::Args),
     /// List every connection that the policies allow.
     Reach(reach::Args),
+    /// Say what opens and what closes between two folders or git revisions.
+    Diff(diff::Args),
     /// Say why one connection is allowed or denied, and what would allow it.
     Why(why::Args),
     /// Judge recorded flows by policies that are to come: what would newly be denied or allowed.
@@ -108,6 +113,7 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::Baseline(args) => baseline::run(&args),
         Command::Explain(args) => explain::run(&args),
         Command::Reach(args) => reach::run(&args),
+        Command::Diff(args) => diff::run(&args),
         Command::Why(args) => why::run(&args),
         Command::Replay(args) => replay::run(&args),
         Command::Template(args) => template::run(&args),

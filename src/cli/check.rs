@@ -1,17 +1,17 @@
 //! `ringfence check PATH…`: judge manifests as the webhook would, before anything reaches a cluster.
 
-use std::io::{IsTerminal, Write};
-use std::time::{Duration, Instant};
+use std::io::Write;
+use std::time::Instant;
 
 use anstream::ColorChoice;
 use anyhow::bail;
 use clap::ValueEnum;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use jiff::Timestamp;
 use rayon::prelude::*;
 
 use super::Exit;
 use super::inputs::{Inputs, PODS};
+use super::progress::Progress;
 use crate::guard::decide::{self, State};
 use crate::guard::engine::Budget;
 use crate::guard::finding::FindingId;
@@ -70,9 +70,6 @@ enum FailOn {
     Never,
 }
 
-/// A run that takes longer than this shows how far it is.
-const PATIENCE: Duration = Duration::from_millis(700);
-
 /// Judges everything and prints the report.
 pub(super) fn run(args: &Args) -> anyhow::Result<Exit> {
     let started = Instant::now();
@@ -94,7 +91,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<Exit> {
 
 /// Judges each object against all of them together.
 fn judge(folder: &Folder, state: &State, now: Timestamp) -> Report {
-    let progress = Progress::new(folder.objects.len());
+    let progress = Progress::new(folder.objects.len(), "objects judged");
     let judged: Vec<(Checked, Option<Problem>)> = folder
         .objects
         .par_iter()
@@ -203,41 +200,5 @@ impl FailOn {
         } else {
             Exit::Clean
         }
-    }
-}
-
-/// A bar on the terminal for runs that take their time.
-struct Progress {
-    bar: ProgressBar,
-    started: Instant,
-}
-
-impl Progress {
-    fn new(objects: usize) -> Self {
-        let bar = ProgressBar::with_draw_target(
-            u64::try_from(objects).ok(),
-            ProgressDrawTarget::hidden(),
-        );
-        let style = ProgressStyle::with_template("{bar:40} {pos}/{len} objects judged");
-        bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
-        Self {
-            bar,
-            started: Instant::now(),
-        }
-    }
-
-    fn advance(&self) {
-        self.bar.inc(1);
-        // Drawn on standard error, and only where that is a terminal.
-        if self.bar.is_hidden()
-            && std::io::stderr().is_terminal()
-            && self.started.elapsed() > PATIENCE
-        {
-            self.bar.set_draw_target(ProgressDrawTarget::stderr());
-        }
-    }
-
-    fn finish(&self) {
-        self.bar.finish_and_clear();
     }
 }

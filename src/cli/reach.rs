@@ -1,15 +1,16 @@
 //! `ringfence reach PATH…`: every connection that the policies among manifests allow.
 
-use std::io::Write;
+use std::io::{BufWriter, Write};
 use std::path::PathBuf;
 
 use anyhow::{Context, bail};
 
-use super::Exit;
 use super::inputs::Inputs;
-use crate::netpol::reach::{Connection, PortSet};
+use super::progress::Progress;
+use super::{Exit, whole};
+use crate::netpol::reach::{Party, PortSet};
 use crate::netpol::{Port, Protocol, Reachability, Snapshot};
-use crate::report::reach::Listing;
+use crate::report::reach::{Grouping, Listing, Map, Picture};
 pub(super) use who::Who;
 
 mod who;
@@ -40,9 +41,24 @@ pub struct Args {
     /// How to print it.
     #[arg(long, short, value_enum, default_value_t = Form::Text)]
     output: Form,
+    /// Whether text and markdown put together what many workloads have in common. Whether a workload's own pods reach each
+    /// other is not told within a group.
+    #[arg(long, value_name = "WHEN", value_enum, default_value_t = Group::Auto)]
+    group: Group,
     /// Say also what could reach each workload (of `--to`) from pods and namespaces that are not there yet.
     #[arg(long)]
     exposure: bool,
+}
+
+/// When connections are put together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Group {
+    /// Where there are more than 1000.
+    Auto,
+    /// Always.
+    Always,
+    /// Never: each connection by itself, however many.
+    Never,
 }
 
 /// The forms of a listing.
@@ -60,6 +76,18 @@ enum Form {
     Dot,
     /// For Mermaid.
     Mermaid,
+    /// A map to look at: namespaces as boxes; of more than 50 workloads, namespaces only.
+    Svg,
+}
+
+impl From<Group> for Grouping {
+    fn from(group: Group) -> Self {
+        match group {
+            Group::Auto => Self::Auto,
+            Group::Always => Self::Always,
+            Group::Never => Self::Never,
+        }
+    }
 }
 
 /// Prints the connections that were asked for.
@@ -74,49 +102,67 @@ pub(super) fn run(args: &Args) -> anyhow::Result<Exit> {
     let to = args.to.as_ref().map(|who| who.find(&reach)).transpose();
     let to = to.context("--to")?;
 
-    let mut connections = reach.connections();
-    connections.retain(|one| {
-        from.as_ref().is_none_or(|who| who.is(&one.from))
-            && to.as_ref().is_none_or(|who| who.is(&one.to))
+    let asked = args
+        .port
+        .map(|(protocol, port)| PortSet::one(protocol, port));
+    let workloads = reach.workloads();
+    let progress = Progress::new(workloads.len(), "workloads listed");
+    let rows = reach.rows(|party| {
+        if matches!(party, Party::Workload(_)) {
+            progress.advance();
+        }
+        from.as_ref().is_none_or(|who| who.is(party))
     });
-    if let Some((protocol, port)) = args.port {
-        let asked = PortSet::one(protocol, port);
-        let at_port = connections.into_iter().map(|one| Connection {
-            ports: one.ports.and(&asked),
-            ..one
-        });
-        connections = at_port.filter(|one| !one.ports.is_empty()).collect();
-    }
+    let rows = rows.filter_map(|mut row| {
+        row.to
+            .retain(|(party, _)| to.as_ref().is_none_or(|who| who.is(party)));
+        if let Some(asked) = &asked {
+            for (_, ports) in &mut row.to {
+                *ports = ports.and(asked);
+            }
+            row.to.retain(|(_, ports)| !ports.is_empty());
+        }
+        (!row.to.is_empty()).then_some(row)
+    });
     let exposure = args.exposure.then(|| {
-        let workloads = reach.workloads().into_iter();
+        let workloads = workloads.iter();
         workloads
             .filter(|workload| to.as_ref().is_none_or(|who| who.is_workload(workload)))
-            .map(|workload| (workload.clone(), reach.exposure(workload)))
+            .map(|workload| ((*workload).clone(), reach.exposure(workload)))
             .collect()
     });
     let listing = Listing {
-        connections,
+        rows,
+        workloads: workloads.clone(),
+        grouping: args.group.into(),
         exposure,
     };
-    let text = match args.output {
-        Form::Text => listing.text(),
-        Form::Json => listing.json()?,
-        Form::Csv => listing.csv(),
-        Form::Markdown => listing.markdown(),
-        Form::Dot => listing.dot(),
-        Form::Mermaid => listing.mermaid(),
-    };
-    anstream::stdout().lock().write_all(text.as_bytes())?;
+    let mut out = BufWriter::new(anstream::stdout().lock());
+    match args.output {
+        Form::Text => listing.text(&mut out)?,
+        Form::Json => listing.json(&mut out)?,
+        Form::Csv => listing.csv(&mut out)?,
+        Form::Markdown => listing.markdown(&mut out)?,
+        Form::Dot => write!(out, "{}", Picture::of(listing.rows)?.dot())?,
+        Form::Mermaid => write!(out, "{}", Picture::of(listing.rows)?.mermaid())?,
+        Form::Svg => {
+            let map = Map {
+                rows: listing.rows,
+                workloads: listing.workloads,
+                denied: Vec::new(),
+            };
+            write!(out, "{}", map.svg()?)?;
+        }
+    }
+    progress.finish();
+    out.flush()?;
     Ok(Exit::Clean)
 }
 
 /// Reads manifests of which all must be good: an answer from a part of them would be a wrong one.
 pub(super) fn read(paths: &[PathBuf]) -> anyhow::Result<Snapshot> {
     let folder = Inputs::of(paths.to_vec(), Vec::new(), Vec::new()).read()?;
-    match folder.first_error() {
-        Some(error) => Err(error.into()),
-        None => Ok(folder.snapshot),
-    }
+    whole::snapshot(folder)
 }
 
 /// Reads `80`, `tcp/80` or `udp/53`.

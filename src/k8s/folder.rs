@@ -3,6 +3,8 @@
 //! The command line judges the objects of such a folder; the webhook without a cluster judges others against it.
 //! Guardrails and exemptions that lie among the manifests are read with them, as a cluster would hold them.
 
+use std::collections::HashMap;
+
 use rayon::prelude::*;
 
 use crate::guard::exemption::Exemption;
@@ -10,7 +12,7 @@ use crate::guard::guardrail::Guardrail;
 use crate::guard::review::{Kind, Review};
 use crate::k8s::manifests::{self, Input, Problem, Source};
 use crate::k8s::yaml::{Limits, Places};
-use crate::netpol::{FieldPath, Snapshot};
+use crate::netpol::{FieldPath, Object, ObjectKey, Snapshot};
 use crate::report::Location;
 
 /// One manifest, ready to be judged, and where it stands.
@@ -124,6 +126,35 @@ impl Folder {
                     Kind::Model(_) | Kind::Guardrail(_) | Kind::Exemption(_) | Kind::Other => None,
                 });
         unreadable.chain(invalid).next()
+    }
+
+    /// The first object that says something else than another one of the same kind and name: which of the two counts
+    /// nobody knows.
+    pub fn first_contradiction(&self) -> Option<FolderError> {
+        let mut known: HashMap<ObjectKey, (&Placed, &Object)> = HashMap::new();
+        self.objects.iter().find_map(|placed| {
+            let Kind::Model(parsed) = &placed.review.object.as_ref()?.parsed else {
+                return None;
+            };
+            let object = &parsed.object;
+            let (before, same) = *known.entry(object.key()).or_insert((placed, object));
+            if same == object {
+                return None;
+            }
+            let root = FieldPath::root();
+            let (place, other) = (placed.places.place(&root), before.places.place(&root));
+            Some(FolderError {
+                file: placed.source.file.to_string(),
+                line: place.line,
+                column: place.column,
+                message: format!(
+                    "{} is there twice with different content, also at {}:{}; give one of them",
+                    placed.review.object_ref(),
+                    before.source.file,
+                    other.line
+                ),
+            })
+        })
     }
 }
 

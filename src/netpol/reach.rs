@@ -3,7 +3,8 @@
 //! A [`Snapshot`] goes in. `reach/words.rs` numbers what its policies speak of, `reach/space.rs` cuts the addresses by
 //! the blocks in use, `reach/classes.rs` sorts pods into classes that nothing tells apart, and `reach/grid.rs` judges
 //! class against class. [`Reachability::between`] answers for two ends what [`Snapshot::verdict`] says of each port;
-//! [`Reachability::connections`] lists everything by workload; [`Reachability::exposure`] says who could come.
+//! [`Reachability::rows`] lists everything by workload; [`Reachability::exposure`] says who could come; a [`Diff`] holds
+//! two of them against each other.
 //!
 //! Finished pods are left out: they neither send nor receive. Pods on the host network are there, held by nothing.
 //! What depends on two pods and not on their classes is kept apart: a pod with itself, and with its own node.
@@ -21,7 +22,8 @@ use grid::Grid;
 use space::Space;
 use words::Words;
 
-pub use connections::{Connection, Party};
+pub use connections::{Connection, Party, Row};
+pub use diff::{Diff, IsolationChange, Standing};
 pub use exposure::{Exposure, Newcomer};
 pub use ports::{PortRange, PortSet};
 pub use why::{Change, Explanation, Step};
@@ -29,9 +31,11 @@ pub use why::{Change, Explanation, Step};
 mod bits;
 mod classes;
 mod connections;
+mod diff;
 mod exposure;
 mod grid;
 mod ports;
+mod rows;
 mod space;
 mod spans;
 mod why;

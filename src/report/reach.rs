@@ -1,110 +1,108 @@
 //! Who reaches whom, in the forms that people and programs read. Pure.
 //!
-//! A [`Listing`] is what was asked for of a cluster's reachability; each form is one method that gives a whole text.
-//! Pictures (`reach/picture.rs`) are sources for Graphviz and Mermaid, namespaces as boxes.
+//! A [`Listing`] is what was asked for of a cluster's reachability, its connections still to come row by row. CSV and
+//! JSON are written as they come. Text and Markdown name each connection of a small cluster; of a large one they put
+//! together what many workloads have in common (`reach/groups.rs`), because nobody reads four million lines.
+//! Pictures (`reach/picture.rs`) are of bounded size.
 
-use std::fmt::Write;
-
-use serde::Serialize;
+use std::io::{self, Write};
 
 use crate::netpol::WorkloadRef;
-use crate::netpol::reach::{Connection, Exposure, Newcomer, Party, PortSet};
+use crate::netpol::reach::{Connection, Exposure, Party, Row};
+use document::{Document, DocumentExposure, Each, Streamed};
+use groups::{Group, Many, Population, Told};
 
+pub use map::{Map, TooCrowded};
+pub use picture::{Picture, TooLarge};
+
+pub(crate) mod document;
+pub(crate) mod groups;
+mod map;
 mod picture;
 
+/// More connections than this are put together, unless each is asked for.
+const MOST_SINGLE: usize = 1000;
+
+/// Whether people read each connection or what workloads have in common.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Grouping {
+    /// Each connection as long as there are not too many.
+    #[default]
+    Auto,
+    /// What workloads have in common.
+    Always,
+    /// Each connection, however many.
+    Never,
+}
+
+/// Who could still come, by workload.
+pub type Exposures = Vec<(WorkloadRef, Vec<Exposure>)>;
+
 /// Connections to print, in their order, and what workloads are open to.
-#[derive(Clone, Debug, Default)]
-pub struct Listing {
+pub struct Listing<'a, I> {
     /// The connections.
-    pub connections: Vec<Connection>,
+    pub rows: I,
+    /// All workloads of the cluster, of which those listed may be some.
+    pub workloads: Vec<&'a WorkloadRef>,
+    /// How people are told of many.
+    pub grouping: Grouping,
     /// Who could still come, by workload; none where that was not asked.
-    pub exposure: Option<Vec<(WorkloadRef, Vec<Exposure>)>>,
+    pub exposure: Option<Exposures>,
 }
 
-/// The stable form of JSON: this is what others parse.
-#[derive(Serialize)]
-struct Document<'a> {
-    connections: Vec<DocumentConnection<'a>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    exposure: Option<Vec<DocumentExposure<'a>>>,
-}
-
-#[derive(Serialize)]
-struct DocumentConnection<'a> {
-    from: DocumentParty<'a>,
-    to: DocumentParty<'a>,
-    allowed: &'a PortSet,
-}
-
-#[derive(Serialize)]
-struct DocumentExposure<'a> {
-    to: DocumentParty<'a>,
-    from: DocumentNewcomer<'a>,
-    allowed: &'a PortSet,
-}
-
-/// A workload by `kind`, `namespace` and `name`; addresses outside by `cidr`.
-#[derive(Serialize)]
-#[serde(untagged)]
-enum DocumentParty<'a> {
-    Workload {
-        kind: &'a str,
-        namespace: &'a str,
-        name: &'a str,
-    },
-    Outside {
-        cidr: String,
-    },
-}
-
-/// Selectors as `kubectl --selector` takes them; an empty one means all.
-#[derive(Serialize)]
-struct DocumentNewcomer<'a> {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    namespace: Option<&'a str>,
-    #[serde(rename = "namespaceSelector", skip_serializing_if = "Option::is_none")]
-    namespaces: Option<String>,
-    #[serde(rename = "podSelector")]
-    pods: String,
-}
-
-impl Listing {
+impl<I: Iterator<Item = Row>> Listing<'_, I> {
     /// For people: a block for each source.
-    pub fn text(&self) -> String {
-        let mut text = String::new();
-        let to_width = self.connections.iter();
-        let to_width = to_width.map(|one| one.to.to_string().len()).max();
-        let width = to_width.unwrap_or_default().min(60);
-        let mut before = None;
-        for Connection { from, to, ports } in &self.connections {
-            if before != Some(from) {
-                let gap = if before.is_some() { "\n" } else { "" };
-                let _ = writeln!(text, "{gap}{from}");
-                before = Some(from);
+    pub fn text(self, out: &mut impl Write) -> io::Result<()> {
+        let mut blocks = 0_usize;
+        let (is_grouped, exposure) = self.tell(|from, to| {
+            if blocks > 0 {
+                writeln!(out)?;
             }
-            let _ = writeln!(text, "  -> {:width$}  {ports}", to.to_string());
+            blocks = blocks.saturating_add(1);
+            block(out, "", from, to)
+        })?;
+        if blocks == 0 {
+            writeln!(out, "no connection is allowed")?;
         }
-        if self.connections.is_empty() {
-            text.push_str("no connection is allowed\n");
+        if is_grouped {
+            writeln!(
+                out,
+                "\nWhat workloads have in common is put together; `--group never`, csv and json list each connection."
+            )?;
         }
-        for (workload, exposures) in self.exposure.iter().flatten() {
-            let workload = Party::Workload(workload.clone());
-            let _ = writeln!(text, "\n{workload} is open to pods still to come:");
-            if exposures.is_empty() {
-                text.push_str("  <- nobody\n");
+        for (workload, exposures) in exposure.iter().flatten() {
+            write_exposure(out, workload, exposures)?;
+        }
+        Ok(())
+    }
+
+    /// A table, for pull requests and pages.
+    pub fn markdown(self, out: &mut impl Write) -> io::Result<()> {
+        writeln!(out, "| From | To | Ports |\n| --- | --- | --- |")?;
+        let (_, exposure) = self.tell(|from, to| {
+            to.iter()
+                .try_for_each(|(to, ports)| writeln!(out, "| {from} | {to} | {ports} |"))
+        })?;
+        let Some(exposure) = exposure else {
+            return Ok(());
+        };
+        writeln!(
+            out,
+            "\n| Workload | Open to pods still to come | Ports |\n| --- | --- | --- |"
+        )?;
+        for (workload, exposures) in exposure {
+            let workload = Party::Workload(workload);
+            for one in exposures {
+                writeln!(out, "| {workload} | {} | {} |", one.from, one.ports)?;
             }
-            for exposure in exposures {
-                let _ = writeln!(text, "  <- {}  {}", exposure.from, exposure.ports);
-            }
         }
-        text
+        Ok(())
     }
 
     /// For programs; stable.
-    pub fn json(&self) -> serde_json::Result<String> {
-        let connections = self.connections.iter();
+    pub fn json(self, out: &mut impl Write) -> io::Result<()> {
         let document = Document {
-            connections: connections.map(DocumentConnection::of).collect(),
+            connections: Streamed::new(self.rows.flat_map(Row::connections).map(Each)),
             exposure: self.exposure.as_ref().map(|all| {
                 all.iter()
                     .flat_map(|(workload, exposures)| {
@@ -115,16 +113,16 @@ impl Listing {
                     .collect()
             }),
         };
-        let mut text = serde_json::to_string_pretty(&document)?;
-        text.push('\n');
-        Ok(text)
+        serde_json::to_writer_pretty(&mut *out, &document)?;
+        out.write_all(b"\n")
     }
 
     /// A row for each range of ports of each connection.
-    pub fn csv(&self) -> String {
-        let mut text = String::from(
-            "from_kind,from_namespace,from_name,from_cidr,to_kind,to_namespace,to_name,to_cidr,protocol,ports\n",
-        );
+    pub fn csv(self, out: &mut impl Write) -> io::Result<()> {
+        writeln!(
+            out,
+            "from_kind,from_namespace,from_name,from_cidr,to_kind,to_namespace,to_name,to_cidr,protocol,ports"
+        )?;
         let columns = |party: &Party| match party {
             Party::Workload(workload) => {
                 format!(
@@ -134,82 +132,80 @@ impl Listing {
             }
             Party::Outside(block) => format!(",,,{block}"),
         };
-        for Connection { from, to, ports } in &self.connections {
-            let (from, to) = (columns(from), columns(to));
-            for range in ports.ranges() {
-                let _ = writeln!(text, "{from},{to},{},{}", range.protocol, range.ports());
-            }
-        }
-        text
-    }
-
-    /// A table, for pull requests and pages.
-    pub fn markdown(&self) -> String {
-        let mut text = String::from("| From | To | Ports |\n| --- | --- | --- |\n");
-        for Connection { from, to, ports } in &self.connections {
-            let _ = writeln!(text, "| {from} | {to} | {ports} |");
-        }
-        if let Some(exposure) = &self.exposure {
-            text.push_str(
-                "\n| Workload | Open to pods still to come | Ports |\n| --- | --- | --- |\n",
-            );
-            for (workload, exposures) in exposure {
-                let workload = Party::Workload(workload.clone());
-                for Exposure { from, ports } in exposures {
-                    let _ = writeln!(text, "| {workload} | {from} | {ports} |");
+        for row in self.rows {
+            let from = columns(&row.from);
+            for Connection { to, ports, .. } in row.connections() {
+                let to = columns(&to);
+                for range in ports.ranges() {
+                    writeln!(out, "{from},{to},{},{}", range.protocol, range.ports())?;
                 }
             }
         }
-        text
+        Ok(())
     }
-}
 
-impl<'a> DocumentConnection<'a> {
-    fn of(connection: &'a Connection) -> Self {
-        Self {
-            from: DocumentParty::of(&connection.from),
-            to: DocumentParty::of(&connection.to),
-            allowed: &connection.ports,
-        }
-    }
-}
-
-impl<'a> DocumentExposure<'a> {
-    fn of(workload: &'a WorkloadRef, exposure: &'a Exposure) -> Self {
-        let (namespace, namespaces, pods) = match &exposure.from {
-            Newcomer::Anyone => (None, Some(String::new()), String::new()),
-            Newcomer::In { namespace, pods } => (Some(namespace.as_str()), None, pods.to_string()),
-            Newcomer::Selected { namespaces, pods } => {
-                (None, Some(namespaces.to_string()), pods.to_string())
+    /// Tells a block for each source, and whether several connections were put together.
+    fn tell(
+        self,
+        mut block: impl FnMut(&Many, &[(Many, String)]) -> io::Result<()>,
+    ) -> io::Result<(bool, Option<Exposures>)> {
+        let most = match self.grouping {
+            Grouping::Never => {
+                for Row { from, to } in self.rows {
+                    let to = to.into_iter();
+                    let to: Vec<_> = to
+                        .map(|(to, ports)| (Many::One(to), ports.to_string()))
+                        .collect();
+                    block(&Many::One(from), &to)?;
+                }
+                return Ok((false, self.exposure));
             }
+            Grouping::Auto => MOST_SINGLE,
+            Grouping::Always => 0,
         };
-        Self {
-            to: DocumentParty::workload(workload),
-            from: DocumentNewcomer {
-                namespace,
-                namespaces,
-                pods,
-            },
-            allowed: &exposure.ports,
+        let told = Told::of(self.rows, most, &Population::of(self.workloads));
+        for groups in told.groups.chunk_by(|a, b| a.from == b.from) {
+            let to = groups.iter();
+            let to: Vec<_> = to
+                .map(|Group { to, ports, .. }| (to.clone(), ports.to_string()))
+                .collect();
+            if let Some(first) = groups.first() {
+                block(&first.from, &to)?;
+            }
         }
+        Ok((told.is_grouped, self.exposure))
     }
 }
 
-impl<'a> DocumentParty<'a> {
-    fn of(party: &'a Party) -> Self {
-        match party {
-            Party::Workload(workload) => Self::workload(workload),
-            Party::Outside(block) => Self::Outside {
-                cidr: block.to_string(),
-            },
-        }
+/// A source and what it reaches, a line for each.
+pub(crate) fn block(
+    out: &mut impl Write,
+    indent: &str,
+    from: &Many,
+    to: &[(Many, String)],
+) -> io::Result<()> {
+    writeln!(out, "{indent}{from}")?;
+    let names: Vec<String> = to.iter().map(|(to, _)| to.to_string()).collect();
+    let width = names.iter().map(String::len).max().unwrap_or_default();
+    let width = width.min(60);
+    for (name, (_, ports)) in names.iter().zip(to) {
+        writeln!(out, "{indent}  -> {name:width$}  {ports}")?;
     }
+    Ok(())
+}
 
-    fn workload(workload: &'a WorkloadRef) -> Self {
-        Self::Workload {
-            kind: workload.kind.as_str(),
-            namespace: workload.namespace.as_str(),
-            name: workload.name.as_str(),
-        }
+fn write_exposure(
+    out: &mut impl Write,
+    workload: &WorkloadRef,
+    exposures: &[Exposure],
+) -> io::Result<()> {
+    let workload = Party::Workload(workload.clone());
+    writeln!(out, "\n{workload} is open to pods still to come:")?;
+    if exposures.is_empty() {
+        writeln!(out, "  <- nobody")?;
     }
+    for Exposure { from, ports } in exposures {
+        writeln!(out, "  <- {from}  {ports}")?;
+    }
+    Ok(())
 }

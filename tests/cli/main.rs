@@ -7,6 +7,7 @@
 )]
 
 mod check;
+mod diff;
 mod others;
 mod replay;
 mod template;

@@ -37,7 +37,7 @@ fn told(args: &[&str], stdin: &str) -> String {
 
 #[test]
 fn the_shop_is_listed_in_every_form() {
-    for form in ["text", "json", "csv", "markdown", "dot", "mermaid"] {
+    for form in ["text", "json", "csv", "markdown", "dot", "mermaid", "svg"] {
         insta::assert_snapshot!(
             format!("shop_{form}"),
             told(&["reach", SHOP, "--output", form], "")

@@ -5,6 +5,7 @@
 #![allow(clippy::expect_used, clippy::panic)]
 
 mod clusters;
+mod diff;
 mod examples;
 
 use std::collections::BTreeMap;

@@ -1,5 +1,6 @@
 //! The ends of flows as people write them: workloads by name, the outside by address.
 
+use std::collections::HashSet;
 use std::net::IpAddr;
 use std::str::FromStr;
 
@@ -31,7 +32,7 @@ pub(crate) enum Who {
 /// Whom an argument means in a certain cluster.
 #[derive(Clone, Debug)]
 pub(crate) struct Found {
-    workloads: Vec<WorkloadRef>,
+    workloads: HashSet<WorkloadRef>,
     outside: Option<IpNet>,
 }
 
@@ -82,9 +83,7 @@ impl Who {
                         .into_iter()
                         .filter(|workload| self.names(workload)),
                 );
-                let mut workloads: Vec<WorkloadRef> = roots.cloned().collect();
-                workloads.sort();
-                workloads.dedup();
+                let workloads: HashSet<WorkloadRef> = roots.cloned().collect();
                 if workloads.is_empty() {
                     bail!("there is no {self} among the manifests");
                 }
@@ -95,7 +94,7 @@ impl Who {
             }
             Self::Block(block) => {
                 return Ok(Found {
-                    workloads: Vec::new(),
+                    workloads: HashSet::new(),
                     outside: Some(*block),
                 });
             }

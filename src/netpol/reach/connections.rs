@@ -1,17 +1,16 @@
-//! All connections by workload: pods of one workload are one, addresses outside are the fewest blocks.
+//! All connections by workload, a row for each source: pods of one workload are one, addresses outside are the fewest
+//! blocks.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::cmp::Ordering;
+use std::collections::BTreeMap;
 use std::fmt;
 
 use ipnet::IpNet;
 
+use super::Reachability;
 use super::ports::PortSet;
-use super::space::{self, Region};
-use super::spans::Span;
-use super::{Located, Reachability};
-use crate::netpol::name::{NamespaceName, NodeName, ObjectName};
-use crate::netpol::net::Family;
-use crate::netpol::workload::{WorkloadKind, WorkloadRef};
+use super::rows::{self, Addresses, Open, Workloads};
+use crate::netpol::workload::WorkloadRef;
 
 /// One end of a connection.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -21,13 +20,6 @@ pub enum Party {
     /// Addresses outside of the cluster.
     Outside(IpNet),
 }
-
-/// Where a party stands in a list.
-type Order<'a> = (
-    bool,
-    Option<(&'a NamespaceName, &'a ObjectName, WorkloadKind)>,
-    Option<IpNet>,
-);
 
 /// What one party may open to another: at these ports some pod of the one reaches some pod of the other.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,200 +32,126 @@ pub struct Connection {
     pub ports: PortSet,
 }
 
-/// The workloads of each class: which, and whether there are two pods of it in the class at least.
-type Members = HashMap<usize, BTreeMap<usize, bool>>;
+/// What one party may open to others: at least one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Row {
+    /// Who opens it.
+    pub from: Party,
+    /// To whom, each once, at which ports; by namespace and name, what is outside last.
+    pub to: Vec<(Party, PortSet)>,
+}
 
-/// What workloads, by number, have open to regions outside, or the regions to them.
-type Outward = BTreeMap<(usize, usize), PortSet>;
+/// Whoever has connections to list: some workloads, and what is open to and from each.
+pub(super) trait Ends {
+    /// The workloads in the order of lists; a workload is meant by its position here.
+    fn roots(&self) -> &[&WorkloadRef];
+
+    /// What a workload may open.
+    fn open_from(&self, source: usize) -> Open;
+
+    /// What addresses outside may open to a workload.
+    fn open_to(&self, destination: usize) -> Addresses;
+}
 
 impl Reachability {
     /// Every allowed connection between workloads and with the outside, sorted; a pod's own with itself is none.
     pub fn connections(&self) -> Vec<Connection> {
-        let roots: BTreeSet<&WorkloadRef> = self.listed().map(|pod| &pod.root).collect();
-        let roots: Vec<&WorkloadRef> = roots.into_iter().collect();
-        let numbers: HashMap<&WorkloadRef, usize> = roots
-            .iter()
-            .enumerate()
-            .map(|(number, root)| (*root, number))
-            .collect();
-        let mut members = Members::new();
-        for pod in self.listed() {
-            if let Some(number) = numbers.get(&pod.root) {
-                let of_class = members.entry(pod.class).or_default();
-                // A template stands for as many pods as one likes.
-                let is_there = of_class.contains_key(number);
-                of_class.insert(*number, pod.is_template || is_there);
-            }
-        }
-
-        let mut inside: HashMap<(usize, usize), PortSet> = HashMap::new();
-        let (mut inward, mut outward) = (Outward::new(), Outward::new());
-        let open = |ports: &mut PortSet, more: &PortSet| *ports = ports.or(more);
-        for patch in self.grid.patches() {
-            let (from, from_outside) = self.side(&patch.from, &members);
-            let (to, to_outside) = self.side(&patch.to, &members);
-            for (source, classes) in &from {
-                for (destination, others) in &to {
-                    if source != destination || has_two(*source, classes, others, &members) {
-                        let ports = inside.entry((*source, *destination)).or_default();
-                        open(ports, &patch.ports);
-                    }
-                }
-                for region in &to_outside {
-                    open(outward.entry((*source, *region)).or_default(), &patch.ports);
-                }
-            }
-            for destination in to.keys() {
-                for region in &from_outside {
-                    let ports = inward.entry((*destination, *region)).or_default();
-                    open(ports, &patch.ports);
-                }
-            }
-        }
-        for (host, pod) in self.with_own_node() {
-            if let (Some(host), Some(pod)) = (numbers.get(&host.root), numbers.get(&pod.root)) {
-                inside.insert((*host, *pod), PortSet::all());
-                inside.insert((*pod, *host), PortSet::all());
-            }
-        }
-
-        let party = |number: usize| {
-            roots
-                .get(number)
-                .map(|root| Party::Workload((*root).clone()))
-        };
-        let within = inside.into_iter().filter_map(|((from, to), ports)| {
-            Some(Connection {
-                from: party(from)?,
-                to: party(to)?,
-                ports,
-            })
-        });
-        let mut connections: Vec<Connection> = within.collect();
-        for (workload, block, ports) in self.blocks(inward) {
-            connections.extend(party(workload).map(|to| Connection {
-                from: Party::Outside(block),
-                to,
-                ports,
-            }));
-        }
-        for (workload, block, ports) in self.blocks(outward) {
-            connections.extend(party(workload).map(|from| Connection {
-                from,
-                to: Party::Outside(block),
-                ports,
-            }));
-        }
-        connections
-            .sort_by(|a, b| (a.from.order(), a.to.order()).cmp(&(b.from.order(), b.to.order())));
-        connections
+        self.rows(|_| true).flat_map(Row::connections).collect()
     }
 
-    /// The workloads whose pods can have connections, by name.
-    pub fn workloads(&self) -> Vec<&WorkloadRef> {
-        let roots: BTreeSet<&WorkloadRef> = self.listed().map(|pod| &pod.root).collect();
-        let mut roots: Vec<&WorkloadRef> = roots.into_iter().collect();
-        roots.sort_by_key(|root| (&root.namespace, &root.name, root.kind));
-        roots
-    }
-
-    fn listed(&self) -> impl Iterator<Item = &Located> {
-        self.pods.iter().filter(|pod| !pod.is_stood_for)
-    }
-
-    /// The workloads on one side of a patch, with the classes that they are there in, and the regions outside.
-    fn side(
-        &self,
-        faces: &super::bits::BitSet,
-        members: &Members,
-    ) -> (BTreeMap<usize, BTreeSet<usize>>, Vec<usize>) {
-        let mut workloads: BTreeMap<usize, BTreeSet<usize>> = BTreeMap::new();
-        let mut outside = Vec::new();
-        for face in faces.iter().filter_map(|face| self.grid.faces.get(face)) {
-            let Some(class) = face.class else {
-                outside.push(face.region);
-                continue;
-            };
-            for workload in members.get(&class).into_iter().flat_map(BTreeMap::keys) {
-                workloads.entry(*workload).or_default().insert(class);
-            }
-        }
-        (workloads, outside)
-    }
-
-    /// The pods on the network of a node with each other pod on that node.
-    fn with_own_node(&self) -> impl Iterator<Item = (&Located, &Located)> {
-        let mut nodes: HashMap<&NodeName, (Vec<&Located>, Vec<&Located>)> = HashMap::new();
-        for pod in self.listed() {
-            if let Some(node) = &pod.node {
-                let (hosts, others) = nodes.entry(node).or_default();
-                if pod.is_host { hosts } else { others }.push(pod);
-            }
-        }
-        nodes.into_values().flat_map(|(hosts, others)| {
-            hosts.into_iter().flat_map(move |host| {
-                let others = others.clone().into_iter();
-                others
-                    .filter(|other| host.shares_node(other))
-                    .map(move |other| (host, other))
-            })
-        })
-    }
-
-    /// Regions of the same ports as blocks.
-    fn blocks(&self, open: Outward) -> impl Iterator<Item = (usize, IpNet, PortSet)> {
-        let mut spans: BTreeMap<(usize, Family, PortSet), Vec<Span<u128>>> = BTreeMap::new();
-        for ((workload, region), ports) in open {
-            if let Some(Region {
-                family,
-                spans: more,
-                ..
-            }) = self.space.regions().get(region)
-            {
-                let spans = spans.entry((workload, *family, ports)).or_default();
-                spans.extend(more);
-            }
-        }
-        spans
-            .into_iter()
-            .flat_map(|((workload, family, ports), spans)| {
-                let blocks = space::cidrs(family, &super::spans::joined(spans));
-                blocks
-                    .into_iter()
-                    .map(move |block| (workload, block, ports.clone()))
-            })
+    /// The same a source at a time, of those that are meant: by namespace and name, what is outside last.
+    pub fn rows(&self, is_meant: impl Fn(&Party) -> bool) -> impl Iterator<Item = Row> {
+        rows(Workloads::of(self), is_meant)
     }
 }
 
-/// Whether a workload has a pod on one side of a patch and another one on the other side.
-fn has_two(
-    workload: usize,
-    classes: &BTreeSet<usize>,
-    others: &BTreeSet<usize>,
-    members: &Members,
-) -> bool {
-    let two_of_one = |class: &usize| {
-        let of_class = members.get(class);
-        of_class.and_then(|of_class| of_class.get(&workload)) == Some(&true)
-    };
-    classes.iter().any(|class| {
-        others
-            .iter()
-            .any(|other| class != other || two_of_one(class))
+/// The rows of some ends. What comes from outside is put together once the workloads are through; until then no more
+/// than a row is held.
+pub(super) fn rows(
+    ends: impl Ends,
+    is_meant: impl Fn(&Party) -> bool,
+) -> impl Iterator<Item = Row> {
+    let mut next = 0_usize;
+    let mut from_outside = None;
+    std::iter::from_fn(move || {
+        while let Some(from) = party(&ends, next) {
+            let source = next;
+            next = next.saturating_add(1);
+            if !is_meant(&from) {
+                continue;
+            }
+            let open = ends.open_from(source);
+            let inside = open.inside.into_iter();
+            let inside = inside.filter_map(|(number, ports)| Some((party(&ends, number)?, ports)));
+            let outside = rows::blocks(open.outside).into_iter();
+            let outside = outside.map(|(block, ports)| (Party::Outside(block), ports));
+            let to: Vec<(Party, PortSet)> = inside.chain(outside).collect();
+            if !to.is_empty() {
+                return Some(Row { from, to });
+            }
+        }
+        let rest = from_outside.get_or_insert_with(|| rows_from_outside(&ends));
+        rest.find(|row| is_meant(&row.from))
     })
 }
 
-impl Party {
-    /// Sorted by namespace and name; what is outside comes last.
-    fn order(&self) -> Order<'_> {
-        match self {
-            Self::Workload(workload) => (
-                false,
-                Some((&workload.namespace, &workload.name, workload.kind)),
-                None,
-            ),
-            Self::Outside(block) => (true, None, Some(*block)),
+fn rows_from_outside<E: Ends>(ends: &E) -> impl Iterator<Item = Row> + use<E> {
+    let mut sources: BTreeMap<IpNet, Vec<(Party, PortSet)>> = BTreeMap::new();
+    for number in 0..ends.roots().len() {
+        for (block, ports) in rows::blocks(ends.open_to(number)) {
+            if let Some(to) = party(ends, number) {
+                sources.entry(block).or_default().push((to, ports));
+            }
         }
+    }
+    sources.into_iter().map(|(block, to)| Row {
+        from: Party::Outside(block),
+        to,
+    })
+}
+
+fn party(ends: &impl Ends, number: usize) -> Option<Party> {
+    let root = ends.roots().get(number)?;
+    Some(Party::Workload((*root).clone()))
+}
+
+impl Row {
+    /// Its connections, one by one.
+    pub fn connections(self) -> impl Iterator<Item = Connection> {
+        let Self { from, to } = self;
+        to.into_iter().map(move |(to, ports)| Connection {
+            from: from.clone(),
+            to,
+            ports,
+        })
+    }
+}
+
+impl Party {
+    /// Where it stands in a list.
+    fn order(&self) -> impl Ord + use<'_> {
+        match self {
+            Self::Workload(workload) => {
+                let place = (&workload.namespace, &workload.name, workload.kind);
+                (Some(place), None)
+            }
+            Self::Outside(block) => (None, Some(*block)),
+        }
+    }
+}
+
+impl Ord for Party {
+    /// By namespace and name; what is outside comes last.
+    fn cmp(&self, other: &Self) -> Ordering {
+        let is_outside = |party: &Self| matches!(party, Self::Outside(_));
+        let outside = is_outside(self).cmp(&is_outside(other));
+        outside.then_with(|| self.order().cmp(&other.order()))
+    }
+}
+
+impl PartialOrd for Party {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
     }
 }
 

@@ -150,9 +150,14 @@ impl Grid {
         }
     }
 
-    /// All patches.
-    pub(super) fn patches(&self) -> impl Iterator<Item = &Patch> {
-        self.rows.iter().flatten()
+    /// The number of the row that a face is a source in.
+    pub(super) fn row_of(&self, face: usize) -> Option<usize> {
+        self.row_of.get(face).copied()
+    }
+
+    /// The patches of a row.
+    pub(super) fn row(&self, row: usize) -> &[Patch] {
+        self.rows.get(row).map(Vec::as_slice).unwrap_or_default()
     }
 
     /// The faces of a class.

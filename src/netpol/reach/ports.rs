@@ -98,6 +98,15 @@ impl PortSet {
         Self(spans::common(&self.0, &other.0).into())
     }
 
+    /// What is in this one and not in the other.
+    #[must_use]
+    pub fn without(&self, other: &PortSet) -> PortSet {
+        if self.0.is_empty() || other.0.is_empty() {
+            return self.clone();
+        }
+        Self(spans::less(&self.0, &other.0).into())
+    }
+
     /// Its ranges, those of TCP first, then UDP, then SCTP.
     pub fn ranges(&self) -> impl Iterator<Item = PortRange> {
         self.0.iter().filter_map(|(first, last)| {
@@ -247,6 +256,8 @@ mod tests {
         assert_eq!(low.and(&web).to_string(), "TCP 80");
         assert_eq!(low.or(&web).to_string(), "TCP 1-1024,8080");
         assert_eq!(PortSet::all().and(&web), web);
+        assert_eq!(low.without(&web).to_string(), "TCP 1-79,81-1024");
+        assert!(web.without(&PortSet::all()).is_empty());
         assert!(PortSet::all().or(&web).is_all());
     }
 }

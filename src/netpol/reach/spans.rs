@@ -4,6 +4,8 @@
 pub(super) trait Step: Copy + Ord {
     /// The next number; none after the last one.
     fn next(self) -> Option<Self>;
+    /// The number before; none before the first one.
+    fn before(self) -> Option<Self>;
 }
 
 /// The first and the last number of a span.
@@ -13,11 +15,19 @@ impl Step for u32 {
     fn next(self) -> Option<Self> {
         self.checked_add(1)
     }
+
+    fn before(self) -> Option<Self> {
+        self.checked_sub(1)
+    }
 }
 
 impl Step for u128 {
     fn next(self) -> Option<Self> {
         self.checked_add(1)
+    }
+
+    fn before(self) -> Option<Self> {
+        self.checked_sub(1)
     }
 }
 
@@ -54,6 +64,26 @@ pub(super) fn common<T: Step>(left: &[Span<T>], right: &[Span<T>]) -> Vec<Span<T
     common
 }
 
+/// The numbers of the left that are not in the right; each is sorted and without overlap, and so is what comes out.
+pub(super) fn less<T: Step>(left: &[Span<T>], right: &[Span<T>]) -> Vec<Span<T>> {
+    let mut rest = Vec::new();
+    for (first, last) in left {
+        let mut start = Some(*first);
+        let near = right.partition_point(|(_, end)| end < first);
+        for (from, to) in right.iter().skip(near) {
+            let Some(at) = start.filter(|at| at <= last && from <= last) else {
+                break;
+            };
+            if let Some(before) = from.before().filter(|before| at <= *before) {
+                rest.push((at, before));
+            }
+            start = to.next();
+        }
+        rest.extend(start.filter(|at| at <= last).map(|at| (at, *last)));
+    }
+    rest
+}
+
 /// Whether a number is in sorted spans.
 pub(super) fn contains<T: Step>(spans: &[Span<T>], number: T) -> bool {
     let at = spans.partition_point(|(_, last)| *last < number);
@@ -77,5 +107,24 @@ mod tests {
         assert_eq!(common(&left, &right), [(5, 6), (8, 10), (20, 25), (30, 30)]);
         assert!(contains(&left, 20) && contains(&left, 30) && !contains(&left, 15));
         assert!(!contains(&left, 31));
+    }
+
+    #[test]
+    fn what_is_left_is_in_the_first_only() {
+        let left: [Span<u32>; 3] = [(0, 10), (20, 30), (40, u32::MAX)];
+        let right = [(0, 0), (5, 6), (8, 25), (30, 99), (u32::MAX, u32::MAX)];
+        assert_eq!(
+            less(&left, &right),
+            [(1, 4), (7, 7), (26, 29), (100, u32::MAX - 1)]
+        );
+        assert_eq!(less(&left, &[]), left);
+        assert_eq!(less(&left, &[(0, u32::MAX)]), []);
+        for number in [0, 1, 4, 5, 7, 8, 15, 25, 26, 30, 35, 40, 99, 100, u32::MAX] {
+            assert_eq!(
+                contains(&less(&left, &right), number),
+                contains(&left, number) && !contains(&right, number),
+                "{number}"
+            );
+        }
     }
 }

@@ -3,12 +3,27 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt::Write;
 
-use super::Listing;
 use crate::netpol::WorkloadRef;
 use crate::netpol::name::NamespaceName;
-use crate::netpol::reach::Party;
+use crate::netpol::reach::{Connection, Party, Row};
 
-/// The parties of a listing, each with the short name that edges use.
+/// A picture of more connections than this shows nothing any more.
+const MOST: usize = 5000;
+
+/// Connections to draw.
+#[derive(Clone, Debug)]
+pub struct Picture {
+    connections: Vec<Connection>,
+}
+
+/// There is too much for a picture.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "more than {MOST} connections make no picture; ask for some of them with --from, --to or --port"
+)]
+pub struct TooLarge;
+
+/// The parties of a picture, each with the short name that edges use.
 #[derive(Default)]
 struct Parties<'a> {
     names: HashMap<&'a Party, String>,
@@ -16,7 +31,19 @@ struct Parties<'a> {
     outside: Vec<(String, String)>,
 }
 
-impl Listing {
+impl Picture {
+    /// One of these connections.
+    pub fn of(rows: impl Iterator<Item = Row>) -> Result<Self, TooLarge> {
+        let mut connections = rows.flat_map(Row::connections);
+        let picture = Self {
+            connections: connections.by_ref().take(MOST).collect(),
+        };
+        match connections.next() {
+            Some(_) => Err(TooLarge),
+            None => Ok(picture),
+        }
+    }
+
     /// For Graphviz.
     pub fn dot(&self) -> String {
         let parties = Parties::of(self);
@@ -67,9 +94,9 @@ impl Listing {
 }
 
 impl<'a> Parties<'a> {
-    fn of(listing: &'a Listing) -> Self {
+    fn of(picture: &'a Picture) -> Self {
         let mut parties = Self::default();
-        let ends = listing.connections.iter();
+        let ends = picture.connections.iter();
         for party in ends.flat_map(|one| [&one.from, &one.to]) {
             if parties.names.contains_key(party) {
                 continue;

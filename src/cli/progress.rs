@@ -1,0 +1,45 @@
+//! A bar on standard error for runs that take their time, where that is a terminal.
+
+use std::io::IsTerminal;
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+/// A run that takes longer than this shows how far it is.
+const PATIENCE: Duration = Duration::from_millis(700);
+
+/// How far a run is.
+pub(super) struct Progress {
+    bar: ProgressBar,
+    started: Instant,
+}
+
+impl Progress {
+    /// One of so many steps; the words say what is done in each.
+    pub(super) fn new(steps: usize, words: &str) -> Self {
+        let bar =
+            ProgressBar::with_draw_target(u64::try_from(steps).ok(), ProgressDrawTarget::hidden());
+        let style = ProgressStyle::with_template(&format!("{{bar:40}} {{pos}}/{{len}} {words}"));
+        bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+        Self {
+            bar,
+            started: Instant::now(),
+        }
+    }
+
+    /// One step more is done.
+    pub(super) fn advance(&self) {
+        self.bar.inc(1);
+        if self.bar.is_hidden()
+            && std::io::stderr().is_terminal()
+            && self.started.elapsed() > PATIENCE
+        {
+            self.bar.set_draw_target(ProgressDrawTarget::stderr());
+        }
+    }
+
+    /// Takes the bar away.
+    pub(super) fn finish(&self) {
+        self.bar.finish_and_clear();
+    }
+}

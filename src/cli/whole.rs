@@ -1,0 +1,33 @@
+//! Manifests of which all must be good: where an answer speaks of a whole cluster, one from a part would be wrong.
+
+use anyhow::bail;
+
+use super::style;
+use crate::guard::registry;
+use crate::k8s::folder::Folder;
+use crate::netpol::Snapshot;
+
+/// What the model holds of a folder; an error where a file is broken or two objects contradict each other. What does
+/// not make the answer wrong, but is not in it, is said on standard error.
+pub(super) fn snapshot(folder: Folder) -> anyhow::Result<Snapshot> {
+    if let Some(error) = folder.first_error() {
+        return Err(error.into());
+    }
+    if let Some(error) = folder.first_contradiction() {
+        return Err(error.into());
+    }
+    for problem in folder.problems {
+        let (file, line, column) = (&problem.file, problem.line, problem.column);
+        if problem.id == registry::INVALID.id {
+            bail!("{file}:{line}:{column}: {}", problem.message);
+        }
+        let help = problem.help.map(|help| format!(" ({help})"));
+        let help = help.unwrap_or_default();
+        let (colour, end) = (style::WARN, style::WARN.render_reset());
+        anstream::eprintln!(
+            "{colour}warning:{end} {file}:{line}: {}{help}",
+            problem.message
+        );
+    }
+    Ok(folder.snapshot)
+}
