@@ -30,6 +30,7 @@ pub mod mode;
 pub mod mutate;
 pub mod near_miss;
 pub mod quarantine;
+pub mod reachability;
 pub mod registry;
 pub mod review;
 pub mod template;

@@ -19,6 +19,7 @@
 pub mod coverage;
 pub mod field;
 pub mod flow;
+pub mod groups;
 pub mod labels;
 pub mod name;
 pub mod namespace;

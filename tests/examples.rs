@@ -156,3 +156,16 @@ fn a_policy_in_rego_refuses_what_a_change_would_let_through() {
         (Some(1), vec!["SHOP-1".to_owned()])
     );
 }
+
+#[test]
+fn the_rules_of_the_shop_hold_and_refuse_what_opens_the_database() {
+    let rules = file("rules/shop.yaml");
+    let shop = file("shop");
+    assert_eq!(check(&[&shop, &rules]), (Some(0), Vec::new()));
+    let opens = file("rules/opens-the-database.yaml");
+    assert_eq!(check(&[&shop, &opens]), (Some(0), Vec::new()));
+    assert_eq!(
+        check(&[&shop, &rules, &opens]),
+        (Some(1), vec!["RF701".to_owned()])
+    );
+}

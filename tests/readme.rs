@@ -8,6 +8,7 @@ use std::process::{Command, Output};
 
 use kube::CustomResourceExt as _;
 use ringfence::guard::guardrail::GuardrailManifest;
+use ringfence::guard::reachability::ReachabilityRuleManifest;
 use serde_json::{Value, json};
 
 fn root() -> PathBuf {
@@ -165,12 +166,21 @@ fn the_table_of_findings_is_that_of_explain() {
 
 #[test]
 fn the_table_of_the_guardrail_has_every_field_and_no_other() {
-    let definition = json!(GuardrailManifest::crd());
+    check_table("Guardrail", &json!(GuardrailManifest::crd()));
+}
+
+#[test]
+fn the_table_of_the_reachability_rule_has_every_field_and_no_other() {
+    check_table("ReachabilityRule", &json!(ReachabilityRuleManifest::crd()));
+}
+
+/// A row stands for each field of the schema.
+fn check_table(title: &str, definition: &Value) {
     let mut known = BTreeSet::new();
     let spec =
         &definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"];
     fields(spec, "", &mut known);
-    let shown: BTreeSet<String> = rows(section(&readme(), "Guardrail"))
+    let shown: BTreeSet<String> = rows(section(&readme(), title))
         .iter()
         .skip(1)
         .flat_map(|row| {

@@ -7,6 +7,7 @@ use kube::CustomResourceExt;
 use super::Exit;
 use crate::guard::exemption::ExemptionManifest;
 use crate::guard::guardrail::GuardrailManifest;
+use crate::guard::reachability::ReachabilityRuleManifest;
 use crate::report::yaml;
 
 /// Arguments of `ringfence crds`.
@@ -17,7 +18,11 @@ pub struct Args {}
 /// Prints the definitions, one document each.
 pub(super) fn run(_: &Args) -> anyhow::Result<Exit> {
     let mut out = std::io::stdout().lock();
-    for definition in [ExemptionManifest::crd(), GuardrailManifest::crd()] {
+    for definition in [
+        ExemptionManifest::crd(),
+        GuardrailManifest::crd(),
+        ReachabilityRuleManifest::crd(),
+    ] {
         write!(out, "---\n{}", yaml::manifest(&definition, 0))?;
     }
     Ok(Exit::Clean)

@@ -23,6 +23,7 @@ use crate::guard::decide::State;
 use crate::guard::exemption::Exemptions;
 use crate::guard::guardrail::{Guardrail, Guardrails};
 use crate::guard::mode::Mode;
+use crate::guard::reachability::ReachabilityRules;
 use crate::k8s::folder::{self, Folder};
 use crate::k8s::manifests::Input;
 use crate::k8s::yaml::Limits;
@@ -129,6 +130,7 @@ fn state(shop: &Folder, mode: Mode) -> anyhow::Result<State> {
         snapshot: shop.snapshot.clone(),
         guardrails: Guardrails::new(vec![Guardrail::built_in_as(mode)?]),
         exemptions: Exemptions::new(shop.exemptions.clone()),
+        reachability: ReachabilityRules::new(shop.rules.clone(), &shop.snapshot),
         engine: super::inputs::engine(&[])?,
     })
 }

@@ -9,7 +9,9 @@ use crate::guard::decide::State;
 use crate::guard::engine::PolicyEngine;
 use crate::guard::exemption::Exemptions;
 use crate::guard::guardrail::{Guardrail, Guardrails};
-use crate::k8s::folder::{self, Folder};
+use crate::guard::reachability::ReachabilityRules;
+use crate::guard::review::Kind;
+use crate::k8s::folder::{self, Folder, Placed};
 use crate::k8s::manifests::Input;
 use crate::k8s::yaml::Limits;
 use crate::rego::{PolicySet, RegoEngine, Trial};
@@ -27,8 +29,8 @@ pub(super) struct Inputs {
 /// What manifests are held to.
 #[derive(Debug, clap::Args)]
 pub(super) struct Demands {
-    /// A file or folder with Guardrails (and Exemptions). Without it: the Guardrails among the manifests, else the
-    /// built-in one.
+    /// A file or folder with Guardrails (and Exemptions and reachability rules). Without it: the Guardrails among the
+    /// manifests, else the built-in one.
     #[arg(long, value_name = "FILE")]
     guardrail: Vec<PathBuf>,
     /// A folder of your own policies in Rego, beside the built-in ones.
@@ -75,7 +77,17 @@ impl Inputs {
         });
         let inputs = inputs.collect::<anyhow::Result<Vec<Input>>>()?;
         let mut folder = folder::read(inputs, &limits);
-        folder.exemptions.extend(self.demands.read()?.exemptions);
+        let demands = self.demands.read()?;
+        folder.exemptions.extend(demands.exemptions);
+        // A rule is told of where it stands, so it is judged like the manifests.
+        let is_rule = |placed: &Placed| {
+            let object = placed.review.object.as_ref();
+            object.is_some_and(|object| matches!(object.parsed, Kind::ReachabilityRule(_)))
+        };
+        folder
+            .objects
+            .extend(demands.objects.into_iter().filter(is_rule));
+        folder.rules.extend(demands.rules);
         Ok(folder)
     }
 
@@ -90,6 +102,7 @@ impl Inputs {
             snapshot: folder.snapshot.clone(),
             guardrails: self.guardrails(folder)?,
             exemptions: Exemptions::new(folder.exemptions.clone()),
+            reachability: ReachabilityRules::new(folder.rules.clone(), &folder.snapshot),
             engine: engine(&self.demands.policies)?,
         })
     }
@@ -101,9 +114,11 @@ impl Demands {
     /// Those that were named, else those among the manifests, else the built-in one.
     fn guardrails(&self, folder: &Folder) -> anyhow::Result<Guardrails> {
         let read = self.read()?;
-        if !self.guardrail.is_empty() && read.guardrails.is_empty() && read.exemptions.is_empty() {
+        let has_any =
+            !read.guardrails.is_empty() || !read.exemptions.is_empty() || !read.rules.is_empty();
+        if !self.guardrail.is_empty() && !has_any {
             bail!(
-                "--guardrail: neither a Guardrail nor an Exemption in {}",
+                "--guardrail: neither a Guardrail nor an Exemption nor a ReachabilityRule in {}",
                 self.guardrail[0].display()
             );
         }

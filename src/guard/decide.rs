@@ -16,6 +16,7 @@ use crate::guard::finding::{Finding, Fix};
 use crate::guard::guardrail::{Guardrail, Guardrails, OnFailure, OptOut, Section, Unchanged};
 use crate::guard::mode::Mode;
 use crate::guard::mutate::{INJECT_ANNOTATION, INJECT_DISABLED};
+use crate::guard::reachability::{self, ReachabilityRules};
 use crate::guard::review::{Operation, Review, Subject};
 use crate::guard::{breadth, coverage, registry};
 use crate::netpol::{FieldPath, Labels, Object, Snapshot};
@@ -37,6 +38,8 @@ pub struct Context<'a> {
     pub guardrails: &'a Guardrails,
     /// The exemptions in force.
     pub exemptions: &'a Exemptions,
+    /// The reachability rules in force, made for this very snapshot.
+    pub reachability: &'a ReachabilityRules,
     /// The policies in Rego.
     pub engine: &'a dyn PolicyEngine,
 }
@@ -50,6 +53,8 @@ pub struct State {
     pub guardrails: Guardrails,
     /// The exemptions in force.
     pub exemptions: Exemptions,
+    /// The reachability rules in force, made for this very snapshot.
+    pub reachability: ReachabilityRules,
     /// The policies in Rego.
     pub engine: Arc<dyn PolicyEngine>,
 }
@@ -157,6 +162,12 @@ pub fn judge(review: &Review, context: &Context<'_>, now: Timestamp, budget: Bud
             budget,
             &mut decision,
         );
+    }
+    let reachable = reachability::judge(review, subject, context, &after, now, budget);
+    decision.judged.extend(reachable.judged);
+    if let Some((cut, mode)) = reachable.cut {
+        decision.cut = Some(cut);
+        decision.strictest = decision.strictest.max(Some(mode));
     }
     if mirror(subject) {
         // The kubelet runs a static pod whatever is answered here; a refusal would only hide it.
@@ -410,6 +421,7 @@ impl State {
             snapshot: &self.snapshot,
             guardrails: &self.guardrails,
             exemptions: &self.exemptions,
+            reachability: &self.reachability,
             engine: &*self.engine,
         }
     }

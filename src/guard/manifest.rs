@@ -11,11 +11,17 @@ pub(super) fn read<T: DeserializeOwned>(value: &Value) -> Result<T, ParseError> 
     let decoded = decode::decode::<T>(value).map_err(|problems| ParseError { problems })?;
     // What led here, and no field of the generated type.
     let known = ["apiVersion", "kind"].map(|field| FieldPath::of([field]));
-    let unknown = decoded
+    // Some of our own types say so themselves, and of which fields there are.
+    let is_told = |field: &FieldPath| {
+        let mut told = decoded.wrong_types.iter();
+        known.contains(field) || told.any(|problem| problem.field == *field)
+    };
+    let unknown: Vec<FieldPath> = decoded
         .unknown_fields
         .into_iter()
-        .filter(|field| !known.contains(field));
-    let unknown = unknown.map(|field| Problem {
+        .filter(|field| !is_told(field))
+        .collect();
+    let unknown = unknown.into_iter().map(|field| Problem {
         field,
         reason: "unknown field".to_owned(),
     });

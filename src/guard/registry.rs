@@ -165,6 +165,47 @@ pub const EXPIRED_EXEMPTION: Check = Check {
     description: "The `expires` of the Exemption has passed. Remove it, or renew it after a new look at its reason.",
 };
 
+/// A flow that a reachability rule forbids.
+pub const FORBIDDEN_REACHABLE: Check = Check {
+    id: "RF701",
+    title: "forbidden flow is open",
+    severity: Severity::High,
+    section: None,
+    why: "a ReachabilityRule says that this flow must never pass",
+    description: "A ReachabilityRule with `expect: Deny` names two ends, and some flow between them passes all the same. \
+                  The finding shows one: from which workload to which, at which ports, and the rules that let it \
+                  through, or the end that no policy isolates. `ringfence check` tells it of the rule itself; the webhook \
+                  tells it of the change that would open the flow: a policy that is made, changed or deleted, a namespace \
+                  whose labels change, a workload whose pods would be at one of the ends. What was open before the change \
+                  is not held against it. Narrow the rule of the policy, or isolate the end that is open; \
+                  `ringfence why` shows the flow step by step.",
+};
+
+/// A flow that a reachability rule demands.
+pub const DEMANDED_UNREACHABLE: Check = Check {
+    id: "RF702",
+    title: "demanded flow is closed",
+    severity: Severity::High,
+    section: None,
+    why: "a ReachabilityRule says that this flow must always pass",
+    description: "A ReachabilityRule with `expect: Allow` demands every flow from each of its one end to each of the other \
+                  at every port, and one of them does not pass. The finding shows it with the policies that isolate the \
+                  pods and do not allow it, and the smallest rule that would. At admission only what the change itself \
+                  closes is held against it.",
+};
+
+/// A reachability rule that means nobody.
+pub const SELECTS_NOTHING: Check = Check {
+    id: "RF703",
+    title: "reachability rule selects nothing",
+    severity: Severity::Medium,
+    section: None,
+    why: "a rule about nobody is kept whatever happens, and guards nothing",
+    description: "An end of a ReachabilityRule selects no pod that policies hold: a name or label is misspelt, the workload \
+                  is not among the manifests, or its pods are on the host network. `ringfence check` and the webhook warn \
+                  of it; `ringfence test` fails.",
+};
+
 /// A policy that could not be evaluated.
 pub const FAILED_POLICY: Check = Check {
     id: "RF901",
@@ -178,7 +219,7 @@ pub const FAILED_POLICY: Check = Check {
 };
 
 /// Every check that is written in Rust, in the order of the ids.
-pub const CHECKS: [Check; 13] = [
+pub const CHECKS: [Check; 16] = [
     UNREADABLE,
     INVALID,
     UNKNOWN_FIELD,
@@ -191,6 +232,9 @@ pub const CHECKS: [Check; 13] = [
     ALL_NAMESPACES,
     OPT_OUT,
     EXPIRED_EXEMPTION,
+    FORBIDDEN_REACHABLE,
+    DEMANDED_UNREACHABLE,
+    SELECTS_NOTHING,
     FAILED_POLICY,
 ];
 

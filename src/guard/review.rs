@@ -8,6 +8,7 @@ use serde_json::Value;
 use crate::guard::exemption::Exemption;
 use crate::guard::finding::ObjectRef;
 use crate::guard::guardrail::{GROUP, Guardrail};
+use crate::guard::reachability::ReachabilityRule;
 use crate::netpol::{self, NamespaceName, Object, ParseError, Parsed};
 
 /// What is asked for. PATCH arrives as `Update`, create-on-update as `Create`.
@@ -64,6 +65,8 @@ pub enum Kind {
     Guardrail(Box<Guardrail>),
     /// An exemption.
     Exemption(Box<Exemption>),
+    /// A reachability rule.
+    ReachabilityRule(Box<ReachabilityRule>),
     /// Any other kind: only policies in Rego look at it.
     Other,
     /// An object of a known kind that does not parse.
@@ -125,7 +128,11 @@ impl Subject {
     pub fn model(&self) -> Option<&Object> {
         match &self.parsed {
             Kind::Model(parsed) => Some(&parsed.object),
-            Kind::Guardrail(_) | Kind::Exemption(_) | Kind::Other | Kind::Invalid(_) => None,
+            Kind::Guardrail(_)
+            | Kind::Exemption(_)
+            | Kind::ReachabilityRule(_)
+            | Kind::Other
+            | Kind::Invalid(_) => None,
         }
     }
 
@@ -157,6 +164,10 @@ impl Kind {
                 .map_or_else(Self::Invalid, |parsed| Self::Guardrail(Box::new(parsed))),
             (GROUP, "Exemption") => Exemption::parse(value)
                 .map_or_else(Self::Invalid, |parsed| Self::Exemption(Box::new(parsed))),
+            (GROUP, "ReachabilityRule") => ReachabilityRule::parse(value)
+                .map_or_else(Self::Invalid, |parsed| {
+                    Self::ReachabilityRule(Box::new(parsed))
+                }),
             _ => match netpol::parse(value) {
                 Ok(Some(parsed)) => Self::Model(parsed),
                 Ok(None) => Self::Other,

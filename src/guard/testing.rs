@@ -9,6 +9,7 @@ use crate::guard::exemption::Exemptions;
 use crate::guard::guardrail::{Guardrail, GuardrailSpec, Guardrails};
 use crate::guard::mode::Mode;
 use crate::guard::mutate::{Mutated, mutate};
+use crate::guard::reachability::ReachabilityRules;
 use crate::guard::review::{Operation, Review, Subject};
 use crate::netpol::Snapshot;
 
@@ -17,6 +18,7 @@ pub(super) struct Cluster {
     pub(super) snapshot: Snapshot,
     pub(super) guardrails: Guardrails,
     pub(super) exemptions: Exemptions,
+    pub(super) reachability: ReachabilityRules,
 }
 
 impl Cluster {
@@ -41,6 +43,7 @@ impl Cluster {
             snapshot,
             guardrails: Guardrails::new(vec![guardrail("test", spec)]),
             exemptions: Exemptions::default(),
+            reachability: ReachabilityRules::default(),
         }
     }
 
@@ -49,6 +52,7 @@ impl Cluster {
             snapshot: &self.snapshot,
             guardrails: &self.guardrails,
             exemptions: &self.exemptions,
+            reachability: &self.reachability,
             engine: &NoPolicies,
         }
     }

@@ -1,7 +1,7 @@
 //! A folder of manifests as if it were a cluster: what the model holds of it, and what is demanded in it.
 //!
 //! The command line judges the objects of such a folder; the webhook without a cluster judges others against it.
-//! Guardrails and exemptions that lie among the manifests are read with them, as a cluster would hold them.
+//! Guardrails, exemptions and reachability rules that lie among the manifests are read with them, as a cluster would hold them.
 
 use std::collections::HashMap;
 
@@ -9,6 +9,7 @@ use rayon::prelude::*;
 
 use crate::guard::exemption::Exemption;
 use crate::guard::guardrail::Guardrail;
+use crate::guard::reachability::ReachabilityRule;
 use crate::guard::review::{Kind, Review};
 use crate::k8s::manifests::{self, Input, Problem, Source};
 use crate::k8s::yaml::{Limits, Places};
@@ -37,6 +38,8 @@ pub struct Folder {
     pub guardrails: Vec<Guardrail>,
     /// The exemptions among them that are good.
     pub exemptions: Vec<Exemption>,
+    /// The reachability rules among them that are good.
+    pub rules: Vec<ReachabilityRule>,
     /// What is to be told about the files.
     pub problems: Vec<Problem>,
     /// How many files were read.
@@ -82,6 +85,7 @@ pub fn read(inputs: Vec<Input>, limits: &Limits) -> Folder {
             Some(Kind::Model(parsed)) => folder.snapshot.insert(parsed.object.clone()),
             Some(Kind::Guardrail(guardrail)) => folder.guardrails.push((**guardrail).clone()),
             Some(Kind::Exemption(exemption)) => folder.exemptions.push((**exemption).clone()),
+            Some(Kind::ReachabilityRule(rule)) => folder.rules.push((**rule).clone()),
             Some(Kind::Other | Kind::Invalid(_)) | None => {}
         }
     }
@@ -123,7 +127,11 @@ impl Folder {
                             ),
                         })
                     }
-                    Kind::Model(_) | Kind::Guardrail(_) | Kind::Exemption(_) | Kind::Other => None,
+                    Kind::Model(_)
+                    | Kind::Guardrail(_)
+                    | Kind::Exemption(_)
+                    | Kind::ReachabilityRule(_)
+                    | Kind::Other => None,
                 });
         unreadable.chain(invalid).next()
     }

@@ -28,7 +28,7 @@ pub use exposure::{Exposure, Newcomer};
 pub use ports::{PortRange, PortSet};
 pub use why::{Change, Explanation, Step};
 
-mod bits;
+pub(crate) mod bits;
 mod classes;
 mod connections;
 mod diff;
@@ -183,7 +183,7 @@ impl Located {
 }
 
 /// The workload that owns a pod in the end, as far as the snapshot knows.
-fn root(pod: &Pod, snapshot: &Snapshot) -> WorkloadRef {
+pub fn root(pod: &Pod, snapshot: &Snapshot) -> WorkloadRef {
     let mut root = pod;
     // Pod, ReplicaSet, Deployment or Pod, Job, CronJob: owners are never further away.
     for _ in 0..3 {

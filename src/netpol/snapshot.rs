@@ -283,9 +283,20 @@ impl NamespaceState {
         self.pods.values().map(|pod| &**pod)
     }
 
+    /// Its pods as they are shared between snapshots, by kind and name.
+    pub(super) fn shared_pods(&self) -> impl Iterator<Item = &Arc<Pod>> {
+        self.pods.values()
+    }
+
     /// Its network policies, by name.
     pub fn policies(&self) -> impl Iterator<Item = &NetworkPolicy> {
         self.policies.values().map(|policy| &**policy)
+    }
+
+    /// Those that can be counted upon, as they are shared between snapshots.
+    pub(super) fn shared_policies(&self) -> impl Iterator<Item = &Arc<NetworkPolicy>> {
+        let counted = !self.is_terminating();
+        self.policies.values().filter(move |_| counted)
     }
 
     /// Its network policies that can be counted upon: none while the namespace is being deleted, since they go

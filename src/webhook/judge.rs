@@ -150,7 +150,7 @@ impl Judge<'_> {
         Failed { allowed, reason }
     }
 
-    /// Whether a guardrail in mode Enforce selects the namespace. Ringfence's own kinds and the end of a namespace are never
+    /// Whether a guardrail in mode Enforce selects the namespace, or a reachability rule in that mode speaks of it. Ringfence's own kinds and the end of a namespace are never
     /// held up by a failure: they are what a lockout is undone with.
     fn is_enforced(&self, envelope: &Envelope<'_>) -> bool {
         let is_way_out = envelope.group() == GROUP
@@ -161,10 +161,9 @@ impl Judge<'_> {
             return false;
         };
         let labels = self.known.snapshot.namespace_labels(&namespace.into());
-        self.known
-            .guardrails
-            .selecting(&labels)
-            .any(|guardrail| guardrail.spec.strictest() == Mode::Enforce)
+        let mut guardrails = self.known.guardrails.selecting(&labels);
+        guardrails.any(|guardrail| guardrail.spec.strictest() == Mode::Enforce)
+            || self.known.reachability.strictest(&labels) == Some(Mode::Enforce)
     }
 
     fn log(&self, review: &Review, answer: &Answer) {

@@ -115,6 +115,35 @@ fn a_bad_guardrail_is_named_by_file_line_and_field() {
 }
 
 #[test]
+fn a_rule_that_the_policies_break_is_shown_with_the_flow() {
+    let arguments = [
+        "check",
+        "deploy/examples/shop",
+        "deploy/examples/rules/shop.yaml",
+        "deploy/examples/rules/opens-the-database.yaml",
+    ];
+    assert_snapshot!(ringfence(repository(), &arguments, ""));
+}
+
+#[test]
+fn a_rule_beside_the_manifests_is_judged_and_a_broken_one_is_told_with_its_place() {
+    let rule = |ports: &str| {
+        format!(
+            "apiVersion: ringfence.dev/v1alpha1\nkind: ReachabilityRule\nmetadata: {{name: closed}}\nspec:\n  from:\n  \
+             - cidrs: [0.0.0.0/0]\n  to:\n  - namespaces: [shop]\n  expect: Deny\n  mode: Enforce\n  ports:\n  - {ports}\n"
+        )
+    };
+    let folder = folder_with("rule.yaml", &rule("port: 80"));
+    let arguments = ["check", "-", "--guardrail", "rule.yaml"];
+    assert_snapshot!(
+        "rule_beside",
+        ringfence(folder.path(), &arguments, UNCOVERED)
+    );
+    let folder = folder_with("rule.yaml", &rule("prot: 80"));
+    assert_snapshot!("rule_broken", ringfence(folder.path(), &["check", "."], ""));
+}
+
+#[test]
 fn baseline_prints_what_belongs_beside_a_policy() {
     let arguments = [
         "baseline",

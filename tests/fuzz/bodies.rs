@@ -10,6 +10,7 @@ use ringfence::guard::engine::Budget;
 use ringfence::guard::exemption::{Exemption, Exemptions};
 use ringfence::guard::guardrail::{Guardrail, Guardrails};
 use ringfence::guard::mutate::mutate;
+use ringfence::guard::reachability::ReachabilityRules;
 use ringfence::guard::review::{Operation, Review, Subject};
 use ringfence::k8s::yaml::{self, Limits, Text};
 use ringfence::netpol::field::{FieldPath, Segment};
@@ -243,6 +244,7 @@ static CLUSTER: LazyLock<State> = LazyLock::new(|| State {
         Guardrail::built_in().expect("the built-in guardrail is good"),
     ]),
     exemptions: Exemptions::default(),
+    reachability: ReachabilityRules::default(),
     engine: Arc::new(RegoEngine::new(
         PolicySet::built_in().expect("the built-in policies are good"),
     )),

@@ -8,6 +8,7 @@ use ringfence::guard::decide::State;
 use ringfence::guard::engine::PolicyEngine;
 use ringfence::guard::exemption::Exemptions;
 use ringfence::guard::guardrail::{Guardrail, Guardrails};
+use ringfence::guard::reachability::ReachabilityRules;
 use ringfence::guard::review::Subject;
 use ringfence::netpol::snapshot::Snapshot;
 use serde_json::{Value, json};
@@ -31,6 +32,7 @@ pub(crate) fn state(pods: usize, engine: Arc<dyn PolicyEngine>) -> State {
         snapshot,
         guardrails: Guardrails::new(vec![Guardrail::built_in().expect("it is good")]),
         exemptions: Exemptions::default(),
+        reachability: ReachabilityRules::default(),
         engine,
     }
 }

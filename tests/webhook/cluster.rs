@@ -12,6 +12,7 @@ use ringfence::guard::engine::{
 use ringfence::guard::exemption::Exemptions;
 use ringfence::guard::finding::{FindingId, Fix, Severity};
 use ringfence::guard::guardrail::{Guardrail, Guardrails, Section};
+use ringfence::guard::reachability::ReachabilityRules;
 use ringfence::guard::review::Subject;
 use ringfence::netpol::{FieldPath, Snapshot};
 use ringfence::runtime::Readiness;
@@ -138,6 +139,7 @@ pub(crate) fn state() -> State {
             guardrail("trial", "In", "Audit"),
         ]),
         exemptions: Exemptions::default(),
+        reachability: ReachabilityRules::default(),
         engine: Arc::new(Obedient),
     }
 }

@@ -11,6 +11,7 @@ mod client;
 mod cluster;
 mod command;
 mod hostile;
+mod reachability;
 mod service;
 mod support;
 mod transport;

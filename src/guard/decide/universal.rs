@@ -54,7 +54,11 @@ pub(super) fn universal(review: &Review, subject: &Subject, now: Timestamp) -> V
                 None,
             )]
         }
-        Kind::Model(_) | Kind::Guardrail(_) | Kind::Exemption(_) | Kind::Other => Vec::new(),
+        Kind::Model(_)
+        | Kind::Guardrail(_)
+        | Kind::Exemption(_)
+        | Kind::ReachabilityRule(_)
+        | Kind::Other => Vec::new(),
     }
 }
 

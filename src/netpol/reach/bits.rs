@@ -2,20 +2,20 @@
 
 /// A set of the numbers below a bound; sets that are combined have the same bound.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) struct BitSet {
+pub(crate) struct BitSet {
     words: Vec<u64>,
 }
 
 impl BitSet {
     /// The empty set of numbers below a bound.
-    pub(super) fn below(bound: usize) -> Self {
+    pub(crate) fn below(bound: usize) -> Self {
         Self {
             words: vec![0; bound.div_ceil(64)],
         }
     }
 
     /// The set of these numbers; those that are not below the bound are left out.
-    pub(super) fn of(bound: usize, numbers: impl IntoIterator<Item = usize>) -> Self {
+    pub(crate) fn of(bound: usize, numbers: impl IntoIterator<Item = usize>) -> Self {
         let mut set = Self::below(bound);
         for number in numbers {
             set.insert(number);
@@ -24,43 +24,43 @@ impl BitSet {
     }
 
     /// Adds a number that is below the bound.
-    pub(super) fn insert(&mut self, number: usize) {
+    pub(crate) fn insert(&mut self, number: usize) {
         if let Some(word) = self.words.get_mut(number / 64) {
             *word |= bit(number);
         }
     }
 
     /// Whether a number is in it.
-    pub(super) fn contains(&self, number: usize) -> bool {
+    pub(crate) fn contains(&self, number: usize) -> bool {
         self.words
             .get(number / 64)
             .is_some_and(|word| word & bit(number) != 0)
     }
 
     /// Whether nothing is in it.
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.words.iter().all(|word| *word == 0)
     }
 
     /// Adds what is in another set.
-    pub(super) fn add(&mut self, other: &BitSet) {
+    pub(crate) fn add(&mut self, other: &BitSet) {
         for (word, other) in self.words.iter_mut().zip(&other.words) {
             *word |= other;
         }
     }
 
     /// What is in both.
-    pub(super) fn and(&self, other: &BitSet) -> BitSet {
+    pub(crate) fn and(&self, other: &BitSet) -> BitSet {
         self.zip(other, |word, other| word & other)
     }
 
     /// What is in this one only.
-    pub(super) fn without(&self, other: &BitSet) -> BitSet {
+    pub(crate) fn without(&self, other: &BitSet) -> BitSet {
         self.zip(other, |word, other| word & !other)
     }
 
     /// The numbers in it, ascending.
-    pub(super) fn iter(&self) -> impl Iterator<Item = usize> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = usize> {
         self.words.iter().enumerate().flat_map(|(index, word)| {
             let mut left = *word;
             std::iter::from_fn(move || {

@@ -1,0 +1,147 @@
+//! What the rules in force say of a review: a rule is judged by itself, anything else by what it changes.
+
+use jiff::Timestamp;
+
+use super::change::Change;
+use super::whole::{self, Violation};
+use super::words::{self, Told};
+use super::{ReachabilityRule, ReachabilityRules};
+use crate::guard::decide::{Context, Cut, Judged};
+use crate::guard::engine::{Budget, Level};
+use crate::guard::exemption::Exemptions;
+use crate::guard::finding::{Finding, ObjectRef};
+use crate::guard::mode::Mode;
+use crate::guard::review::{Kind, Operation, Origin, Review, Subject};
+use crate::netpol::Snapshot;
+use crate::netpol::reach::root;
+
+/// What follows from the rules.
+#[derive(Debug, Default)]
+pub(in crate::guard) struct Judgement {
+    /// What was found.
+    pub(in crate::guard) judged: Vec<Judged>,
+    /// Why it is not whole, and the strictest mode of what may be missing.
+    pub(in crate::guard) cut: Option<(Cut, Mode)>,
+}
+
+/// Judges a review by the reachability rules.
+pub(in crate::guard) fn judge(
+    review: &Review,
+    subject: &Subject,
+    context: &Context<'_>,
+    after: &Snapshot,
+    now: Timestamp,
+    budget: Budget,
+) -> Judgement {
+    if let Kind::ReachabilityRule(rule) = &subject.parsed {
+        if review.operation == Operation::Delete {
+            return Judgement::default();
+        }
+        return by_itself(review, rule, context, now, budget);
+    }
+    let rules = context.reachability;
+    if rules.is_empty() {
+        return Judgement::default();
+    }
+    let Some(change) = Change::of(review, context.snapshot, after) else {
+        return Judgement::default();
+    };
+    let broken = change.breaks(rules, budget.pods);
+    let told = broken.violations.iter().map(|(rule, violation)| {
+        let finding = words::of_change(review, subject, rule, violation, after);
+        let exemption = context
+            .exemptions
+            .covering(&finding, &rule.name, now)
+            .map(|exemption| format!("{}/{}", exemption.namespace, exemption.name));
+        judged(finding, Level::Deny, rule.spec.mode, exemption)
+    });
+    Judgement {
+        judged: told.collect(),
+        cut: broken.cut.map(|cut| (cut, strictest(rules))),
+    }
+}
+
+/// A rule held against the cluster as it is. Where it is applied nothing is changed by it, so it is at most warned of.
+fn by_itself(
+    review: &Review,
+    rule: &ReachabilityRule,
+    context: &Context<'_>,
+    now: Timestamp,
+    budget: Budget,
+) -> Judgement {
+    let (most, mode) = match review.origin {
+        Origin::Manifest => (usize::MAX, rule.spec.mode),
+        Origin::Admission => (budget.pods, rule.spec.mode.min(Mode::Warn)),
+    };
+    let groups = context.reachability.groups();
+    let mut judgement = Judgement::default();
+    for field in whole::hold(rule, groups).empty {
+        let finding = words::selects_nothing(review.object_ref(), rule, field);
+        let warned = judged(finding, Level::Warn, mode.min(Mode::Warn), None);
+        judgement.judged.push(warned);
+    }
+    let (mut exempted, mut found) = (None, None);
+    let outcome = whole::violations(rule, groups, most, &mut |violation| {
+        let told = words::of_rule(review.object_ref(), rule, &violation, context.snapshot);
+        let Some(exemption) = exemption(&told, rule, &violation, context, now) else {
+            found = Some(told.finding);
+            return true;
+        };
+        exempted.get_or_insert((told.finding, exemption));
+        false
+    });
+    let refused = found.map(|finding| judged(finding, Level::Deny, mode, None));
+    let let_off =
+        exempted.map(|(finding, exemption)| judged(finding, Level::Deny, mode, Some(exemption)));
+    judgement.judged.extend(refused.or(let_off));
+    judgement.cut = outcome.err().map(|cut| (cut, mode));
+    judgement
+}
+
+/// The exemption that lets a flow off: by a workload at one of its ends, or by a policy that has to do with it.
+fn exemption(
+    told: &Told,
+    rule: &ReachabilityRule,
+    violation: &Violation,
+    context: &Context<'_>,
+    now: Timestamp,
+) -> Option<String> {
+    let exemptions: &Exemptions = context.exemptions;
+    exemptions.iter().next()?;
+    let pods = [&violation.from, &violation.to]
+        .into_iter()
+        .filter_map(|party| party.pod());
+    let roots = pods.flat_map(|pod| [root(pod, context.snapshot), pod.workload.clone()]);
+    let workloads = roots.map(|workload| ObjectRef {
+        api_version: workload.kind.api_version().to_owned(),
+        kind: workload.kind.as_str().to_owned(),
+        namespace: Some(workload.namespace.as_str().to_owned()),
+        name: workload.name.as_str().to_owned(),
+    });
+    let objects = workloads.chain(told.policies.iter().map(words::policy_object));
+    let mut covering = objects.filter_map(|object| {
+        let finding = Finding {
+            object,
+            ..told.finding.clone()
+        };
+        let exemption = exemptions.covering(&finding, &rule.name, now)?;
+        Some(format!("{}/{}", exemption.namespace, exemption.name))
+    });
+    covering.next()
+}
+
+fn judged(finding: Finding, level: Level, mode: Mode, exemption: Option<String>) -> Judged {
+    Judged {
+        finding,
+        section: None,
+        level,
+        mode,
+        guardrails: Vec::new(),
+        exemption,
+    }
+}
+
+fn strictest(rules: &ReachabilityRules) -> Mode {
+    let modes = rules.iter().map(|rule| rule.spec.mode);
+    modes.max().unwrap_or_default()
+}

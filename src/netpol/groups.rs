@@ -1,0 +1,192 @@
+//! The pods of one namespace in groups that no rule tells apart but by address, and which group reaches which.
+//!
+//! [`Reachability`](super::Reachability) judges a whole snapshot at once. This is for questions about a change: the
+//! groups of the namespace that changes are made anew, those of the others are kept, and single pairs are judged by
+//! [`Group::reaches`]. It says of all ports at once what [`Snapshot::verdict`](super::Snapshot::verdict) says of each.
+//!
+//! Only pods that policies hold are in groups: none on the host network, and none that has finished.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use super::coverage::Direction;
+use super::labels::Labels;
+use super::name::NamespaceName;
+use super::net::Family;
+use super::pod::Pod;
+use super::port::ContainerPort;
+use super::reach::PortSet;
+use super::snapshot::NamespaceState;
+
+mod difference;
+mod passing;
+
+pub use difference::Opened;
+pub use passing::{Holding, Other};
+
+/// Pods of one namespace with the same labels, ports and families of addresses.
+#[derive(Clone, Debug)]
+pub struct Group {
+    namespace: NamespaceName,
+    namespace_labels: Labels,
+    /// Never none, in the order of their kinds and names.
+    pods: Vec<Arc<Pod>>,
+    ingress: Holding,
+    egress: Holding,
+}
+
+/// What pods of a group have in common.
+type Likeness<'p> = (&'p Labels, &'p [ContainerPort], [bool; 2]);
+
+impl Group {
+    /// The groups of a namespace, in the order of what they have in common: the same pods give the same groups.
+    pub fn of_namespace(state: &NamespaceState) -> Vec<Self> {
+        let mut alike: BTreeMap<Likeness<'_>, Vec<Arc<Pod>>> = BTreeMap::new();
+        for pod in state.shared_pods().filter(|pod| pod.is_held()) {
+            let families = Family::BOTH.map(|family| is_of(pod, family));
+            alike
+                .entry((&pod.labels, &pod.ports, families))
+                .or_default()
+                .push(Arc::clone(pod));
+        }
+        let groups = alike
+            .into_values()
+            .filter_map(|pods| Self::of_pods(pods, state.name(), state.labels(), Some(state)));
+        groups.collect()
+    }
+
+    /// The group of one pod, which need not be in the namespace; none where policies do not hold it.
+    pub fn of_pod(pod: &Pod, labels: &Labels, state: Option<&NamespaceState>) -> Option<Self> {
+        let pods = vec![Arc::new(pod.clone())];
+        Self::of_pods(pods, pod.namespace(), labels, state).filter(|_| pod.is_held())
+    }
+
+    fn of_pods(
+        pods: Vec<Arc<Pod>>,
+        namespace: &NamespaceName,
+        labels: &Labels,
+        state: Option<&NamespaceState>,
+    ) -> Option<Self> {
+        let first = pods.first()?;
+        let policies = |direction| {
+            let policies = state.into_iter().flat_map(NamespaceState::shared_policies);
+            let own = policies.filter(|policy| policy.isolates_pod(first, direction));
+            Holding::new(own.cloned().collect(), direction)
+        };
+        Some(Self {
+            namespace: namespace.clone(),
+            namespace_labels: labels.clone(),
+            ingress: policies(Direction::Ingress),
+            egress: policies(Direction::Egress),
+            pods,
+        })
+    }
+
+    /// The namespace of its pods.
+    pub fn namespace(&self) -> &NamespaceName {
+        &self.namespace
+    }
+
+    /// The labels of that namespace.
+    pub fn namespace_labels(&self) -> &Labels {
+        &self.namespace_labels
+    }
+
+    /// The labels of its pods.
+    pub fn labels(&self) -> &Labels {
+        static NONE: std::sync::LazyLock<Labels> = std::sync::LazyLock::new(Labels::default);
+        self.pods.first().map_or(&NONE, |pod| &pod.labels)
+    }
+
+    /// Its pods.
+    pub fn pods(&self) -> &[Arc<Pod>] {
+        &self.pods
+    }
+
+    /// What holds its pods in a direction.
+    pub fn holding(&self, direction: Direction) -> &Holding {
+        match direction {
+            Direction::Ingress => &self.ingress,
+            Direction::Egress => &self.egress,
+        }
+    }
+
+    /// The pairs of a pod of this group and one of another that have to be asked for to know of all, a pod with itself
+    /// aside; `own` and `other` say for which of the two ends the address matters.
+    pub fn pairs<'g>(
+        &'g self,
+        to: &'g Group,
+        own: bool,
+        other: bool,
+    ) -> impl Iterator<Item = (&'g Arc<Pod>, &'g Arc<Pod>)> {
+        let sources = self.pods.len().min(if own { usize::MAX } else { 1 });
+        self.pods.iter().take(sources).flat_map(move |from| {
+            let others = to.pods.iter().filter(|to| !is_itself(from, to));
+            others
+                .take(if other { usize::MAX } else { 1 })
+                .map(move |to| (from, to))
+        })
+    }
+
+    /// The ports at which a pod of this group reaches another pod, of another group or of this one.
+    pub fn reaches(&self, from: &Pod, other: &Group, to: &Pod) -> PortSet {
+        let either = self.egress.asks_addresses() || other.ingress.asks_addresses();
+        let mut ports = PortSet::none();
+        for family in Family::BOTH {
+            if !(is_of(from, family) && is_of(to, family)) {
+                continue;
+            }
+            for destination in addresses(to, family) {
+                for source in addresses(from, family) {
+                    let end = other.as_other(to, family, destination);
+                    let leaves = self.egress.passing(&end, &to.ports);
+                    if leaves.is_empty() {
+                        continue;
+                    }
+                    let end = self.as_other(from, family, source);
+                    ports = ports.or(&leaves.and(&other.ingress.passing(&end, &to.ports)));
+                }
+            }
+            if !either {
+                // Nothing depends on the addresses, so one pair of them is all.
+                break;
+            }
+        }
+        ports
+    }
+
+    /// The ports at which a pod of this group reaches an address outside of the cluster, or is reached from it.
+    pub fn passes_outside(&self, direction: Direction, pod: &Pod, address: IpAddr) -> PortSet {
+        let family = Family::of(address);
+        if !is_of(pod, family) {
+            return PortSet::none();
+        }
+        let ports = match direction {
+            Direction::Ingress => &*pod.ports,
+            Direction::Egress => &[],
+        };
+        self.holding(direction)
+            .passing(&Other::outside(address), ports)
+    }
+
+    fn as_other<'g>(&'g self, pod: &'g Pod, family: Family, address: Option<IpAddr>) -> Other<'g> {
+        Other::pod(pod, &self.namespace_labels, family, address)
+    }
+}
+
+/// Whether both are one and the same pod; two pods of one template are two.
+fn is_itself(one: &Pod, other: &Pod) -> bool {
+    one.workload == other.workload && !one.is_template()
+}
+
+/// Whether a pod has, or may have, an address of a family.
+fn is_of(pod: &Pod, family: Family) -> bool {
+    pod.ips.is_empty() || pod.ips_of(family).next().is_some()
+}
+
+/// The addresses of one family; an unknown one of a pod of which none is known.
+fn addresses(pod: &Pod, family: Family) -> impl Iterator<Item = Option<IpAddr>> {
+    let unknown = pod.ips.is_empty().then_some(None);
+    unknown.into_iter().chain(pod.ips_of(family).map(Some))
+}
