@@ -22,6 +22,7 @@ mod progress;
 pub mod reach;
 mod recorded;
 pub mod replay;
+pub mod suggest;
 pub mod template;
 pub mod webhook;
 mod whole;
@@ -62,6 +63,8 @@ enum Command {
     Why(why::Args),
     /// Judge recorded flows by policies that are to come: what would newly be denied or allowed.
     Replay(replay::Args),
+    /// Write least-privilege policies from recorded flows, and prove them by replay.
+    Suggest(suggest::Args),
     /// Make policies from templates: default-deny, DNS, frontend to backend and others.
     Template(template::Args),
     /// Test, check and list policies in Rego.
@@ -116,6 +119,7 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::Diff(args) => diff::run(&args),
         Command::Why(args) => why::run(&args),
         Command::Replay(args) => replay::run(&args),
+        Command::Suggest(args) => suggest::run(&args),
         Command::Template(args) => template::run(&args),
         Command::Policy(args) => policy::run(&args),
         Command::Webhook(args) => webhook::run(args),

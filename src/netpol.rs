@@ -34,6 +34,7 @@ pub mod replay;
 pub mod selector;
 pub mod service;
 pub mod snapshot;
+pub mod suggest;
 pub mod verdict;
 pub mod workload;
 

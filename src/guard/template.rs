@@ -84,6 +84,11 @@ pub fn find(name: &str) -> Result<&'static Template, TemplateError> {
     })
 }
 
+/// Reads what people are told by a policy: one line.
+pub fn check_text(text: &str) -> Result<String, String> {
+    Given::read(Kind::Text, text).map(|_| text.to_owned())
+}
+
 /// The candidate that a word is nearest to, where it is near enough to be a typo.
 fn near<'c>(word: &str, candidates: impl Iterator<Item = &'c str>) -> Option<String> {
     candidates

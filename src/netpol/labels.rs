@@ -14,6 +14,24 @@ use super::problem::Problems;
 /// <https://kubernetes.io/docs/reference/labels-annotations-taints/#kubernetes-io-metadata-name>
 pub const NAMESPACE_NAME_LABEL: &str = "kubernetes.io/metadata.name";
 
+/// Labels that say which of the pods one is, or of which generation, and not what it does.
+pub(super) const VOLATILE: [&str; 9] = [
+    "apps.kubernetes.io/pod-index",
+    "batch.kubernetes.io/controller-uid",
+    "batch.kubernetes.io/job-completion-index",
+    "batch.kubernetes.io/job-name",
+    "controller-revision-hash",
+    "controller-uid",
+    "job-name",
+    "pod-template-hash",
+    "statefulset.kubernetes.io/pod-name",
+];
+
+/// Labels that by habit name an application, the recommended one first.
+///
+/// <https://kubernetes.io/docs/concepts/overview/working-with-objects/common-labels/>
+pub(super) const NAMING: [&str; 3] = ["app.kubernetes.io/name", "app", "k8s-app"];
+
 /// The labels of an object, sorted by key; cloning shares them.
 #[derive(Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Labels(Arc<[(Box<str>, Box<str>)]>);

@@ -20,7 +20,7 @@ use super::port::{Port, PortSpec, Protocol};
 use super::snapshot::Snapshot;
 use super::verdict::{EndVerdict, Verdict};
 use super::workload::WorkloadKind;
-use resolve::{Resolved, Resolver};
+pub(in crate::netpol) use resolve::{Resolved, Resolver};
 
 pub use record::{Action, Actor, Counts, Observations, Observed, PodActor, Seen, Tally};
 

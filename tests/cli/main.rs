@@ -10,6 +10,7 @@ mod check;
 mod diff;
 mod others;
 mod replay;
+mod suggest;
 mod template;
 
 use std::fmt::Write as _;

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::netpol::coverage::Direction;
 use crate::netpol::flow::{Endpoint, Flow};
-use crate::netpol::labels::{Labels, NAMESPACE_NAME_LABEL};
+use crate::netpol::labels::{Labels, NAMESPACE_NAME_LABEL, NAMING, VOLATILE};
 use crate::netpol::name::PolicyRef;
 use crate::netpol::net::Family;
 use crate::netpol::object::{Object, ObjectKey};
@@ -55,24 +55,6 @@ pub struct Change {
     /// The rule alone, or the whole of a new policy.
     pub manifest: Value,
 }
-
-/// Labels that say which of the pods one is, or of which generation, and not what it does.
-const VOLATILE: [&str; 9] = [
-    "apps.kubernetes.io/pod-index",
-    "batch.kubernetes.io/controller-uid",
-    "batch.kubernetes.io/job-completion-index",
-    "batch.kubernetes.io/job-name",
-    "controller-revision-hash",
-    "controller-uid",
-    "job-name",
-    "pod-template-hash",
-    "statefulset.kubernetes.io/pod-name",
-];
-
-/// Labels that by habit name an application, the recommended one first.
-///
-/// <https://kubernetes.io/docs/concepts/overview/working-with-objects/common-labels/>
-const NAMING: [&str; 3] = ["app.kubernetes.io/name", "app", "k8s-app"];
 
 impl Snapshot {
     /// Why a flow passes or does not, and what would let it.

@@ -74,6 +74,14 @@ impl<'s> Resolver<'s> {
         }
     }
 
+    /// One that tells pods of one template apart by their addresses, whether policies look at these or not.
+    pub(in crate::netpol) fn with_addresses(snapshot: &'s Snapshot, cluster: &'s [IpNet]) -> Self {
+        Self {
+            by_address: true,
+            ..Self::new(snapshot, cluster)
+        }
+    }
+
     /// The number of the end that an actor is.
     pub(in crate::netpol) fn resolve(&mut self, actor: &Actor) -> usize {
         let resolved = self.find(actor);
@@ -103,7 +111,8 @@ impl<'s> Resolver<'s> {
         self.ends.get(number)
     }
 
-    fn find(&self, actor: &Actor) -> Resolved {
+    /// The end that an actor is.
+    pub(in crate::netpol) fn find(&self, actor: &Actor) -> Resolved {
         match actor {
             Actor::Unknown(reason) => Resolved::Unknown(reason.clone()),
             Actor::Node { name, address } => Resolved::Known(Known {
@@ -158,7 +167,7 @@ impl<'s> Resolver<'s> {
 
     /// A pod of the manifests, with what the record knows better.
     fn known(&self, pod: &Pod, address: Option<IpAddr>, node: Option<NodeName>) -> Resolved {
-        let root = self.root(pod);
+        let who = self.who(pod);
         let mut pod = pod.clone();
         // It was there when it was recorded, whatever became of it.
         pod.phase = Phase::Running;
@@ -170,14 +179,20 @@ impl<'s> Resolver<'s> {
             pod.ips.clear();
         }
         Resolved::Known(Known {
-            who: Who::Workload {
-                namespace: root.namespace,
-                name: root.name,
-                kind: Some(root.kind),
-            },
+            who,
             end: End::Pod(Box::new(pod)),
             is_recorded_only: false,
         })
+    }
+
+    /// The workload of a pod of the snapshot, as people know it.
+    pub(in crate::netpol) fn who(&self, pod: &Pod) -> Who {
+        let root = self.root(pod);
+        Who::Workload {
+            namespace: root.namespace,
+            name: root.name,
+            kind: Some(root.kind),
+        }
     }
 
     /// The workload that a pod belongs to in the end.
@@ -334,6 +349,29 @@ impl Known {
             },
             End::Address(address) => Endpoint::External(*address),
         }
+    }
+
+    /// The pod that it is.
+    pub(in crate::netpol) fn pod(&self) -> Option<&Pod> {
+        match &self.end {
+            End::Pod(pod) => Some(pod),
+            End::Node(..) | End::Address(_) => None,
+        }
+    }
+
+    /// The address by which a block of a policy can mean it.
+    pub(in crate::netpol) fn address(&self) -> Option<IpAddr> {
+        match &self.end {
+            End::Pod(pod) => pod.ips.first().copied(),
+            End::Node(_, address) => *address,
+            End::Address(address) => Some(*address),
+        }
+    }
+
+    /// Whether it is a pod on the node that the other end is, which nothing can block.
+    pub(in crate::netpol) fn shares_node(&self, other: &Known) -> bool {
+        let node = self.pod().and_then(|pod| pod.node.as_ref());
+        node.is_some() && node == other.endpoint().host()
     }
 
     /// Whether it is a pod that only records know.
