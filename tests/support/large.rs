@@ -1,4 +1,4 @@
-//! A large cluster: 500 namespaces, 2 000 policies and as many pods as asked for.
+//! A large cluster: 500 namespaces, 1 500 workloads, 2 000 policies and as many pods as asked for.
 
 #![allow(dead_code)] // each bench uses its part
 
@@ -13,7 +13,7 @@ use ringfence::guard::review::Subject;
 use ringfence::netpol::snapshot::Snapshot;
 use serde_json::{Value, json};
 
-/// How many namespaces there are; each has four policies.
+/// How many namespaces there are.
 pub(crate) const NAMESPACES: usize = 500;
 
 /// The cluster under the built-in guardrail.
@@ -38,60 +38,185 @@ pub(crate) fn state(pods: usize, engine: Arc<dyn PolicyEngine>) -> State {
 }
 
 /// Its objects, as an API server or a folder of manifests has them.
+///
+/// Each namespace has three workloads and four policies, and belongs to one of 50 teams. Fronts reach the backs of their
+/// team's namespaces, backs their own database; everyone reaches the DNS and ten shared services, the team's block
+/// outside, and is scraped; an agent on the network of each node is as close to its pods as the node.
 pub(crate) fn objects(pods: usize) -> Vec<Value> {
     let mut objects = Vec::new();
     for namespace in 0..NAMESPACES {
+        let name = namespace_name(namespace);
         objects.push(json!({
             "apiVersion": "v1", "kind": "Namespace",
-            "metadata": {"name": format!("team-{namespace}"), "labels": {"team": format!("t{}", namespace % 50)}}
+            "metadata": {"name": name, "labels": {
+                "team": team(namespace), "shared": if namespace % 50 == 7 { "true" } else { "false" }
+            }}
         }));
-        let policy = |name: &str, spec: Value| {
-            json!({
-                "apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy",
-                "metadata": {"name": name, "namespace": format!("team-{namespace}")}, "spec": spec
-            })
-        };
-        objects.push(policy(
+        objects.extend(policies(namespace));
+        objects.extend((0..APPS).flat_map(|app| workload(&name, app)));
+    }
+    objects.push(json!({
+        "apiVersion": "apps/v1", "kind": "DaemonSet", "metadata": {"name": "node-agent", "namespace": "kube-system"},
+        "spec": {"selector": {"matchLabels": {"app": "node-agent"}}, "template": {
+            "metadata": {"labels": {"app": "node-agent"}},
+            "spec": {"hostNetwork": true, "containers": [{"name": "main", "image": "example/agent:1"}]}}}
+    }));
+    let agents = NODES.min(pods / 100);
+    objects.extend((0..agents).map(agent));
+    objects.extend((agents..pods).map(pod));
+    objects
+}
+
+/// How many workloads each namespace has.
+const APPS: usize = 3;
+/// How many nodes there are.
+const NODES: usize = 100;
+
+fn namespace_name(namespace: usize) -> String {
+    match namespace {
+        497 => "kube-system".to_owned(),
+        498 => "monitoring".to_owned(),
+        499 => "ingress".to_owned(),
+        _ => format!("team-{namespace}"),
+    }
+}
+
+fn team(namespace: usize) -> String {
+    format!("t{}", namespace % 50)
+}
+
+/// The four policies of a namespace.
+fn policies(namespace: usize) -> [Value; 4] {
+    let name = namespace_name(namespace);
+    let of_team = json!({"matchLabels": {"team": team(namespace)}});
+    let named = |name: &str| json!({"matchLabels": {"kubernetes.io/metadata.name": name}});
+    let app = |app: usize| json!({"matchLabels": {"app": format!("app-{app}")}});
+    let tcp = |port: u16| json!([{"protocol": "TCP", "port": port}]);
+    let policy = |policy: &str, spec: Value| {
+        json!({
+            "apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy",
+            "metadata": {"name": policy, "namespace": name}, "spec": spec
+        })
+    };
+    let mut out = vec![
+        json!({"to": [{"namespaceSelector": named("kube-system"), "podSelector": {"matchLabels": {"k8s-app": "kube-dns"}}}],
+               "ports": [{"protocol": "UDP", "port": 53}, {"protocol": "TCP", "port": 53}]}),
+        json!({"to": [{"namespaceSelector": of_team, "podSelector": app(1)}], "ports": [{"protocol": "TCP", "port": "http"}]}),
+        json!({"to": [{"podSelector": app(2)}], "ports": tcp(5432)}),
+        json!({"to": [{"namespaceSelector": {"matchLabels": {"shared": "true"}}}], "ports": tcp(8443)}),
+        json!({"to": [{"ipBlock": {"cidr": format!("198.51.{}.0/24", namespace % 50), "except": [format!("198.51.{}.0/28", namespace % 50)]}}],
+               "ports": tcp(443)}),
+    ];
+    let mut scrape =
+        vec![json!({"from": [{"namespaceSelector": named("monitoring")}], "ports": tcp(9090)})];
+    match name.as_str() {
+        "monitoring" => out.push(json!({"to": [{"namespaceSelector": {}}], "ports": tcp(9090)})),
+        "ingress" => {
+            out.push(json!({"to": [{"namespaceSelector": {}, "podSelector": app(0)}], "ports": tcp(8080)}));
+            scrape.push(json!({"from": [{"ipBlock": {"cidr": "0.0.0.0/0"}}], "ports": tcp(443)}));
+        }
+        "kube-system" => scrape.push(json!({"from": [{"namespaceSelector": {}}],
+            "ports": [{"protocol": "UDP", "port": 53}, {"protocol": "TCP", "port": 53}]})),
+        _ => {}
+    }
+    if namespace % 50 == 7 {
+        scrape.push(json!({"from": [{"namespaceSelector": {}}], "ports": tcp(8443)}));
+    }
+    [
+        policy(
             "default-deny",
             json!({"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}),
-        ));
-        objects.push(policy(
-            "allow-dns",
-            json!({"podSelector": {}, "policyTypes": ["Egress"], "egress": [{
-                "to": [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "kube-system"}},
-                        "podSelector": {"matchLabels": {"k8s-app": "kube-dns"}}}],
-                "ports": [{"protocol": "UDP", "port": 53}, {"protocol": "TCP", "port": 53}]}]}),
-        ));
-        objects.push(policy(
+        ),
+        policy(
+            "allow-out",
+            json!({"podSelector": {}, "policyTypes": ["Egress"], "egress": out}),
+        ),
+        policy(
             "front-to-back",
-            json!({"podSelector": {"matchLabels": {"app": "app-1"}}, "policyTypes": ["Ingress"], "ingress": [{
-                "from": [{"podSelector": {"matchLabels": {"app": "app-0"}}}],
-                "ports": [{"protocol": "TCP", "port": 8080}]}]}),
-        ));
-        objects.push(policy(
+            json!({"podSelector": {"matchExpressions": [{"key": "app", "operator": "In", "values": ["app-0", "app-1", "app-2"]}]},
+                "policyTypes": ["Ingress"], "ingress": [
+                    {"from": [{"namespaceSelector": of_team, "podSelector": app(0)}], "ports": [{"protocol": "TCP", "port": "http"}]},
+                    {"from": [{"podSelector": app(1)}], "ports": tcp(5432)},
+                    {"from": [{"namespaceSelector": named("ingress")}], "ports": tcp(8080)}]}),
+        ),
+        policy(
             "scrape",
-            json!({"podSelector": {}, "policyTypes": ["Ingress"], "ingress": [{
-                "from": [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}],
-                "ports": [{"protocol": "TCP", "port": 9090}]}]}),
-        ));
+            json!({"podSelector": {}, "policyTypes": ["Ingress"], "ingress": scrape}),
+        ),
+    ]
+}
+
+fn labels(namespace: &str, app: usize) -> Value {
+    let mut labels = json!({"app": format!("app-{app}"), "tier": "backend"});
+    if namespace == "kube-system" && app == 0 {
+        labels["k8s-app"] = json!("kube-dns");
     }
-    for pod in 0..pods {
-        let namespace = pod % NAMESPACES;
-        let app = (pod / NAMESPACES) % 4;
-        objects.push(json!({
-            "apiVersion": "v1", "kind": "Pod",
-            "metadata": {
-                "name": format!("app-{app}-{pod}"), "namespace": format!("team-{namespace}"),
-                "labels": {"app": format!("app-{app}"), "tier": "backend", "pod-template-hash": format!("{app:010}")}
-            },
-            "spec": {
-                "nodeName": format!("node-{}", pod % 100),
-                "containers": [{"name": "main", "image": "example/app:1", "ports": [{"name": "http", "containerPort": 8080}]}]
-            },
-            "status": {"phase": "Running", "podIP": format!("10.{}.{}.{}", pod / 65_536, pod / 256 % 256, pod % 256)}
-        }));
+    labels
+}
+
+fn containers() -> Value {
+    json!([{"name": "main", "image": "example/app:1", "ports": [
+        {"name": "http", "containerPort": 8080}, {"name": "metrics", "containerPort": 9090}]}])
+}
+
+/// A Deployment with its ReplicaSet, or a StatefulSet.
+fn workload(namespace: &str, app: usize) -> Vec<Value> {
+    let labels = labels(namespace, app);
+    let object = |kind: &str, name: String, owners: Value| {
+        json!({
+            "apiVersion": "apps/v1", "kind": kind,
+            "metadata": {"name": name, "namespace": namespace, "ownerReferences": owners},
+            "spec": {"selector": {"matchLabels": labels}, "template": {
+                "metadata": {"labels": labels}, "spec": {"containers": containers()}}}
+        })
+    };
+    let name = format!("app-{app}");
+    if app == 2 {
+        return vec![object("StatefulSet", name, json!([]))];
     }
-    objects
+    vec![
+        object(
+            "ReplicaSet",
+            format!("app-{app}-5f7c"),
+            owner("Deployment", &name),
+        ),
+        object("Deployment", name, json!([])),
+    ]
+}
+
+fn owner(kind: &str, name: &str) -> Value {
+    json!([{"apiVersion": "apps/v1", "kind": kind, "name": name, "uid": "1", "controller": true}])
+}
+
+fn pod(pod: usize) -> Value {
+    let namespace = namespace_name(pod % NAMESPACES);
+    let app = (pod / NAMESPACES) % APPS;
+    let owner = match app {
+        2 => owner("StatefulSet", "app-2"),
+        _ => owner("ReplicaSet", &format!("app-{app}-5f7c")),
+    };
+    json!({
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": {
+            "name": format!("app-{app}-{pod}"), "namespace": namespace, "labels": labels(&namespace, app),
+            "ownerReferences": owner
+        },
+        "spec": {"nodeName": format!("node-{}", pod % NODES), "containers": containers()},
+        "status": {"phase": "Running", "podIP": format!("10.{}.{}.{}", pod / 65_536, pod / 256 % 256, pod % 256)}
+    })
+}
+
+fn agent(node: usize) -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": {
+            "name": format!("node-agent-{node}"), "namespace": "kube-system", "labels": {"app": "node-agent"},
+            "ownerReferences": owner("DaemonSet", "node-agent")
+        },
+        "spec": {"nodeName": format!("node-{node}"), "hostNetwork": true,
+                 "containers": [{"name": "main", "image": "example/agent:1"}]},
+        "status": {"phase": "Running", "podIP": format!("172.16.0.{node}")}
+    })
 }
 
 /// A Deployment of about 4 KB that breaks no rule, in the first namespace.
