@@ -9,7 +9,7 @@ use super::inputs::Inputs;
 use super::progress::Progress;
 use super::{Exit, whole};
 use crate::netpol::reach::{Party, PortSet};
-use crate::netpol::{Port, Protocol, Reachability, Snapshot};
+use crate::netpol::{Direction, Port, Protocol, Reachability, Snapshot, WorkloadRef};
 use crate::report::reach::{Grouping, Listing, Map, Picture};
 pub(super) use who::Who;
 
@@ -24,7 +24,8 @@ mod who;
         ringfence reach DIR --to Deployment/backend/orders-api --exposure\n\n\
         A workload is `namespace/name`, `namespace/*` or `kind/namespace/name`; anything outside is an address.\n\
         JSON: an object with `connections`; each has `from` and `to` (`kind`, `namespace`, `name`; or `cidr`) and\n\
-        `allowed`, a list of `protocol` and `ports` (\"9000\", \"80-90\" or \"all\").")]
+        `allowed`, a list of `protocol` and `ports` (\"9000\", \"80-90\" or \"all\"). With --exposure also `exposure`, the same with\n\
+        `namespace` or `namespaceSelector` and `podSelector` for the newcomer, and port names that it may give to any number.")]
 pub struct Args {
     /// Files or folders of manifests (YAML or JSON); `-` for standard input.
     #[arg(required = true, value_name = "PATH")]
@@ -45,7 +46,8 @@ pub struct Args {
     /// other is not told within a group.
     #[arg(long, value_name = "WHEN", value_enum, default_value_t = Group::Auto)]
     group: Group,
-    /// Say also what could reach each workload (of `--to`) from pods and namespaces that are not there yet.
+    /// Say also what could reach each workload (of `--to`), and what each (of `--from`) could reach, of pods and namespaces
+    /// that are not there yet.
     #[arg(long)]
     exposure: bool,
 }
@@ -125,11 +127,24 @@ pub(super) fn run(args: &Args) -> anyhow::Result<Exit> {
         (!row.to.is_empty()).then_some(row)
     });
     let exposure = args.exposure.then(|| {
-        let workloads = workloads.iter();
-        workloads
-            .filter(|workload| to.as_ref().is_none_or(|who| who.is_workload(workload)))
-            .map(|workload| ((*workload).clone(), reach.exposure(workload)))
-            .collect()
+        let ends = [
+            (Direction::Ingress, &to, &from),
+            (Direction::Egress, &from, &to),
+        ];
+        let mut exposure = Vec::new();
+        for (direction, own, other) in ends {
+            // Whoever asks about one end only wants to know of that one.
+            if own.is_none() && other.is_some() {
+                continue;
+            }
+            let meant =
+                |workload: &WorkloadRef| own.as_ref().is_none_or(|who| who.is_workload(workload));
+            for workload in workloads.iter().filter(|workload| meant(workload)) {
+                let open = reach.exposure(workload, direction);
+                exposure.push(((*workload).clone(), direction, open));
+            }
+        }
+        exposure
     });
     let listing = Listing {
         rows,

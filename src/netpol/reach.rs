@@ -24,7 +24,7 @@ use words::Words;
 
 pub use connections::{Connection, Party, Row};
 pub use diff::{Diff, IsolationChange, Standing};
-pub use exposure::{Exposure, Newcomer};
+pub use exposure::{Exposure, Newcomer, OpenPorts};
 pub use ports::{PortRange, PortSet};
 pub use why::{Change, Explanation, Step};
 

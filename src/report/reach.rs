@@ -7,8 +7,8 @@
 
 use std::io::{self, Write};
 
-use crate::netpol::WorkloadRef;
 use crate::netpol::reach::{Connection, Exposure, Party, Row};
+use crate::netpol::{Direction, WorkloadRef};
 use document::{Document, DocumentExposure, Each, Streamed};
 use groups::{Group, Many, Population, Told};
 
@@ -35,8 +35,8 @@ pub enum Grouping {
     Never,
 }
 
-/// Who could still come, by workload.
-pub type Exposures = Vec<(WorkloadRef, Vec<Exposure>)>;
+/// Who could still come, or be reached, by workload and direction.
+pub type Exposures = Vec<(WorkloadRef, Direction, Vec<Exposure>)>;
 
 /// Connections to print, in their order, and what workloads are open to.
 pub struct Listing<'a, I> {
@@ -70,8 +70,8 @@ impl<I: Iterator<Item = Row>> Listing<'_, I> {
                 "\nWhat workloads have in common is put together; `--group never`, csv and json list each connection."
             )?;
         }
-        for (workload, exposures) in exposure.iter().flatten() {
-            write_exposure(out, workload, exposures)?;
+        for (workload, direction, exposures) in exposure.iter().flatten() {
+            write_exposure(out, workload, *direction, exposures)?;
         }
         Ok(())
     }
@@ -86,14 +86,22 @@ impl<I: Iterator<Item = Row>> Listing<'_, I> {
         let Some(exposure) = exposure else {
             return Ok(());
         };
-        writeln!(
-            out,
-            "\n| Workload | Open to pods still to come | Ports |\n| --- | --- | --- |"
-        )?;
-        for (workload, exposures) in exposure {
-            let workload = Party::Workload(workload);
-            for one in exposures {
-                writeln!(out, "| {workload} | {} | {} |", one.from, one.ports)?;
+        for (way, head) in [
+            (Direction::Ingress, "Open to pods still to come"),
+            (Direction::Egress, "May reach pods still to come"),
+        ] {
+            let mut own = exposure
+                .iter()
+                .filter(|(_, direction, _)| *direction == way)
+                .peekable();
+            if own.peek().is_some() {
+                writeln!(out, "\n| Workload | {head} | Ports |\n| --- | --- | --- |")?;
+            }
+            for (workload, _, exposures) in own {
+                let workload = Party::Workload(workload.clone());
+                for one in exposures {
+                    writeln!(out, "| {workload} | {} | {} |", one.who, one.at)?;
+                }
             }
         }
         Ok(())
@@ -105,10 +113,10 @@ impl<I: Iterator<Item = Row>> Listing<'_, I> {
             connections: Streamed::new(self.rows.flat_map(Row::connections).map(Each)),
             exposure: self.exposure.as_ref().map(|all| {
                 all.iter()
-                    .flat_map(|(workload, exposures)| {
+                    .flat_map(|(workload, direction, exposures)| {
                         exposures
                             .iter()
-                            .map(move |exposure| DocumentExposure::of(workload, exposure))
+                            .map(move |one| DocumentExposure::of(workload, *direction, one))
                     })
                     .collect()
             }),
@@ -197,15 +205,20 @@ pub(crate) fn block(
 fn write_exposure(
     out: &mut impl Write,
     workload: &WorkloadRef,
+    direction: Direction,
     exposures: &[Exposure],
 ) -> io::Result<()> {
     let workload = Party::Workload(workload.clone());
-    writeln!(out, "\n{workload} is open to pods still to come:")?;
+    let (words, arrow) = match direction {
+        Direction::Ingress => ("is open to", "<-"),
+        Direction::Egress => ("may reach", "->"),
+    };
+    writeln!(out, "\n{workload} {words} pods still to come:")?;
     if exposures.is_empty() {
-        writeln!(out, "  <- nobody")?;
+        writeln!(out, "  {arrow} none")?;
     }
-    for Exposure { from, ports } in exposures {
-        writeln!(out, "  <- {from}  {ports}")?;
+    for Exposure { who, at } in exposures {
+        writeln!(out, "  {arrow} {who}  {at}")?;
     }
     Ok(())
 }

@@ -51,6 +51,10 @@ fn exposure_is_told_beside_the_connections_that_were_asked_for() {
     insta::assert_snapshot!("exposure_text", told(&asked, ""));
     let json = [&asked[..], &["--port", "9090", "--output", "json"]].concat();
     insta::assert_snapshot!("exposure_json", told(&json, ""));
+    let from = ["reach", SHOP, "--from", "backend/orders-api", "--exposure"];
+    insta::assert_snapshot!("exposure_of_egress", told(&from, ""));
+    let markdown = [&from[..], &["--output", "markdown"]].concat();
+    insta::assert_snapshot!("exposure_markdown", told(&markdown, ""));
 }
 
 #[test]

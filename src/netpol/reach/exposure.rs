@@ -1,19 +1,19 @@
-//! Exposure: who could reach a workload although nobody of that kind is there yet.
+//! Exposure: who could reach a workload, and whom it could reach, although nobody of that kind is there yet.
 //!
 //! A selector of a rule goes on to hold for pods and namespaces that are made tomorrow. What is listed is what the
-//! workload's own ingress would let in; a newcomer in a namespace whose egress is isolated needs that one's
+//! workload's own end lets pass; a newcomer in a namespace that isolates it in the other direction needs that one's
 //! permission too, one in a new namespace does not.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use super::Reachability;
 use super::ports::{PortRange, PortSet};
 use crate::netpol::coverage::Direction;
-use crate::netpol::name::NamespaceName;
+use crate::netpol::name::{NamespaceName, PortName};
 use crate::netpol::pod::Pod;
 use crate::netpol::policy::{NamespaceScope, NetworkPolicy, Peer, Peers, Ports, Rule};
-use crate::netpol::port::PortSpec;
+use crate::netpol::port::{PortSpec, Protocol};
 use crate::netpol::selector::Selector;
 use crate::netpol::snapshot::NamespaceState;
 use crate::netpol::workload::WorkloadRef;
@@ -39,18 +39,28 @@ pub enum Newcomer {
     },
 }
 
-/// What a workload is open to.
+/// What a workload is open to in one direction.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Exposure {
-    /// To whom.
-    pub from: Newcomer,
-    /// At which of its ports.
+    /// Who could come, or be reached.
+    pub who: Newcomer,
+    /// At which ports.
+    pub at: OpenPorts,
+}
+
+/// Ports, some by numbers that nobody knows yet.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct OpenPorts {
+    /// Those whose numbers are known.
     pub ports: PortSet,
+    /// The names that a newcomer may give to ports of its own.
+    pub named: BTreeSet<(Protocol, PortName)>,
 }
 
 impl Reachability {
-    /// Who could reach a workload's pods from pods or namespaces that are not there yet.
-    pub fn exposure(&self, workload: &WorkloadRef) -> Vec<Exposure> {
+    /// Who could reach a workload's pods (ingress), or whom they could reach (egress), of pods and namespaces that are
+    /// not there yet.
+    pub fn exposure(&self, workload: &WorkloadRef, direction: Direction) -> Vec<Exposure> {
         let pods = self.snapshot.pods_in(&workload.namespace);
         let pods = pods.filter(|pod| {
             !pod.is_finished()
@@ -58,23 +68,23 @@ impl Reachability {
                     .root(&pod.workload)
                     .is_some_and(|root| root == workload)
         });
-        let mut open: BTreeMap<Newcomer, PortSet> = BTreeMap::new();
+        let mut open: BTreeMap<Newcomer, OpenPorts> = BTreeMap::new();
         for pod in pods {
-            self.open_of(pod, &mut open);
+            self.open_of(pod, direction, &mut open);
         }
-        if open.get(&Newcomer::Anyone).is_some_and(PortSet::is_all) {
-            open.retain(|from, _| *from == Newcomer::Anyone);
+        let anyone = open.get(&Newcomer::Anyone);
+        if anyone.is_some_and(|open| open.ports.is_all()) {
+            open.retain(|who, _| *who == Newcomer::Anyone);
         }
         open.into_iter()
-            .map(|(from, ports)| Exposure { from, ports })
+            .map(|(who, at)| Exposure { who, at })
             .collect()
     }
 
-    fn open_of(&self, pod: &Pod, open: &mut BTreeMap<Newcomer, PortSet>) {
-        let mut add = |from: Newcomer, more: &PortSet| {
+    fn open_of(&self, pod: &Pod, direction: Direction, open: &mut BTreeMap<Newcomer, OpenPorts>) {
+        let mut add = |who: Newcomer, more: &OpenPorts| {
             if !more.is_empty() {
-                let ports = open.entry(from).or_default();
-                *ports = ports.or(more);
+                open.entry(who).or_default().add(more);
             }
         };
         let policies: Vec<&NetworkPolicy> = self
@@ -82,15 +92,15 @@ impl Reachability {
             .namespace(pod.namespace())
             .into_iter()
             .flat_map(NamespaceState::effective_policies)
-            .filter(|policy| policy.isolates_pod(pod, Direction::Ingress))
+            .filter(|policy| policy.isolates_pod(pod, direction))
             .collect();
         if policies.is_empty() || !pod.is_held() {
-            add(Newcomer::Anyone, &PortSet::all());
+            add(Newcomer::Anyone, &OpenPorts::all());
             return;
         }
         for policy in policies {
-            for rule in policy.rules(Direction::Ingress) {
-                let ports = ports(rule, pod);
+            for rule in policy.rules(direction) {
+                let ports = OpenPorts::of(rule, pod, direction);
                 let Peers::Only(peers) = &rule.peers else {
                     add(Newcomer::Anyone, &ports);
                     continue;
@@ -99,7 +109,7 @@ impl Reachability {
                     match peer {
                         Peer::Pods { namespaces, pods } => {
                             let pods = pods.clone();
-                            let from = match namespaces {
+                            let who = match namespaces {
                                 NamespaceScope::Own => Newcomer::In {
                                     namespace: policy.namespace.clone(),
                                     pods,
@@ -109,7 +119,7 @@ impl Reachability {
                                     pods,
                                 },
                             };
-                            add(from, &ports);
+                            add(who, &ports);
                         }
                         // Nobody knows the address of a newcomer, but some blocks hold them all.
                         Peer::Block { cidr, except } => {
@@ -124,29 +134,78 @@ impl Reachability {
     }
 }
 
-/// The ports of a rule, for one destination.
-fn ports(rule: &Rule, pod: &Pod) -> PortSet {
-    let Ports::Only(matches) = &rule.ports else {
-        return PortSet::all();
-    };
-    let ranges = matches.iter().flat_map(|port| {
-        let protocol = port.protocol;
-        let spans: Vec<(u16, u16)> = match &port.port {
-            PortSpec::Any => vec![(1, u16::MAX)],
-            PortSpec::Number(port) => vec![(port.get(), port.get())],
-            PortSpec::Range(first, last) => vec![(first.get(), last.get())],
-            PortSpec::Named(name) => pod
-                .ports_named(name, protocol)
-                .map(|port| (port.get(), port.get()))
-                .collect(),
+// === impl OpenPorts ===
+
+impl OpenPorts {
+    fn all() -> Self {
+        Self {
+            ports: PortSet::all(),
+            named: BTreeSet::new(),
+        }
+    }
+
+    /// The ports of a rule for a pod: its names are the pod's own where that is the destination.
+    fn of(rule: &Rule, pod: &Pod, direction: Direction) -> Self {
+        let Ports::Only(matches) = &rule.ports else {
+            return Self::all();
         };
-        spans.into_iter().map(move |(first, last)| PortRange {
-            protocol,
-            first,
-            last,
-        })
-    });
-    ranges.collect()
+        let (mut ranges, mut named) = (Vec::new(), BTreeSet::new());
+        for port in matches {
+            let protocol = port.protocol;
+            let mut add = |first: u16, last: u16| {
+                ranges.push(PortRange {
+                    protocol,
+                    first,
+                    last,
+                });
+            };
+            match &port.port {
+                PortSpec::Any => add(1, u16::MAX),
+                PortSpec::Number(port) => add(port.get(), port.get()),
+                PortSpec::Range(first, last) => add(first.get(), last.get()),
+                PortSpec::Named(name) => match direction {
+                    Direction::Ingress => {
+                        let own = pod.ports_named(name, protocol);
+                        own.for_each(|port| add(port.get(), port.get()));
+                    }
+                    Direction::Egress => {
+                        named.insert((protocol, name.clone()));
+                    }
+                },
+            }
+        }
+        Self {
+            ports: ranges.into_iter().collect(),
+            named,
+        }
+    }
+
+    fn add(&mut self, more: &OpenPorts) {
+        self.ports = self.ports.or(&more.ports);
+        self.named.extend(more.named.iter().cloned());
+    }
+
+    fn is_empty(&self) -> bool {
+        self.ports.is_empty() && self.named.is_empty()
+    }
+}
+
+impl fmt::Display for OpenPorts {
+    /// As in `TCP 80, UDP 53 and what it calls TCP web`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !self.ports.is_empty() || self.named.is_empty() {
+            self.ports.fmt(f)?;
+        }
+        let names = self.named.iter();
+        let names: Vec<String> = names
+            .map(|(protocol, name)| format!("{protocol} {name}"))
+            .collect();
+        if names.is_empty() {
+            return Ok(());
+        }
+        let and = if self.ports.is_empty() { "" } else { " and " };
+        write!(f, "{and}what it calls {}", names.join(", "))
+    }
 }
 
 impl fmt::Display for Newcomer {

@@ -2,7 +2,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::netpol::testing::{Cluster, deployment, namespace, patched, pod, policy};
-use crate::netpol::{Endpoint, Flow, Port, Protocol};
+use crate::netpol::{Direction, Endpoint, Flow, Port, Protocol};
 
 fn reach(objects: impl IntoIterator<Item = Value>) -> Reachability {
     Reachability::of(&Cluster::of(objects).0)
@@ -158,29 +158,49 @@ fn exposure_is_told_by_the_selectors_that_would_match() {
         deployment("a/api", "app=api"),
         deployment("b/open", "app=open"),
         policy(
-            "a/in",
-            json!({"podSelector": {}, "ingress": [
-                {"from": [{"podSelector": {"matchLabels": {"app": "web"}}}], "ports": [{"port": 80}]},
+            "a/both",
+            json!({"podSelector": {}, "policyTypes": ["Ingress", "Egress"],
+            "ingress": [
+                {"from": [{"podSelector": {"matchLabels": {"app": "web"}}}], "ports": [{"port": 80}, {"port": "nothing"}]},
                 {"from": [{"namespaceSelector": {"matchLabels": {"team": "x"}}}]},
+            ],
+            "egress": [
+                {"to": [{"podSelector": {"matchLabels": {"app": "db"}}}], "ports": [{"port": 5432}, {"port": "sql"}]},
+                {"to": [{"podSelector": {"matchLabels": {"app": "named"}}}], "ports": [{"port": "web"}]},
+                {"to": [{"ipBlock": {"cidr": "192.0.2.0/24"}}]},
+                {"to": [{"ipBlock": {"cidr": "0.0.0.0/0"}}], "ports": [{"port": 53, "protocol": "UDP"}]},
             ]}),
         ),
     ]);
-    let told = |name: &str| -> Vec<String> {
+    let told = |name: &str, direction: Direction| -> Vec<String> {
         let workloads = reach.workloads().into_iter();
         workloads
             .filter(|workload| workload.name == name)
-            .flat_map(|workload| reach.exposure(workload))
-            .map(|exposure| format!("{} {}", exposure.from, exposure.ports))
+            .flat_map(|workload| reach.exposure(workload, direction))
+            .map(|exposure| format!("{} {}", exposure.who, exposure.at))
             .collect()
     };
     assert_eq!(
-        told("api"),
+        told("api", Direction::Ingress),
         [
             "any pod with app=web in namespace a TCP 80",
             "any pod in any namespace with team=x all ports",
         ]
     );
-    assert_eq!(told("open"), ["any pod in any namespace all ports"]);
+    assert_eq!(
+        told("api", Direction::Egress),
+        [
+            "any pod in any namespace UDP 53",
+            "any pod with app=db in namespace a TCP 5432 and what it calls TCP sql",
+            "any pod with app=named in namespace a what it calls TCP web",
+        ]
+    );
+    for direction in Direction::BOTH {
+        assert_eq!(
+            told("open", direction),
+            ["any pod in any namespace all ports"]
+        );
+    }
 }
 
 #[test]

@@ -2,10 +2,11 @@
 
 use std::cell::Cell;
 
+use serde::ser::SerializeSeq;
 use serde::{Serialize, Serializer};
 
-use crate::netpol::WorkloadRef;
-use crate::netpol::reach::{Connection, Exposure, Newcomer, Party, PortSet};
+use crate::netpol::reach::{Connection, Exposure, Newcomer, OpenPorts, Party, PortSet};
+use crate::netpol::{Direction, Protocol, WorkloadRef};
 
 /// A listing.
 #[derive(Serialize)]
@@ -25,12 +26,24 @@ struct DocumentConnection<'a> {
     allowed: &'a PortSet,
 }
 
+/// What a workload is open to: to it for ingress, from it for egress.
 #[derive(Serialize)]
-pub(crate) struct DocumentExposure<'a> {
-    to: DocumentParty<'a>,
-    from: DocumentNewcomer<'a>,
-    allowed: &'a PortSet,
+#[serde(untagged)]
+pub(crate) enum DocumentExposure<'a> {
+    Ingress {
+        to: DocumentParty<'a>,
+        from: DocumentNewcomer<'a>,
+        allowed: DocumentPorts<'a>,
+    },
+    Egress {
+        from: DocumentParty<'a>,
+        to: DocumentNewcomer<'a>,
+        allowed: DocumentPorts<'a>,
+    },
 }
+
+/// Ports in ranges, and by name where a newcomer may give the name any number.
+pub(crate) struct DocumentPorts<'a>(&'a OpenPorts);
 
 /// A workload by `kind`, `namespace` and `name`; addresses outside by `cidr`.
 #[derive(Serialize)]
@@ -70,23 +83,59 @@ impl Serialize for Each {
 }
 
 impl<'a> DocumentExposure<'a> {
-    pub(crate) fn of(workload: &'a WorkloadRef, exposure: &'a Exposure) -> Self {
-        let (namespace, namespaces, pods) = match &exposure.from {
+    pub(crate) fn of(
+        workload: &'a WorkloadRef,
+        direction: Direction,
+        exposure: &'a Exposure,
+    ) -> Self {
+        let (namespace, namespaces, pods) = match &exposure.who {
             Newcomer::Anyone => (None, Some(String::new()), String::new()),
             Newcomer::In { namespace, pods } => (Some(namespace.as_str()), None, pods.to_string()),
             Newcomer::Selected { namespaces, pods } => {
                 (None, Some(namespaces.to_string()), pods.to_string())
             }
         };
-        Self {
-            to: DocumentParty::workload(workload),
-            from: DocumentNewcomer {
-                namespace,
-                namespaces,
-                pods,
+        let newcomer = DocumentNewcomer {
+            namespace,
+            namespaces,
+            pods,
+        };
+        let workload = DocumentParty::workload(workload);
+        let allowed = DocumentPorts(&exposure.at);
+        match direction {
+            Direction::Ingress => Self::Ingress {
+                to: workload,
+                from: newcomer,
+                allowed,
             },
-            allowed: &exposure.ports,
+            Direction::Egress => Self::Egress {
+                from: workload,
+                to: newcomer,
+                allowed,
+            },
         }
+    }
+}
+
+impl Serialize for DocumentPorts<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        #[derive(Serialize)]
+        struct Named<'a> {
+            protocol: Protocol,
+            ports: &'a str,
+        }
+        let OpenPorts { ports, named } = self.0;
+        let mut list = serializer.serialize_seq(None)?;
+        for range in ports.ranges() {
+            list.serialize_element(&range)?;
+        }
+        for (protocol, name) in named {
+            list.serialize_element(&Named {
+                protocol: *protocol,
+                ports: name.as_str(),
+            })?;
+        }
+        list.end()
     }
 }
 
