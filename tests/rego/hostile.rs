@@ -46,6 +46,18 @@ fn boom(texts: &[&str]) -> String {
     failed(&answers).join("\n")
 }
 
+/// The same for what fails in no time: asks again where a busy machine made it miss its time all the same.
+fn outcome(texts: &[&str]) -> String {
+    let mut reasons = boom(texts);
+    for _ in 0..20 {
+        if !reasons.contains("longer than 100 ms") && !reasons.contains("did not stop") {
+            break;
+        }
+        reasons = boom(texts);
+    }
+    reasons
+}
+
 /// Rules `name0` to `nameN`, each made of the one before.
 fn chain(name: &str, first: &str, levels: usize, next: impl Fn(&str) -> String) -> String {
     let mut text = format!("{name}0 := {first}\n");
@@ -155,7 +167,7 @@ fn calls_with_huge_answers_are_refused() {
             "the text would be longer than",
         ),
     ] {
-        let reasons = boom(&[&on_boom(body, helpers)]);
+        let reasons = outcome(&[&on_boom(body, helpers)]);
         assert!(
             reasons.starts_with("hostile: ") && reasons.contains(reason),
             "{body}: {reasons}"
@@ -179,7 +191,7 @@ fn values_that_share_their_parts_are_never_written_out() {
         ("json.filter(o40, [\"x\"]) != {}", &objects),
         ("object.remove(o40, [\"x\"]) != {}", &objects),
     ] {
-        let reasons = boom(&[&on_boom(body, helpers)]);
+        let reasons = outcome(&[&on_boom(body, helpers)]);
         assert!(reasons.contains("too large"), "{body}: {reasons}");
     }
     let text = policy(
@@ -188,7 +200,7 @@ fn values_that_share_their_parts_are_never_written_out() {
             "deny contains {{\"msg\": \"x\", \"field\": a40}} if input.request.name == \"boom\"\n{twice}"
         ),
     );
-    assert_eq!(boom(&[&text]), "hostile: `deny` the value is too large");
+    assert_eq!(outcome(&[&text]), "hostile: `deny` the value is too large");
     // Nobody would read what it prints, so it prints nothing.
     let text = policy(
         "hostile",
@@ -197,7 +209,7 @@ fn values_that_share_their_parts_are_never_written_out() {
         ),
     );
     assert_eq!(
-        boom(&[&text]),
+        outcome(&[&text]),
         "hostile: `deny` holds 7; expects a text or an object with `msg`"
     );
 }
@@ -273,7 +285,7 @@ fn a_policy_that_runs_out_of_time_again_and_again_is_suspended() {
 #[test]
 fn panics_of_the_evaluator_are_failures_of_the_policy() {
     // Digits of another script make the evaluator's own `sprintf` panic; ours looks first, others are caught.
-    let reasons = boom(&[&on_boom("sprintf(\"%٣d\", [1]) != \"\"", "")]);
+    let reasons = outcome(&[&on_boom("sprintf(\"%٣d\", [1]) != \"\"", "")]);
     assert!(
         reasons.is_empty() || reasons.starts_with("hostile: "),
         "{reasons}"
@@ -283,7 +295,7 @@ fn panics_of_the_evaluator_are_failures_of_the_policy() {
 #[test]
 fn deep_values_do_not_overflow_the_stack() {
     let deep = chain("d", "[]", 1_900, |before| format!("[{before}]"));
-    let reasons = boom(&[&on_boom("count(d1900) == 0", &deep)]);
+    let reasons = outcome(&[&on_boom("count(d1900) == 0", &deep)]);
     assert_eq!(reasons, "", "the policy finds nothing");
     let deep = chain("d", "[]", 3_000, |before| format!("[{before}]"));
     assert!(
@@ -295,7 +307,7 @@ fn deep_values_do_not_overflow_the_stack() {
     for level in 1..=1_500 {
         let _ = writeln!(body, "\td{level} := [d{}]", level - 1);
     }
-    let reasons = boom(&[&on_boom(&format!("{body}\tcount(d1500) == 0"), "")]);
+    let reasons = outcome(&[&on_boom(&format!("{body}\tcount(d1500) == 0"), "")]);
     assert_eq!(reasons, "", "the policy finds nothing");
 }
 
@@ -313,7 +325,7 @@ fn deep_answers_are_let_go_of_without_overflow() {
     );
     let asks = std::thread::Builder::new()
         .stack_size(512 << 10)
-        .spawn(move || boom(&[&text]))
+        .spawn(move || outcome(&[&text]))
         .unwrap();
     assert_eq!(
         asks.join().unwrap(),
@@ -332,7 +344,7 @@ fn deep_calls_do_not_overflow_the_stack() {
         );
     }
     assert_eq!(
-        boom(&[&on_boom("f899(1) == 2", &functions)]),
+        outcome(&[&on_boom("f899(1) == 2", &functions)]),
         "",
         "the policy finds nothing"
     );
@@ -345,7 +357,7 @@ fn loops_inside_loops_do_not_overflow_the_stack() {
         let _ = writeln!(body, "\tsome x{level} in [1]");
     }
     assert_eq!(
-        boom(&[&on_boom(&format!("{body}\tx199 == 2"), "")]),
+        outcome(&[&on_boom(&format!("{body}\tx199 == 2"), "")]),
         "",
         "the policy finds nothing"
     );
