@@ -21,6 +21,7 @@ pub mod policy;
 mod progress;
 pub mod reach;
 mod recorded;
+pub mod registry;
 pub mod replay;
 pub mod suggest;
 pub mod template;
@@ -67,6 +68,8 @@ enum Command {
     Suggest(suggest::Args),
     /// Make policies from templates: default-deny, DNS, frontend to backend and others.
     Template(template::Args),
+    /// List every policy with its owner, its purpose and what it opens; evidence for audits.
+    Registry(registry::Args),
     /// Test, check and list policies in Rego.
     Policy(policy::Args),
     /// Serve the admission webhook.
@@ -121,6 +124,7 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::Replay(args) => replay::run(&args),
         Command::Suggest(args) => suggest::run(&args),
         Command::Template(args) => template::run(&args),
+        Command::Registry(args) => registry::run(&args),
         Command::Policy(args) => policy::run(&args),
         Command::Webhook(args) => webhook::run(args),
         Command::Demo(args) => demo::run(&args),

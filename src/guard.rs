@@ -31,6 +31,7 @@ pub mod mutate;
 pub mod near_miss;
 pub mod quarantine;
 pub mod reachability;
+pub mod register;
 pub mod registry;
 pub mod review;
 pub mod template;

@@ -19,6 +19,7 @@ pub mod github;
 pub mod json;
 pub mod junit;
 pub mod reach;
+pub mod register;
 pub mod replay;
 pub mod sarif;
 pub mod text;

@@ -13,7 +13,7 @@ use super::Exit;
 use super::inputs::{Inputs, PODS};
 use super::progress::Progress;
 use crate::guard::decide::{self, State};
-use crate::guard::engine::Budget;
+use crate::guard::engine::{Budget, PolicyInfo};
 use crate::guard::finding::FindingId;
 use crate::guard::registry;
 use crate::k8s::folder::{Folder, Placed};
@@ -82,15 +82,20 @@ pub(super) fn run(args: &Args) -> anyhow::Result<Exit> {
             folder.files
         );
     }
-    report.checks = registry::CHECKS.iter().map(registry::Check::info).collect();
-    report.checks.extend(state.engine.registry());
+    report.checks = checks(&state);
     report.elapsed = Some(started.elapsed());
     print(&report, args.output)?;
     Ok(args.fail_on.exit(&report))
 }
 
+/// What is known of the checks, the built-in ones first.
+pub(super) fn checks(state: &State) -> Vec<PolicyInfo> {
+    let built_in = registry::CHECKS.iter().map(registry::Check::info);
+    built_in.chain(state.engine.registry()).collect()
+}
+
 /// Judges each object against all of them together.
-fn judge(folder: &Folder, state: &State, now: Timestamp) -> Report {
+pub(super) fn judge(folder: &Folder, state: &State, now: Timestamp) -> Report {
     let progress = Progress::new(folder.objects.len(), "objects judged");
     let judged: Vec<(Checked, Option<Problem>)> = folder
         .objects

@@ -157,10 +157,15 @@ impl Exemption {
 
 impl ExemptObject {
     fn names(&self, object: &ObjectRef) -> bool {
-        self.kind == object.kind
+        self.means(&object.kind, &object.name)
+    }
+
+    /// Whether an object of this kind and name is meant.
+    pub(super) fn means(&self, kind: &str, name: &str) -> bool {
+        self.kind == kind
             && match self.name.strip_suffix('*') {
-                Some(prefix) => object.name.starts_with(prefix),
-                None => self.name == object.name,
+                Some(prefix) => name.starts_with(prefix),
+                None => self.name == name,
             }
     }
 }

@@ -9,6 +9,7 @@
 mod check;
 mod diff;
 mod others;
+mod registry;
 mod replay;
 mod suggest;
 mod template;

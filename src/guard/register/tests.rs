@@ -1,0 +1,174 @@
+use serde_json::{Value, json};
+
+use super::*;
+use crate::guard::guardrail::{Guardrail, GuardrailSpec};
+use crate::guard::review::Subject;
+
+fn at() -> Timestamp {
+    "2027-06-01T12:00:00Z".parse().expect("a moment")
+}
+
+fn policy(name: &str, annotations: &Value, spec: &Value) -> Value {
+    json!({
+        "apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy",
+        "metadata": {"name": name, "namespace": "shop", "annotations": annotations}, "spec": spec,
+    })
+}
+
+fn register(objects: &[Value], spec: &GuardrailSpec) -> Register {
+    let models = objects.iter().map(|object| {
+        let subject = Subject::new(object.clone());
+        subject.model().expect("a kind of the model").clone()
+    });
+    let snapshot: Snapshot = models.collect();
+    let manifest = json!({
+        "apiVersion": "ringfence.dev/v1alpha1", "kind": "Guardrail", "metadata": {"name": "g"}, "spec": spec,
+    });
+    let guardrail = Guardrail::parse(&manifest).expect("valid");
+    let exemption = Exemption::parse(&json!({
+        "apiVersion": "ringfence.dev/v1alpha1", "kind": "Exemption",
+        "metadata": {"name": "wide", "namespace": "shop"},
+        "spec": {
+            "checks": ["RF301"], "objects": [{"kind": "NetworkPolicy", "name": "web*"}],
+            "reason": "r", "owner": "o", "expires": "2027-07-01T00:00:00Z",
+        },
+    }));
+    Register::of(
+        &snapshot,
+        &Guardrails::new(vec![guardrail]),
+        &Exemptions::new(vec![exemption.expect("valid")]),
+        &BTreeMap::new(),
+        at(),
+    )
+}
+
+fn web() -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": {"name": "web", "namespace": "shop", "labels": {"app": "web"}}, "spec": {"containers": []},
+    })
+}
+
+#[test]
+fn a_policy_is_told_with_what_it_opens_and_who_answers_for_it() {
+    let said = json!({
+        "ringfence.dev/owner": " team-shop ", "ringfence.dev/purpose": "",
+        "ringfence.dev/controls": "PCI DSS 1.3.1, SOC 2 CC6.6",
+    });
+    let register = register(
+        &[
+            web(),
+            policy(
+                "web",
+                &said,
+                &json!({
+                    "podSelector": {"matchLabels": {"app": "web"}},
+                    "ingress": [{"ports": [{"port": "http"}, {"protocol": "UDP"}]}],
+                    "egress": [{"to": [
+                        {"podSelector": {}},
+                        {"namespaceSelector": {}, "podSelector": {"matchLabels": {"a": "b"}}},
+                        {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "data"}}},
+                        {"ipBlock": {"cidr": "10.0.0.0/8", "except": ["10.1.0.0/16"]}},
+                    ], "ports": [{"port": 80, "endPort": 90}]}],
+                }),
+            ),
+        ],
+        &GuardrailSpec::built_in(),
+    );
+    let mut entry = serde_json::to_value(&register.policies[0]).expect("JSON");
+    entry.as_object_mut().expect("an object").remove("location");
+    insta::assert_json_snapshot!("entry", entry);
+    assert_eq!((register.undocumented(), register.overdue()), (1, 0));
+}
+
+#[test]
+fn a_day_of_review_is_good_until_it_is_over() {
+    let review = |text: &str| Review::of(Some(text.to_owned()), at());
+    assert_eq!(Review::of(None, at()), Review::Unsaid);
+    assert_eq!(review("2027-06-01"), Review::Due("2027-06-01".to_owned()));
+    assert_eq!(
+        review("2027-05-31"),
+        Review::Overdue("2027-05-31".to_owned())
+    );
+    assert_eq!(
+        review("next year"),
+        Review::Unreadable("next year".to_owned())
+    );
+    assert_eq!(
+        review("2027-02-30"),
+        Review::Unreadable("2027-02-30".to_owned())
+    );
+}
+
+#[test]
+fn the_annotations_are_those_that_the_guardrail_names() {
+    let mut spec = GuardrailSpec::built_in();
+    let section = spec.documentation.get_or_insert_default();
+    section.owner.annotation = "example.com/team".to_owned();
+    let said = json!({"example.com/team": "team-own", "ringfence.dev/owner": "nobody"});
+    let register = register(&[policy("a", &said, &json!({"podSelector": {}}))], &spec);
+    assert_eq!(register.policies[0].owner.as_deref(), Some("team-own"));
+}
+
+#[test]
+fn policies_overlap_where_they_isolate_the_same_workloads_in_the_same_direction() {
+    let from_all = json!([{"from": [{"podSelector": {}}]}]);
+    let register = register(
+        &[
+            web(),
+            policy(
+                "deny",
+                &json!({}),
+                &json!({"podSelector": {}, "policyTypes": ["Ingress"]}),
+            ),
+            policy(
+                "web",
+                &json!({}),
+                &json!({"podSelector": {"matchLabels": {"app": "web"}}, "ingress": from_all}),
+            ),
+            policy(
+                "web-again",
+                &json!({}),
+                &json!({"podSelector": {"matchLabels": {"app": "web"}}, "ingress": from_all}),
+            ),
+            policy(
+                "out",
+                &json!({}),
+                &json!({"podSelector": {}, "policyTypes": ["Egress"]}),
+            ),
+            policy(
+                "none",
+                &json!({}),
+                &json!({"podSelector": {"matchLabels": {"app": "gone"}}}),
+            ),
+        ],
+        &GuardrailSpec::built_in(),
+    );
+    let overlaps: BTreeMap<&str, Vec<(&str, usize, usize)>> = register
+        .policies
+        .iter()
+        .map(|entry| {
+            let overlaps = entry.overlaps.iter();
+            let overlaps = overlaps.map(|one| (one.policy.as_str(), one.workloads, one.same_rules));
+            (entry.name.as_str(), overlaps.collect())
+        })
+        .collect();
+    assert_eq!(overlaps["deny"], [("web", 1, 0), ("web-again", 1, 0)]);
+    assert_eq!(overlaps["web"], [("deny", 1, 0), ("web-again", 1, 1)]);
+    assert!(overlaps["out"].is_empty() && overlaps["none"].is_empty());
+    let [covered] = register.namespaces.as_slice() else {
+        panic!("one namespace")
+    };
+    assert_eq!(
+        (
+            covered.workloads,
+            covered.open_to_ingress,
+            covered.open_to_egress
+        ),
+        (1, 0, 0)
+    );
+    assert_eq!(
+        (covered.ingress.as_slice(), covered.egress.as_slice()),
+        (&["deny".to_owned()][..], &["out".to_owned()][..])
+    );
+}

@@ -1,0 +1,91 @@
+//! `ringfence registry`: the register in its formats, and the evidence.
+
+use insta::assert_snapshot;
+
+use super::{folder_with, repository, ringfence};
+
+const AT: [&str; 2] = ["--at", "2027-06-01T12:00:00Z"];
+
+/// Everything that wants to be markup, in every place where people write.
+const HOSTILE: &str = r#"
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata:
+  name: web
+  namespace: shop
+  annotations:
+    ringfence.dev/owner: "<script>alert('x')</script> | & \" team"
+    ringfence.dev/purpose: "two\nlines | and a pipe"
+    ringfence.dev/review-by: "2027-05-31"
+    ringfence.dev/controls: PCI DSS 1.3.1, HIPAA 164.312(e)(1)
+spec:
+  podSelector: {}
+  ingress:
+    - from:
+        - ipBlock:
+            cidr: 192.0.2.0/24
+      ports:
+        - port: 443
+"#;
+
+#[test]
+fn the_register_is_told_in_each_format() {
+    let shop = [
+        "registry",
+        "deploy/examples/shop",
+        "deploy/examples/exemption.yaml",
+    ];
+    assert_snapshot!(
+        "registry-markdown",
+        ringfence(repository(), &[&shop[..], &AT].concat(), "")
+    );
+    let folder = folder_with("web.yaml", HOSTILE);
+    for form in ["markdown", "json", "html"] {
+        let arguments = [&["registry", ".", "--output", form][..], &AT].concat();
+        assert_snapshot!(
+            format!("registry-hostile-{form}"),
+            ringfence(folder.path(), &arguments, "")
+        );
+    }
+    assert_snapshot!(
+        "registry-help",
+        ringfence(repository(), &["registry", "--help"], "")
+    );
+}
+
+#[test]
+fn evidence_is_dated_and_not_written_over() {
+    let folder = folder_with("web.yaml", HOSTILE);
+    let arguments = [&["registry", "web.yaml", "--evidence", "audit"][..], &AT].concat();
+    assert_snapshot!(
+        "registry-evidence",
+        ringfence(folder.path(), &arguments, "")
+    );
+    let into = folder.path().join("audit/ringfence-evidence-2027-06-01");
+    let read = |name: &str| std::fs::read_to_string(into.join(name)).unwrap();
+    assert_snapshot!("registry-evidence-about", read("evidence.json"));
+    let findings: serde_json::Value = serde_json::from_str(&read("findings.json")).unwrap();
+    let ids: Vec<&str> = findings["findings"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|finding| finding["id"].as_str().unwrap())
+        .collect();
+    assert!(ids.contains(&"RF504"), "{ids:?}");
+    for name in ["registry.html", "registry.md", "registry.json"] {
+        assert!(read(name).contains("2027-05-31"), "{name}");
+    }
+    assert_snapshot!(
+        "registry-evidence-again",
+        ringfence(folder.path(), &arguments, "")
+    );
+}
+
+#[test]
+fn a_register_of_broken_manifests_is_refused() {
+    let folder = folder_with("web.yaml", &HOSTILE.replace("192.0.2.0/24", "192.0.2.0/33"));
+    assert_snapshot!(
+        "registry-broken",
+        ringfence(folder.path(), &["registry", "."], "")
+    );
+}
