@@ -1,4 +1,5 @@
-//! What network policies mean: the exact model of NetworkPolicy v1, and the one parser per kind that it needs.
+//! What network policies mean: the exact model of NetworkPolicy v1 and of ClusterNetworkPolicy
+//! v1alpha2, and the one parser per kind that it needs.
 //!
 //! A JSON object goes through [`parse()`] once and becomes one of our own types; a [`Snapshot`] holds them and
 //! answers [`Snapshot::verdict`] (may this flow pass, and why) and [`Snapshot::pod_coverage`] (which policies isolate).
@@ -16,6 +17,7 @@
     )
 )]
 
+pub mod cluster_policy;
 pub mod coverage;
 pub mod field;
 pub mod flow;
@@ -24,6 +26,7 @@ pub mod labels;
 pub mod name;
 pub mod namespace;
 pub mod net;
+pub mod node;
 pub mod object;
 pub mod parse;
 pub mod pod;
@@ -44,6 +47,10 @@ mod problem;
 #[cfg(test)]
 mod testing;
 
+pub use cluster_policy::{
+    Action, ClusterNetworkPolicy, ClusterPeer, ClusterPort, ClusterPorts, ClusterRule, PodScope,
+    Priority, Tier,
+};
 pub use coverage::{Coverage, Direction};
 pub use field::{FieldPath, Segment};
 pub use flow::{Endpoint, Flow};
@@ -51,6 +58,7 @@ pub use labels::{Annotations, Labels};
 pub use name::{NamespaceName, NodeName, ObjectName, PolicyName, PolicyRef, PortName};
 pub use namespace::Namespace;
 pub use net::Family;
+pub use node::Node;
 pub use object::{Object, ObjectKey};
 pub use parse::{Parsed, parse};
 pub use pod::{Phase, Pod};
@@ -61,5 +69,5 @@ pub use reach::{PortSet, Reachability};
 pub use selector::{Operator, Requirement, Selector};
 pub use service::{Service, ServicePort, ServiceType, TargetPort};
 pub use snapshot::{NamespaceState, Snapshot};
-pub use verdict::{EndVerdict, NotHeld, RuleRef, Verdict};
+pub use verdict::{ClusterRuleRef, EndVerdict, NotHeld, RuleRef, Ruled, Verdict};
 pub use workload::{WorkloadKind, WorkloadRef};

@@ -23,6 +23,7 @@ pub mod register;
 pub mod replay;
 pub mod sarif;
 pub mod text;
+pub mod why;
 pub mod yaml;
 
 mod excerpt;

@@ -7,15 +7,23 @@ use anyhow::{Context, bail};
 
 use super::reach::{Who, parse_port, parse_protocol, read};
 use super::{Exit, style};
-use crate::netpol::reach::{Change, Explanation, Step};
-use crate::netpol::{Direction, EndVerdict, Endpoint, Flow, Pod, Port, Protocol, Reachability};
+use crate::netpol::reach::{Explanation, Says, Step};
+use crate::netpol::{Action, Direction, Endpoint, Flow, Pod, Port, Protocol, Snapshot};
+use crate::report::why;
 
 /// Arguments of `ringfence why`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
         ringfence why frontend/web admin-db/postgres 5432 DIR\n  \
         ringfence why backend/orders-api 192.0.2.10 tcp/443 DIR\n  \
-        ringfence why 203.0.113.7 frontend/web 8080 DIR\n\n\
+        ringfence why 203.0.113.7 frontend/web 8080 DIR\n  \
+        ringfence why frontend/web admin-db/postgres 5432 DIR --output json\n\n\
+        The steps go through the tiers: ClusterNetworkPolicies of the Admin tier, NetworkPolicies, and for pods that none\n\
+        of these isolates, the Baseline tier. Domain names are not resolved: an Accept to them is not counted, and said.\n\n\
+        JSON: an object with `verdict` (\"allowed\" or \"denied\"), `reason`, `flow` (`from`, `to`, `protocol`, `port`), `ends` (`egress`\n\
+        and `ingress`, each `passes` and `reason`), `steps` in their order (`policy` with `kind` and `name`, and `namespace` or\n\
+        `tier` and `priority`; `direction`; `rule`, its field or null; `peer` and `port`, whether it is for these; `says`),\n\
+        `blockedBy` (rules of the Admin tier) and `proposal` (`policy`, `direction`, `new`, `isolates`, `manifest`).\n\n\
         Exit codes: 0 allowed, 1 denied, 2 could not say.")]
 pub struct Args {
     /// Who opens the connection: `namespace/name`, `kind/namespace/name` or an address.
@@ -33,18 +41,35 @@ pub struct Args {
     /// The protocol, where PORT does not say it.
     #[arg(long, value_name = "PROTOCOL", value_parser = parse_protocol)]
     protocol: Option<Protocol>,
+    /// How to print it.
+    #[arg(long, short, value_enum, default_value_t = Form::Text)]
+    output: Form,
+}
+
+/// The forms of an explanation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Form {
+    /// For people.
+    Text,
+    /// For programs; stable.
+    Json,
 }
 
 /// Prints what the policies say of one flow.
 pub(super) fn run(args: &Args) -> anyhow::Result<Exit> {
     let snapshot = read(&args.paths)?;
-    let reach = Reachability::of(&snapshot);
-    let from = endpoint(&args.from, &reach).context("FROM")?;
-    let to = endpoint(&args.to, &reach).context("TO")?;
+    let from = endpoint(&args.from, &snapshot).context("FROM")?;
+    let to = endpoint(&args.to, &snapshot).context("TO")?;
     let (protocol, port) = args.port;
     let flow = Flow::new(from, to, args.protocol.unwrap_or(protocol), port);
     let explanation = snapshot.explain(&flow);
-    print(&flow, &explanation)?;
+    match args.output {
+        Form::Text => print(&flow, &explanation)?,
+        Form::Json => {
+            let text = why::json(&flow, &explanation)?;
+            anstream::stdout().lock().write_all(text.as_bytes())?;
+        }
+    }
     Ok(if explanation.verdict.allowed() {
         Exit::Clean
     } else {
@@ -52,20 +77,17 @@ pub(super) fn run(args: &Args) -> anyhow::Result<Exit> {
     })
 }
 
-/// The one pod, or address, that is meant.
-fn endpoint<'r>(who: &Who, reach: &'r Reachability) -> anyhow::Result<Endpoint<'r>> {
+/// The one pod, node or address, that is meant.
+fn endpoint<'s>(who: &Who, snapshot: &'s Snapshot) -> anyhow::Result<Endpoint<'s>> {
     match who {
-        Who::Address(address) => Ok(match reach.snapshot().pod_at(*address) {
-            Some(pod) => Endpoint::Pod(pod),
-            None => Endpoint::External(*address),
-        }),
+        Who::Address(address) => Ok(snapshot.endpoint_at(*address)),
         Who::Block(block) => bail!("{block}: one address, please"),
         Who::Workload { name: None, .. } => bail!("{who}: one workload, please"),
         Who::Workload { .. } => {
-            let pods = who.pods(reach);
+            let pods = who.pods_of(snapshot);
             match pods[..] {
                 [pod] => Ok(Endpoint::Pod(pod)),
-                [] => of_workload(who, reach),
+                [] => of_workload(who, snapshot),
                 [..] => {
                     let names: Vec<String> =
                         pods.iter().map(|pod| in_words(&pod.workload)).collect();
@@ -77,15 +99,11 @@ fn endpoint<'r>(who: &Who, reach: &'r Reachability) -> anyhow::Result<Endpoint<'
 }
 
 /// One of the pods of a workload whose own template is not among the manifests.
-fn of_workload<'r>(who: &Who, reach: &'r Reachability) -> anyhow::Result<Endpoint<'r>> {
-    let found = who.find(reach)?;
-    let is_of = |pod: &&Pod| {
-        let root = reach.root(&pod.workload);
-        root.is_some_and(|root| found.is_workload(root))
-    };
-    match reach.snapshot().pods().find(is_of) {
+fn of_workload<'s>(who: &Who, snapshot: &'s Snapshot) -> anyhow::Result<Endpoint<'s>> {
+    let is_of = |pod: &&Pod| !pod.is_finished() && who.names(&snapshot.root(pod));
+    match snapshot.pods().find(is_of) {
         Some(pod) => Ok(Endpoint::Pod(pod)),
-        None => bail!("{who} has no pod among the manifests"),
+        None => bail!("there is no {who} among the manifests"),
     }
 }
 
@@ -112,13 +130,8 @@ fn print(flow: &Flow<'_>, explanation: &Explanation) -> anyhow::Result<()> {
             style::HEAD
         )?;
         let verdict = explanation.verdict.at(direction);
-        if matches!(
-            verdict,
-            EndVerdict::Allowed { .. } | EndVerdict::Denied { .. }
-        ) {
-            for step in steps {
-                print_step(&mut out, direction, step)?;
-            }
+        for step in steps {
+            print_step(&mut out, step)?;
         }
         let colour = if verdict.passes() {
             style::GOOD
@@ -128,42 +141,75 @@ fn print(flow: &Flow<'_>, explanation: &Explanation) -> anyhow::Result<()> {
         writeln!(out, "  {colour}=>{colour:#} {verdict}")?;
     }
     if !explanation.verdict.allowed() {
-        print_changes(&mut out, &explanation.changes)?;
+        print_changes(&mut out, explanation)?;
     }
     Ok(())
 }
 
-fn print_step(out: &mut impl Write, direction: Direction, step: &Step) -> anyhow::Result<()> {
-    let Some(index) = step.index else {
+fn print_step(out: &mut impl Write, step: &Step) -> anyhow::Result<()> {
+    let policy = &step.policy;
+    let Some(field) = step.field() else {
         writeln!(
             out,
-            "  {}: isolates, and has no {direction} rule",
-            step.policy
+            "  {policy}: isolates, and has no {} rule",
+            step.direction
         )?;
         return Ok(());
     };
-    let says = match (step.peer, step.port) {
-        (true, true) => "allows it",
-        (true, false) => "has this peer, but not this port",
-        (false, true) => "has this port, but not this peer",
-        (false, false) => "has neither this peer nor this port",
+    let (says, colour) = match step.says {
+        Says::Allows => ("allows it".to_owned(), style::GOOD),
+        Says::Nothing => (misses(step).to_owned(), style::DIM),
+        Says::NotCounted => (
+            "accepts what may be this; nobody can say offline, so it is not counted".to_owned(),
+            style::WARN,
+        ),
+        Says::Does(action, why) => {
+            let (words, colour) = match action {
+                Action::Accept => ("accepts it", style::GOOD),
+                Action::Deny => ("denies it", style::ERROR),
+                Action::Pass => ("passes it to the next tier", style::DIM),
+            };
+            (
+                why.map_or(words.to_owned(), |why| format!("{words}: {why}")),
+                colour,
+            )
+        }
+        Says::Outdone(action) => (
+            format!("would {action} it, but a rule of the same priority is stricter"),
+            style::WARN,
+        ),
     };
-    let colour = if step.allows() {
-        style::GOOD
-    } else {
-        style::DIM
-    };
-    let rule = format!("{} spec.{direction}[{index}]", step.policy);
-    writeln!(out, "  {rule}: {colour}{says}{colour:#}")?;
+    writeln!(out, "  {policy} {field}: {colour}{says}{colour:#}")?;
     Ok(())
 }
 
-fn print_changes(out: &mut impl Write, changes: &[Change]) -> anyhow::Result<()> {
-    if changes.is_empty() {
+/// What a rule lacks that is not for a flow.
+fn misses(step: &Step) -> &'static str {
+    match (step.peer, step.port) {
+        (true, _) => "has this peer, but not this port",
+        (false, true) => "has this port, but not this peer",
+        (false, false) => "has neither this peer nor this port",
+    }
+}
+
+fn print_changes(out: &mut impl Write, explanation: &Explanation) -> anyhow::Result<()> {
+    let changes = &explanation.changes;
+    let blocked_by = explanation.blocked_by();
+    for rule in &blocked_by {
         writeln!(
             out,
-            "\nNo rule of a NetworkPolicy can allow just this flow."
+            "\nNo NetworkPolicy can allow this: {rule} denies it in the {} tier. It takes a change of that rule, or one\n\
+             before it that accepts this flow or passes it on.",
+            rule.tier
         )?;
+    }
+    if changes.is_empty() {
+        if blocked_by.is_empty() {
+            writeln!(
+                out,
+                "\nNo rule of a NetworkPolicy can allow just this flow."
+            )?;
+        }
         return Ok(());
     }
     writeln!(
@@ -190,6 +236,13 @@ fn print_changes(out: &mut impl Write, changes: &[Change]) -> anyhow::Result<()>
             )
         };
         writeln!(out, "# {text}")?;
+        if change.isolates {
+            writeln!(
+                out,
+                "# it isolates these pods for {}: what else they need must be allowed as well",
+                change.direction
+            )?;
+        }
         let yaml = serde_saphyr::to_string(&manifest).context("cannot write YAML")?;
         writeln!(out, "{}", yaml.trim_end())?;
         if change.is_new && changes.len() > 1 {

@@ -1,7 +1,9 @@
 //! The objects that a snapshot holds, whatever their kind.
 
-use super::name::{NamespaceName, ObjectName, PolicyRef};
+use super::cluster_policy::ClusterNetworkPolicy;
+use super::name::{NamespaceName, NodeName, ObjectName, PolicyName, PolicyRef};
 use super::namespace::Namespace;
+use super::node::Node;
 use super::pod::Pod;
 use super::policy::NetworkPolicy;
 use super::service::Service;
@@ -20,6 +22,10 @@ pub enum Object {
     Service(Service),
     /// A network policy.
     NetworkPolicy(NetworkPolicy),
+    /// A cluster network policy.
+    ClusterNetworkPolicy(ClusterNetworkPolicy),
+    /// A node.
+    Node(Node),
 }
 
 /// Which object of a snapshot is meant.
@@ -38,6 +44,10 @@ pub enum ObjectKey {
     },
     /// A network policy.
     NetworkPolicy(PolicyRef),
+    /// A cluster network policy.
+    ClusterNetworkPolicy(PolicyName),
+    /// A node.
+    Node(NodeName),
 }
 
 impl Object {
@@ -51,27 +61,33 @@ impl Object {
                 name: service.name.clone(),
             },
             Self::NetworkPolicy(policy) => ObjectKey::NetworkPolicy(policy.reference()),
+            Self::ClusterNetworkPolicy(policy) => {
+                ObjectKey::ClusterNetworkPolicy(policy.name.clone())
+            }
+            Self::Node(node) => ObjectKey::Node(node.name.clone()),
         }
     }
 
-    /// The namespace that it is in, or that it is.
-    pub fn namespace(&self) -> &NamespaceName {
+    /// The namespace that it is in, or that it is; none for what belongs to the whole cluster.
+    pub fn namespace(&self) -> Option<&NamespaceName> {
         match self {
-            Self::Namespace(namespace) => &namespace.name,
-            Self::Pod(pod) | Self::Workload(pod) => pod.namespace(),
-            Self::Service(service) => &service.namespace,
-            Self::NetworkPolicy(policy) => &policy.namespace,
+            Self::Namespace(namespace) => Some(&namespace.name),
+            Self::Pod(pod) | Self::Workload(pod) => Some(pod.namespace()),
+            Self::Service(service) => Some(&service.namespace),
+            Self::NetworkPolicy(policy) => Some(&policy.namespace),
+            Self::ClusterNetworkPolicy(_) | Self::Node(_) => None,
         }
     }
 }
 
 impl ObjectKey {
-    /// The namespace that it is in, or that it is.
-    pub fn namespace(&self) -> &NamespaceName {
+    /// The namespace that it is in, or that it is; none for what belongs to the whole cluster.
+    pub fn namespace(&self) -> Option<&NamespaceName> {
         match self {
-            Self::Namespace(namespace) | Self::Service { namespace, .. } => namespace,
-            Self::Workload(workload) => &workload.namespace,
-            Self::NetworkPolicy(policy) => &policy.namespace,
+            Self::Namespace(namespace) | Self::Service { namespace, .. } => Some(namespace),
+            Self::Workload(workload) => Some(&workload.namespace),
+            Self::NetworkPolicy(policy) => Some(&policy.namespace),
+            Self::ClusterNetworkPolicy(_) | Self::Node(_) => None,
         }
     }
 }

@@ -7,10 +7,12 @@ use k8s_openapi::api::networking::v1 as networking;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use super::cluster_policy::{ClusterNetworkPolicy, manifest};
 use super::decode::{Decoded, decode};
 use super::field::{FieldPath, Place};
 use super::labels::Labels;
 use super::namespace::Namespace;
+use super::node::Node;
 use super::object::Object;
 use super::pod::Pod;
 use super::policy::NetworkPolicy;
@@ -33,6 +35,8 @@ enum Kind {
     Namespace,
     Service,
     NetworkPolicy,
+    ClusterNetworkPolicy,
+    Node,
     Workload(WorkloadKind),
 }
 
@@ -82,7 +86,12 @@ impl Kind {
         let known = match kind {
             "Namespace" => Some((Self::Namespace, "v1")),
             "Service" => Some((Self::Service, "v1")),
+            "Node" => Some((Self::Node, "v1")),
             "NetworkPolicy" => Some((Self::NetworkPolicy, "networking.k8s.io/v1")),
+            "ClusterNetworkPolicy" => Some((
+                Self::ClusterNetworkPolicy,
+                "policy.networking.k8s.io/v1alpha2",
+            )),
             other => {
                 let mut workloads = WorkloadKind::ALL.into_iter();
                 let workload = workloads.find(|workload| workload.as_str() == other);
@@ -127,6 +136,15 @@ impl Kind {
                     Object::NetworkPolicy(NetworkPolicy::read(object, at, problems))
                 })
             }
+            Self::ClusterNetworkPolicy => {
+                read(value, |object: &manifest::Manifest, at, problems| {
+                    let policy = ClusterNetworkPolicy::read(object, value, at, problems);
+                    Object::ClusterNetworkPolicy(policy)
+                })
+            }
+            Self::Node => read(value, |object: &core::Node, at, problems| {
+                Object::Node(Node::read(object, at, problems))
+            }),
             Self::Workload(kind) => read_workload(kind, value),
         }
     }

@@ -26,18 +26,20 @@ pub use connections::{Connection, Party, Row};
 pub use diff::{Diff, IsolationChange, Standing};
 pub use exposure::{Exposure, Newcomer, OpenPorts};
 pub use ports::{PortRange, PortSet};
-pub use why::{Change, Explanation, Step};
+pub use why::{Change, Explanation, Says, Step, StepPolicy};
 
 pub(crate) mod bits;
 mod classes;
 mod connections;
 mod diff;
+mod ends;
 mod exposure;
 mod grid;
 mod ports;
 mod rows;
 mod space;
 mod spans;
+mod tiers;
 mod why;
 mod words;
 
@@ -115,11 +117,24 @@ impl Reachability {
     pub fn between(&self, from: Place<'_>, to: Place<'_>) -> PortSet {
         if let (Some(source), Some(destination)) = (self.located(from), self.located(to)) {
             let is_itself = from == to && !source.is_template;
-            if is_itself || source.shares_node(destination) {
+            if is_itself {
                 return PortSet::all();
+            }
+            if source.shares_node(destination) {
+                return self.on_own_node(source, destination);
             }
         }
         self.grid.between(self.faces(from), self.faces(to))
+    }
+
+    /// The ports at which a pod reaches another where one of them is on the network of the node that the other runs on:
+    /// network policies do not hold such flows, cluster network policies may.
+    fn on_own_node(&self, source: &Located, destination: &Located) -> PortSet {
+        let (from, to) = (
+            self.grid.class(source.class),
+            self.grid.class(destination.class),
+        );
+        self.grid.between_on_node(from, to)
     }
 
     /// The workload that a pod belongs to in the end.
@@ -170,7 +185,7 @@ impl Located {
         }
     }
 
-    /// Whether one of the two is on the network of the node that the other one runs on, which nothing can block.
+    /// Whether one of the two is on the network of the node that the other one runs on, which no network policy blocks.
     fn shares_node(&self, other: &Located) -> bool {
         self.is_host != other.is_host
             && self.node.is_some()
@@ -179,6 +194,13 @@ impl Located {
                 .families
                 .iter()
                 .any(|family| other.families.contains(family))
+    }
+}
+
+impl Snapshot {
+    /// The workload that a pod belongs to in the end, as far as is known.
+    pub fn root(&self, pod: &Pod) -> WorkloadRef {
+        root(pod, self)
     }
 }
 

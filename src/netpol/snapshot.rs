@@ -2,22 +2,28 @@
 //!
 //! A [`Snapshot`] never changes: [`Snapshot::with`] and [`Snapshot::without`] make new ones that share all but the
 //! change, so that a webhook can ask "what if" and a watcher can publish while others read.
-//! Everything is kept per namespace, because a policy concerns the pods of its own namespace only.
+//! Everything is kept per namespace, because a network policy concerns the pods of its own namespace only;
+//! `snapshot/wide.rs` has what belongs to none.
 
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use rpds::RedBlackTreeMapSync;
 
+use super::cluster_policy::{ClusterNetworkPolicy, Tier};
 use super::flow::Endpoint;
 use super::labels::Labels;
-use super::name::{NamespaceName, ObjectName, PolicyName, PolicyRef};
+use super::name::{NamespaceName, NodeName, ObjectName, PolicyName, PolicyRef};
 use super::namespace::{Namespace, automatic_labels};
+use super::node::Node;
 use super::object::{Object, ObjectKey};
 use super::pod::Pod;
 use super::policy::NetworkPolicy;
 use super::service::Service;
 use super::workload::{WorkloadKind, WorkloadRef};
+use wide::Wide;
+
+mod wide;
 
 /// The objects of a cluster; cheap to clone, to change and to send to other threads.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -25,6 +31,7 @@ pub struct Snapshot {
     namespaces: RedBlackTreeMapSync<NamespaceName, NamespaceState>,
     /// The pods that have an address; several may claim the same one for a while.
     by_address: RedBlackTreeMapSync<(IpAddr, WorkloadRef), Arc<Pod>>,
+    wide: Wide,
 }
 
 /// One namespace and what is in it; the namespace itself may be missing from what was read.
@@ -119,6 +126,38 @@ impl Snapshot {
             .map(|policy| &**policy)
     }
 
+    /// All cluster network policies in the order in which they are asked: by tier, priority and name.
+    pub fn cluster_policies(&self) -> impl Iterator<Item = &ClusterNetworkPolicy> {
+        self.wide.policies()
+    }
+
+    /// Those of one tier, in the order in which they are asked.
+    pub fn cluster_policies_of(&self, tier: Tier) -> impl Iterator<Item = &ClusterNetworkPolicy> {
+        self.wide
+            .policies()
+            .filter(move |policy| policy.tier == tier)
+    }
+
+    /// A cluster network policy.
+    pub fn cluster_policy(&self, name: &PolicyName) -> Option<&ClusterNetworkPolicy> {
+        self.wide.policy(name)
+    }
+
+    /// All nodes that are known, by name.
+    pub fn nodes(&self) -> impl Iterator<Item = &Node> {
+        self.wide.nodes()
+    }
+
+    /// A node.
+    pub fn node(&self, name: &NodeName) -> Option<&Node> {
+        self.wide.node(name)
+    }
+
+    /// The nodes that have an address; more than one only while two claim it.
+    pub fn nodes_at(&self, address: IpAddr) -> impl Iterator<Item = &Node> {
+        self.wide.nodes_at(address.to_canonical())
+    }
+
     /// A service.
     pub fn service(&self, namespace: &NamespaceName, name: &ObjectName) -> Option<&Service> {
         self.namespace(namespace)?
@@ -145,16 +184,31 @@ impl Snapshot {
             .min_by_key(|pod| pod.terminating)
     }
 
-    /// The end of a flow that an address is: the pod that has it, or else something outside.
+    /// The end of a flow that an address is: the pod or the node that has it, or else something outside.
     pub fn endpoint_at(&self, address: IpAddr) -> Endpoint<'_> {
-        self.pod_at(address)
-            .map_or(Endpoint::External(address), Endpoint::Pod)
+        if let Some(pod) = self.pod_at(address) {
+            return Endpoint::Pod(pod);
+        }
+        match self.nodes_at(address).next() {
+            Some(node) => Endpoint::Node {
+                name: &node.name,
+                address: Some(address),
+            },
+            None => Endpoint::External(address),
+        }
     }
 
     /// Adds or replaces an object in place: what [`Snapshot::with`] does, for building many in a row.
     pub fn insert(&mut self, object: Object) {
+        let object = match object {
+            Object::ClusterNetworkPolicy(policy) => return self.wide.insert_policy(policy),
+            Object::Node(node) => return self.wide.insert_node(node),
+            object => object,
+        };
         self.forget_addresses(&object.key());
-        let name = object.namespace().clone();
+        let Some(name) = object.namespace().cloned() else {
+            return;
+        };
         let mut state = self
             .namespaces
             .get(&name)
@@ -178,14 +232,21 @@ impl Snapshot {
             Object::NetworkPolicy(policy) => state
                 .policies
                 .insert_mut(policy.name.clone(), Arc::new(policy)),
+            Object::ClusterNetworkPolicy(_) | Object::Node(_) => {}
         }
         self.namespaces.insert_mut(name, state);
     }
 
     /// Removes an object in place, if it is there.
     pub fn remove(&mut self, key: &ObjectKey) {
+        match key {
+            ObjectKey::ClusterNetworkPolicy(name) => self.wide.remove_policy(name),
+            ObjectKey::Node(name) => self.wide.remove_node(name),
+            _ => {}
+        }
         self.forget_addresses(key);
-        let Some(mut state) = self.namespaces.get(key.namespace()).cloned() else {
+        let Some(name) = key.namespace() else { return };
+        let Some(mut state) = self.namespaces.get(name).cloned() else {
             return;
         };
         match key {
@@ -204,11 +265,12 @@ impl Snapshot {
             ObjectKey::NetworkPolicy(policy) => {
                 state.policies.remove_mut(&policy.name);
             }
+            ObjectKey::ClusterNetworkPolicy(_) | ObjectKey::Node(_) => {}
         }
         if state.is_unknown() {
-            self.namespaces.remove_mut(key.namespace());
+            self.namespaces.remove_mut(name);
         } else {
-            self.namespaces.insert_mut(key.namespace().clone(), state);
+            self.namespaces.insert_mut(name.clone(), state);
         }
     }
 

@@ -1,5 +1,8 @@
 //! The verdict on a flow: whether the policies of both ends let it pass, and which of them say so.
 //!
+//! Each end goes through the tiers (`verdict/tiers.rs`): the Admin tier of cluster network policies, network policies,
+//! and for pods that none of these isolates in the direction, the Baseline tier. What nobody decides, passes.
+//!
 //! A connection needs the egress of its source and the ingress of its destination. Each of the two ends is judged by
 //! itself: a pod that no policy isolates in that direction passes everything; an isolated one passes what at
 //! least one rule of at least one of these policies allows. The order of policies never matters.
@@ -15,6 +18,7 @@ use std::net::IpAddr;
 
 use serde::Serialize;
 
+use super::cluster_policy::Tier;
 use super::coverage::Direction;
 use super::field::FieldPath;
 use super::flow::{Endpoint, Flow};
@@ -24,6 +28,13 @@ use super::pod::Pod;
 use super::policy::{NamespaceScope, NetworkPolicy, Peer, Peers, Ports, Rule};
 use super::port::{PortMatch, PortSpec};
 use super::snapshot::{NamespaceState, Snapshot};
+pub(super) use ends::End;
+use ends::{Address, address_pairs, ends};
+pub(super) use tiers::{Asked, Heard, Meant};
+pub use tiers::{ClusterRuleRef, Ruled};
+
+mod ends;
+mod tiers;
 
 /// What policies say about a flow, at each of its ends.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,6 +45,9 @@ pub struct Verdict {
     pub ingress: EndVerdict,
     /// The addresses of source and destination that it was judged by, as far as they are known.
     pub addresses: (Option<IpAddr>, Option<IpAddr>),
+    /// The Accept rules that may be for this destination, by a domain name or as a node of unknown labels, or that have a
+    /// peer of an unknown kind. They are not counted: what is not known never makes a flow pass.
+    pub not_counted: Vec<ClusterRuleRef>,
 }
 
 /// What policies say at one end of a flow.
@@ -55,6 +69,8 @@ pub enum EndVerdict {
         /// The policies that isolate the pod in this direction.
         isolated_by: Vec<PolicyRef>,
     },
+    /// Decided by a rule of a ClusterNetworkPolicy, which passes it or does not.
+    Ruled(Ruled),
     /// Cannot be: the two ends have no addresses of the same family, or none of the one that was asked for.
     NoAddress,
 }
@@ -91,20 +107,6 @@ pub struct RuleRef {
     pub port: Option<usize>,
 }
 
-/// The address of one end as far as it is known.
-#[derive(Clone, Copy, Debug)]
-struct Address {
-    family: Family,
-    known: Option<IpAddr>,
-}
-
-/// One end of a flow and the address that it has in this flow.
-#[derive(Clone, Copy, Debug)]
-struct End<'a> {
-    endpoint: Endpoint<'a>,
-    address: Address,
-}
-
 // === impl Snapshot ===
 
 impl Snapshot {
@@ -122,22 +124,23 @@ impl Snapshot {
             egress: EndVerdict::NoAddress,
             ingress: EndVerdict::NoAddress,
             addresses: (None, None),
+            not_counted: Vec::new(),
         })
     }
 
     fn verdict_over(&self, flow: &Flow<'_>, source: Address, destination: Address) -> Verdict {
-        let from = End {
-            endpoint: flow.from,
-            address: source,
-        };
-        let to = End {
-            endpoint: flow.to,
-            address: destination,
+        let (from, to) = ends(flow, source, destination);
+        let mut not_counted = Vec::new();
+        let mut tell = |asked: Asked| {
+            if asked.heard == Heard::NotCounted {
+                not_counted.push(asked.by);
+            }
         };
         Verdict {
-            egress: self.end_verdict(Direction::Egress, flow, from, to),
-            ingress: self.end_verdict(Direction::Ingress, flow, to, from),
+            egress: self.end_verdict(Direction::Egress, flow, from, to, &mut tell),
+            ingress: self.end_verdict(Direction::Ingress, flow, to, from, &mut tell),
             addresses: (source.known, destination.known),
+            not_counted,
         }
     }
 
@@ -148,6 +151,7 @@ impl Snapshot {
         flow: &Flow<'_>,
         own: End<'_>,
         other: End<'_>,
+        tell: &mut dyn FnMut(Asked),
     ) -> EndVerdict {
         let pod = match own.endpoint {
             Endpoint::External(_) => return EndVerdict::NotHeld(NotHeld::External),
@@ -157,6 +161,11 @@ impl Snapshot {
         if let Some(reason) = not_held(pod, other.endpoint) {
             return EndVerdict::NotHeld(reason);
         }
+        let mut tier = |tier| self.ruled(tier, pod, direction, flow, other, tell);
+        if let Some(ruled) = tier(Tier::Admin) {
+            return EndVerdict::Ruled(ruled);
+        }
+        let is_own_node = pod.node.is_some() && other.endpoint.host() == pod.node.as_ref();
         let mut isolated_by = Vec::new();
         let mut allowed_by = None;
         let policies = self
@@ -165,12 +174,18 @@ impl Snapshot {
             .flat_map(NamespaceState::effective_policies);
         for policy in policies.filter(|policy| policy.isolates_pod(pod, direction)) {
             isolated_by.push(policy.reference());
-            if allowed_by.is_none() {
+            if allowed_by.is_none() && !is_own_node {
                 allowed_by = self.allowing_rule(policy, direction, flow, other);
             }
         }
+        // The exception for the own node is one of network policies; cluster network policies are read as they are.
         match (allowed_by, isolated_by.is_empty()) {
-            (_, true) => EndVerdict::NotIsolated,
+            (_, true) => match tier(Tier::Baseline) {
+                Some(ruled) => EndVerdict::Ruled(ruled),
+                None if is_own_node => EndVerdict::NotHeld(NotHeld::OwnNode),
+                None => EndVerdict::NotIsolated,
+            },
+            (_, false) if is_own_node => EndVerdict::NotHeld(NotHeld::OwnNode),
             (Some(by), false) => EndVerdict::Allowed { isolated_by, by },
             (None, false) => EndVerdict::Denied { isolated_by },
         }
@@ -240,7 +255,7 @@ impl Snapshot {
     }
 }
 
-/// Why policies do not hold a pod for flows from or to the other end, if they do not.
+/// Why no policy of any kind holds a pod for flows from or to the other end, if none does.
 fn not_held(pod: &Pod, other: Endpoint<'_>) -> Option<NotHeld> {
     if pod.is_finished() {
         return Some(NotHeld::Finished);
@@ -253,57 +268,7 @@ fn not_held(pod: &Pod, other: Endpoint<'_>) -> Option<NotHeld> {
     {
         return Some(NotHeld::Itself);
     }
-    let is_own_node = pod.node.is_some() && other.host() == pod.node.as_ref();
-    is_own_node.then_some(NotHeld::OwnNode)
-}
-
-/// The pairs of addresses that a flow can be over, those of the destination's first address first.
-fn address_pairs(flow: &Flow<'_>) -> Vec<(Address, Address)> {
-    let (sources, destinations) = (flow.from.addresses(), flow.to.addresses());
-    let mut families: Vec<Family> = Vec::new();
-    let known = destinations
-        .iter()
-        .chain(&sources)
-        .map(|address| Family::of(*address));
-    for family in known.chain(Family::BOTH) {
-        if !families.contains(&family) && flow.family.is_none_or(|asked| asked == family) {
-            families.push(family);
-        }
-    }
-    let mut pairs = Vec::new();
-    for family in families {
-        for destination in Address::of(&destinations, family) {
-            pairs.extend(
-                Address::of(&sources, family)
-                    .into_iter()
-                    .map(|source| (source, destination)),
-            );
-        }
-    }
-    pairs
-}
-
-// === impl Address ===
-
-impl Address {
-    /// The addresses of one family, or the unknown one of an end of which no address is known at all.
-    fn of(addresses: &[IpAddr], family: Family) -> Vec<Address> {
-        if addresses.is_empty() {
-            return vec![Address {
-                family,
-                known: None,
-            }];
-        }
-        let of_family = addresses
-            .iter()
-            .filter(|address| Family::of(**address) == family);
-        of_family
-            .map(|address| Address {
-                family,
-                known: Some(*address),
-            })
-            .collect()
-    }
+    None
 }
 
 // === impl PortMatch ===
@@ -349,7 +314,14 @@ impl fmt::Display for Verdict {
             f,
             "{word}; egress: {}; ingress: {}",
             self.egress, self.ingress
-        )
+        )?;
+        for rule in &self.not_counted {
+            write!(
+                f,
+                "; not counted: {rule}, since nobody can say offline whether it is for this"
+            )?;
+        }
+        Ok(())
     }
 }
 
@@ -360,6 +332,7 @@ impl EndVerdict {
     pub fn passes(&self) -> bool {
         match self {
             Self::NotIsolated | Self::NotHeld(_) | Self::Allowed { .. } => true,
+            Self::Ruled(ruled) => ruled.accepts,
             Self::Denied { .. } | Self::NoAddress => false,
         }
     }
@@ -368,7 +341,7 @@ impl EndVerdict {
     pub fn isolated_by(&self) -> &[PolicyRef] {
         match self {
             Self::Allowed { isolated_by, .. } | Self::Denied { isolated_by } => isolated_by,
-            Self::NotIsolated | Self::NotHeld(_) | Self::NoAddress => &[],
+            Self::NotIsolated | Self::NotHeld(_) | Self::Ruled(_) | Self::NoAddress => &[],
         }
     }
 }
@@ -392,6 +365,7 @@ impl fmt::Display for EndVerdict {
                     list(isolated_by)
                 )
             }
+            Self::Ruled(ruled) => ruled.fmt(f),
             Self::NoAddress => {
                 f.write_str("does not pass, the two ends share no family of addresses")
             }
@@ -417,14 +391,18 @@ impl fmt::Display for NotHeld {
 impl RuleRef {
     /// Where the rule, or its peer that matched, stands in its policy.
     pub fn field(&self) -> FieldPath {
-        let rule = FieldPath::of(["spec", self.direction.field()]).index(self.index);
-        let peers = match self.direction {
-            Direction::Ingress => "from",
-            Direction::Egress => "to",
-        };
-        self.peer
-            .map_or(rule.clone(), |peer| rule.key(peers).index(peer))
+        rule_field(self.direction, self.index, self.peer)
     }
+}
+
+/// Where a rule, or a peer of it, stands in a policy of either kind.
+pub(super) fn rule_field(direction: Direction, index: usize, peer: Option<usize>) -> FieldPath {
+    let rule = FieldPath::of(["spec", direction.field()]).index(index);
+    let peers = match direction {
+        Direction::Ingress => "from",
+        Direction::Egress => "to",
+    };
+    peer.map_or(rule.clone(), |peer| rule.key(peers).index(peer))
 }
 
 impl fmt::Display for RuleRef {

@@ -6,6 +6,9 @@ use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 use serde_json::{Map, Value, json};
 
+#[path = "cluster_policies.rs"]
+mod tiers;
+
 /// The namespaces that there are; the last one has no object of its own.
 const NAMESPACES: [&str; 3] = ["a", "b", "c"];
 
@@ -24,20 +27,23 @@ pub(crate) fn any_cluster() -> impl Strategy<Value = Vec<Value>> {
     let namespaces = (any_namespace("a"), any_namespace("b"));
     let pods = vec(any_pod(), 2..7);
     let templates = vec(any_template(), 0..2);
-    let policies = vec(any_policy(), 1..10);
-    (namespaces, pods, templates, policies).prop_map(|((a, b), pods, templates, policies)| {
-        let mut cluster = vec![a, b];
-        let numbered = pods
-            .into_iter()
-            .chain(templates)
-            .chain(policies)
-            .enumerate();
-        cluster.extend(numbered.map(|(number, mut object)| {
-            object["metadata"]["name"] = json!(format!("x{number}"));
-            object
-        }));
-        cluster
-    })
+    let policies = vec(any_policy(), 0..10);
+    let wide = prop_oneof![
+        1 => Just((vec![], vec![])),
+        3 => (vec(tiers::any_policy(), 1..5), tiers::any_nodes()),
+    ];
+    (namespaces, pods, templates, policies, wide).prop_map(
+        |((a, b), pods, templates, policies, (wide, nodes))| {
+            let mut cluster = vec![a, b];
+            let objects = [pods, templates, policies, wide].into_iter().flatten();
+            cluster.extend(objects.enumerate().map(|(number, mut object)| {
+                object["metadata"]["name"] = json!(format!("x{number}"));
+                object
+            }));
+            cluster.extend(nodes);
+            cluster
+        },
+    )
 }
 
 fn any_namespace(name: &'static str) -> impl Strategy<Value = Value> {
@@ -53,7 +59,7 @@ fn any_namespace_name() -> impl Strategy<Value = &'static str> {
     prop_oneof![3 => Just(NAMESPACES[0]), 2 => Just(NAMESPACES[1]), 1 => Just(NAMESPACES[2])]
 }
 
-fn any_labels() -> impl Strategy<Value = Value> {
+pub(crate) fn any_labels() -> impl Strategy<Value = Value> {
     let value = || option::weighted(0.7, select(vec!["x", "y"]));
     (value(), value()).prop_map(|(app, env)| {
         let labels = [("app", app), ("env", env)].into_iter();
@@ -75,13 +81,19 @@ fn any_pod() -> impl Strategy<Value = Value> {
         ]
     });
     let phase = prop_oneof![12 => Just("Running"), 1 => Just("Pending"), 1 => Just("Succeeded"), 1 => Just("Failed")];
+    let owner = json!({
+        "apiVersion": "apps/v1", "kind": "StatefulSet", "name": "set", "uid": "1", "controller": true
+    });
+    let owners = prop_oneof![2 => Just(json!([])), 1 => Just(json!([owner]))];
     (
         any_template_of_pod(),
         any_namespace_name(),
         addresses,
         phase,
+        owners,
     )
-        .prop_map(|(mut pod, namespace, addresses, phase)| {
+        .prop_map(|(mut pod, namespace, addresses, phase, owners)| {
+            pod["metadata"]["ownerReferences"] = owners;
             pod["apiVersion"] = json!("v1");
             pod["kind"] = json!("Pod");
             pod["metadata"]["namespace"] = json!(namespace);
@@ -176,7 +188,7 @@ fn any_policy() -> impl Strategy<Value = Value> {
     )
 }
 
-fn any_selector() -> impl Strategy<Value = Value> {
+pub(crate) fn any_selector() -> impl Strategy<Value = Value> {
     let key = || select(vec!["app", "env"]);
     let label = (key(), select(vec!["x", "y"]))
         .prop_map(|(key, value)| json!({"matchLabels": {key: value}}));
@@ -199,7 +211,7 @@ fn any_selector() -> impl Strategy<Value = Value> {
     prop_oneof![3 => label, 2 => expressions, 1 => both, 1 => Just(json!({}))]
 }
 
-fn any_namespace_selector() -> impl Strategy<Value = Value> {
+pub(crate) fn any_namespace_selector() -> impl Strategy<Value = Value> {
     let named = any_namespace_name();
     let named =
         named.prop_map(|name| json!({"matchLabels": {"kubernetes.io/metadata.name": name}}));

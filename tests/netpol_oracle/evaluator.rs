@@ -10,6 +10,8 @@ use std::net::IpAddr;
 
 use serde_json::Value;
 
+use crate::tiers::{self, Says};
+
 /// The two directions, by the word that `policyTypes` uses.
 pub(crate) const INGRESS: &str = "Ingress";
 pub(crate) const EGRESS: &str = "Egress";
@@ -129,15 +131,33 @@ fn passes(
     {
         return true;
     }
-    // "traffic to and from the node where a Pod is running is always allowed"
+    // "The Admin tier takes precedence over all other policies."
+    let tier = |tier| {
+        tiers::says(
+            cluster,
+            tier,
+            direction,
+            connection,
+            pod,
+            other,
+            other_address,
+        )
+    };
+    match tier("Admin") {
+        Says::Accept => return true,
+        Says::Deny => return false,
+        Says::Next => {}
+    }
+    // "v1.NetworkPolicy always makes a final decision for selected pods. Further evaluation only happens for Pods not selected."
+    // "If a given connection wasn't allowed or denied by any of the tiers, [...] all pods can communicate with each other."
+    let isolating = isolating(cluster, direction, pod);
+    if isolating.is_empty() {
+        return tier("Baseline") != Says::Deny;
+    }
+    // "traffic to and from the node where a Pod is running is always allowed", as far as network policies go
     if let (Some(own), Some(node)) = (pod_of(pod)["spec"]["nodeName"].as_str(), node_of(other))
         && own == node
     {
-        return true;
-    }
-    // "By default, a pod is non-isolated; all connections are allowed."
-    let isolating = isolating(cluster, direction, pod);
-    if isolating.is_empty() {
         return true;
     }
     // "Network policies do not conflict; they are additive."
@@ -283,7 +303,7 @@ pub(crate) fn port_matches(port: &Value, connection: &Connection<'_>) -> bool {
 }
 
 /// The numbers that a pod gives to the name of a port, in its containers and in init containers that keep running.
-fn named_ports(end: End<'_>, name: &str, protocol: &str) -> Vec<u64> {
+pub(crate) fn named_ports(end: End<'_>, name: &str, protocol: &str) -> Vec<u64> {
     let mut numbers = Vec::new();
     let End::Pod(pod) = end else { return numbers };
     if is_on_host_network(pod) || is_finished(pod) {
@@ -322,7 +342,7 @@ fn block_contains(block: &Value, address: Address) -> bool {
 }
 
 /// Whether the first bits of an address are those of a block.
-fn contains(cidr: &str, address: IpAddr) -> bool {
+pub(crate) fn contains(cidr: &str, address: IpAddr) -> bool {
     let (network, prefix) = cidr.split_once('/').expect("a prefix");
     let prefix: u32 = prefix.parse().expect("a number of bits");
     match (network.parse().expect("an address"), address) {
@@ -337,7 +357,7 @@ fn contains(cidr: &str, address: IpAddr) -> bool {
 }
 
 /// "The result of matchLabels and matchExpressions are `ANDed`. An empty label selector matches all objects."
-fn selects(selector: &Value, labels: &Value) -> bool {
+pub(crate) fn selects(selector: &Value, labels: &Value) -> bool {
     let mut all = true;
     for (key, value) in selector["matchLabels"].as_object().into_iter().flatten() {
         all = all && labels.get(key) == Some(value);
@@ -358,7 +378,7 @@ fn selects(selector: &Value, labels: &Value) -> bool {
 }
 
 /// The labels of a namespace: "the control plane sets an immutable label kubernetes.io/metadata.name on all namespaces".
-fn namespace_labels(cluster: &[Value], name: &Value) -> Value {
+pub(crate) fn namespace_labels(cluster: &[Value], name: &Value) -> Value {
     let namespace = cluster
         .iter()
         .find(|one| one["kind"] == "Namespace" && one["metadata"]["name"] == *name);
@@ -388,16 +408,16 @@ fn node_of(end: End<'_>) -> Option<&str> {
     }
 }
 
-fn is_on_host_network(pod: &Value) -> bool {
+pub(crate) fn is_on_host_network(pod: &Value) -> bool {
     pod_of(pod)["spec"]["hostNetwork"] == true
 }
 
-fn is_finished(pod: &Value) -> bool {
+pub(crate) fn is_finished(pod: &Value) -> bool {
     pod["status"]["phase"] == "Succeeded" || pod["status"]["phase"] == "Failed"
 }
 
 /// The part of an object that has the pod's labels and spec.
-fn pod_of(object: &Value) -> &Value {
+pub(crate) fn pod_of(object: &Value) -> &Value {
     if object["kind"] == "Pod" {
         object
     } else {
@@ -406,6 +426,6 @@ fn pod_of(object: &Value) -> &Value {
 }
 
 /// A list; absent and null are empty ones, whose meaning each caller states.
-fn list(value: &Value) -> &[Value] {
+pub(crate) fn list(value: &Value) -> &[Value] {
     value.as_array().map(Vec::as_slice).unwrap_or_default()
 }

@@ -1,11 +1,12 @@
 //! Holds the model of network policies equal to a naive evaluator, over random clusters: every pair of ends, every
-//! protocol, every port that matters. `evaluator` is the naive one, `clusters` makes the clusters.
+//! protocol, every port that matters. `evaluator` and `tiers` are the naive one, `clusters` makes the clusters.
 
 // What a test cannot prepare has failed.
 #![allow(clippy::expect_used, clippy::panic)]
 
 mod clusters;
 mod evaluator;
+mod tiers;
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -16,9 +17,10 @@ use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
 use ringfence::netpol::{
     Direction, EndVerdict, Endpoint, Family, Flow, NodeName, NotHeld, Object, Pod, Port, Protocol,
-    RuleRef, Snapshot, Verdict, WorkloadKind, WorkloadRef, parse,
+    RuleRef, Snapshot, Tier, Verdict, WorkloadKind, WorkloadRef, parse,
 };
 use serde_json::{Value, json};
+use tiers::Says;
 
 /// A cluster twice: as it was generated, and as the model holds it.
 struct Both {
@@ -132,20 +134,69 @@ impl Both {
         let word = word(direction);
         let isolating = names(&evaluator::isolating(&self.objects, word, pod));
         let named: Vec<String> = end.isolated_by().iter().map(ToString::to_string).collect();
+        let address = match (direction, verdict.addresses) {
+            (Direction::Ingress, (source, _)) => source,
+            (Direction::Egress, (_, destination)) => destination,
+        };
+        if !matches!(end, EndVerdict::NotHeld(_) | EndVerdict::NoAddress) {
+            self.compare_tiers(verdict, direction, connection, pod, other, address)?;
+        }
         match end {
-            EndVerdict::NotHeld(_) | EndVerdict::NoAddress => {}
+            EndVerdict::NotHeld(_) | EndVerdict::NoAddress | EndVerdict::Ruled(_) => {}
             EndVerdict::NotIsolated => prop_assert!(isolating.is_empty()),
             EndVerdict::Denied { .. } => prop_assert_eq!(named, isolating),
             EndVerdict::Allowed { by, .. } => {
                 prop_assert_eq!(&named, &isolating);
-                let (source, destination) = verdict.addresses;
-                let address = match direction {
-                    Direction::Ingress => source,
-                    Direction::Egress => destination,
-                };
                 self.compare_rule(by, connection, other, address)?;
             }
         }
+        Ok(())
+    }
+
+    /// Whether each tier decides what the naive evaluator says, and the rule that the model names is there.
+    fn compare_tiers(
+        &self,
+        verdict: &Verdict,
+        direction: Direction,
+        connection: &Connection<'_>,
+        pod: &Value,
+        other: End<'_>,
+        address: Option<IpAddr>,
+    ) -> Result<(), TestCaseError> {
+        let Some(address) = address else {
+            return Ok(());
+        };
+        let says = |tier: Tier| {
+            let (objects, tier) = (&self.objects, tier.as_str());
+            let address = Address::Known(address);
+            tiers::says(
+                objects,
+                tier,
+                word(direction),
+                connection,
+                pod,
+                other,
+                address,
+            )
+        };
+        let end = verdict.at(direction);
+        let Some(ruled) = end.ruled() else {
+            prop_assert_eq!(says(Tier::Admin), Says::Next);
+            return Ok(());
+        };
+        let said = if ruled.accepts {
+            Says::Accept
+        } else {
+            Says::Deny
+        };
+        prop_assert_eq!(says(ruled.by.tier), said, "{}", end);
+        let is_named = |object: &&Value| object["metadata"]["name"] == ruled.by.policy.as_str();
+        let policy = self.objects.iter().find(is_named).expect("a policy");
+        let rule = &policy["spec"][direction.field()][ruled.by.index];
+        let action = rule["action"].as_str().expect("an action");
+        prop_assert!(ruled.accepts == (action == "Accept"), "{}", end);
+        prop_assert!(action != "Pass" || ruled.closed.is_some(), "{}", end);
+        prop_assert!(ruled.by.field().lookup(policy).is_some());
         Ok(())
     }
 
@@ -196,6 +247,12 @@ impl Seen {
         for end in [&verdict.egress, &verdict.ingress] {
             self.count(match end {
                 EndVerdict::NotIsolated => "not isolated",
+                EndVerdict::Ruled(ruled) => match (ruled.by.tier, ruled.accepts) {
+                    (Tier::Admin, true) => "accepted by the Admin tier",
+                    (Tier::Admin, false) => "denied by the Admin tier",
+                    (Tier::Baseline, true) => "accepted by the Baseline tier",
+                    (Tier::Baseline, false) => "denied by the Baseline tier",
+                },
                 EndVerdict::Allowed { .. } => "allowed by a rule",
                 EndVerdict::Denied { .. } => "denied at an end",
                 EndVerdict::NoAddress => "no address",
@@ -273,9 +330,7 @@ fn object(value: &Value) -> Object {
 }
 
 fn is_workload(object: &Value) -> bool {
-    !["Namespace", "NetworkPolicy"]
-        .map(Value::from)
-        .contains(&object["kind"])
+    object["spec"]["template"].is_object() || object["kind"] == "Pod"
 }
 
 /// The policy that a rule is of.
@@ -382,6 +437,10 @@ fn the_model_gives_the_verdicts_of_the_naive_evaluator() {
         ("finished", 200),
         ("own node", 100),
         ("itself", 20),
+        ("accepted by the Admin tier", 80),
+        ("denied by the Admin tier", 200),
+        ("accepted by the Baseline tier", 15),
+        ("denied by the Baseline tier", 30),
     ]);
 }
 

@@ -4,6 +4,7 @@
 // What a test cannot prepare has failed.
 #![allow(clippy::expect_used, clippy::panic)]
 
+#[path = "../netpol_oracle/clusters.rs"]
 mod clusters;
 mod diff;
 mod examples;
@@ -13,9 +14,9 @@ use std::net::IpAddr;
 
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
-use ringfence::netpol::reach::{Connection, Party, Place, PortSet, Step};
+use ringfence::netpol::reach::{Connection, Party, Place, PortSet, Says, Step, StepPolicy};
 use ringfence::netpol::{
-    Direction, EndVerdict, Endpoint, Flow, Pod, Port, Protocol, Reachability, Snapshot,
+    Action, Direction, EndVerdict, Endpoint, Flow, Pod, Port, Protocol, Reachability, Snapshot,
     WorkloadRef, parse,
 };
 use serde_json::Value;
@@ -30,20 +31,24 @@ fn snapshot(objects: &[Value]) -> Snapshot {
     objects.iter().map(object).collect()
 }
 
+/// Addresses that are no pod's; some are those of nodes that may be known.
+fn outside() -> impl Iterator<Item = IpAddr> {
+    let addresses = clusters::OUTSIDE.iter().chain(&clusters::NODE_ADDRESSES);
+    addresses.map(|text| text.parse().expect("an address"))
+}
+
 /// Every end, as a question to reachability and as one to the verdict.
 fn ends(snapshot: &Snapshot) -> Vec<(Place<'_>, Endpoint<'_>)> {
     let pods = snapshot.pods().filter(|pod| !pod.is_finished());
     let pods = pods.map(|pod| (Place::Pod(&pod.workload), Endpoint::Pod(pod)));
-    let addresses = clusters::OUTSIDE.map(|text| text.parse().expect("an address"));
-    let outside = addresses
-        .into_iter()
-        .map(|address: IpAddr| (Place::Address(address), Endpoint::External(address)));
+    let outside = outside().map(|address| (Place::Address(address), Endpoint::External(address)));
     pods.chain(outside).collect()
 }
 
 /// The ports at which something may change, as reachability and as single verdicts have them.
 fn flows<'a>(from: Endpoint<'a>, to: Endpoint<'a>) -> impl Iterator<Item = Flow<'a>> {
     let ports = clusters::PORTS.into_iter();
+    let ports = ports.map(|port| u16::try_from(port).expect("a port"));
     let near = ports.flat_map(|port| [port - 1, port, port + 1]);
     let ports = near.chain([1, 65535]).filter_map(Port::new);
     ports.flat_map(move |port| {
@@ -107,8 +112,7 @@ fn check_list(snapshot: &Snapshot, reach: &Reachability) -> Result<(), TestCaseE
         }
     }
     prop_assert_eq!(listed, wanted);
-    for address in clusters::OUTSIDE {
-        let address: IpAddr = address.parse().expect("an address");
+    for address in outside() {
         for workload in reach.workloads() {
             let of_workload = pods.iter().filter(|pod| root(pod) == *workload);
             let wanted = of_workload
@@ -133,6 +137,35 @@ fn check_list(snapshot: &Snapshot, reach: &Reachability) -> Result<(), TestCaseE
     Ok(())
 }
 
+/// The steps at one end must end where the verdict does.
+fn check_steps(steps: &[Step], end: &EndVerdict) -> Result<(), TestCaseError> {
+    let first = steps.iter().find(|step| step.allows());
+    let first = first.map(|step| (&step.policy, step.index));
+    match end {
+        EndVerdict::Allowed { by, .. } => {
+            let policy = StepPolicy::Network(by.policy.clone());
+            prop_assert_eq!(first, Some((&policy, Some(by.index))));
+        }
+        EndVerdict::Ruled(ruled) => {
+            let action = if ruled.accepts {
+                Action::Accept
+            } else {
+                Action::Deny
+            };
+            let is_it = |step: &&Step| {
+                let is_of = matches!(&step.policy, StepPolicy::Cluster { name, .. } if *name == ruled.by.policy);
+                is_of && step.index == Some(ruled.by.index)
+            };
+            let step = steps.iter().find(is_it).expect("the rule that decides");
+            prop_assert_eq!(step.says, Says::Does(action, ruled.closed));
+            prop_assert!(ruled.accepts || first.is_none());
+        }
+        EndVerdict::Denied { .. } | EndVerdict::NotIsolated => prop_assert_eq!(first, None),
+        EndVerdict::NotHeld(_) | EndVerdict::NoAddress => {}
+    }
+    Ok(())
+}
+
 /// What an explanation says of its steps must be what the verdict says of the whole, and its proposal must help.
 fn check_explanations(snapshot: &Snapshot) -> Result<(), TestCaseError> {
     let ends = ends(snapshot);
@@ -146,21 +179,16 @@ fn check_explanations(snapshot: &Snapshot) -> Result<(), TestCaseError> {
                         Direction::Ingress => &explanation.ingress,
                         Direction::Egress => &explanation.egress,
                     };
-                    let allows = steps.iter().any(Step::allows);
-                    match verdict.at(direction) {
-                        EndVerdict::Allowed { by, .. } => {
-                            let first = steps.iter().find(|step| step.allows());
-                            let first = first.map(|step| (&step.policy, step.index));
-                            prop_assert_eq!(first, Some((&by.policy, Some(by.index))));
-                        }
-                        EndVerdict::Denied { .. } => prop_assert!(!allows, "{}: {}", flow, verdict),
-                        EndVerdict::NotIsolated => prop_assert!(steps.is_empty()),
-                        EndVerdict::NotHeld(_) | EndVerdict::NoAddress => {}
-                    }
+                    check_steps(steps, verdict.at(direction))?;
                 }
                 prop_assert_eq!(&explanation.verdict, &verdict);
                 let pods = [from, to].map(|end| matches!(end, Endpoint::Pod(pod) if pod.is_held()));
-                let is_possible = verdict.egress != EndVerdict::NoAddress;
+                // What the Admin tier denies is not for network policies to change.
+                let is_possible =
+                    verdict.egress != EndVerdict::NoAddress && explanation.blocked_by().is_empty();
+                if !explanation.blocked_by().is_empty() {
+                    prop_assert!(explanation.changes.is_empty());
+                }
                 if !verdict.allowed() && pods == [true, true] && is_possible {
                     prop_assert!(!explanation.changes.is_empty(), "{}: {}", flow, verdict);
                 }

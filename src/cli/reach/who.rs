@@ -9,7 +9,7 @@ use ipnet::IpNet;
 
 use crate::netpol::net::{parse_address, parse_block};
 use crate::netpol::reach::Party;
-use crate::netpol::{Pod, Reachability, WorkloadKind, WorkloadRef};
+use crate::netpol::{Pod, Reachability, Snapshot, WorkloadKind, WorkloadRef};
 
 /// Whom an argument means.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -110,12 +110,18 @@ impl Who {
 
     /// The pods, and the ones that stand for templates, that are called so themselves.
     pub(crate) fn pods<'r>(&self, reach: &'r Reachability) -> Vec<&'r Pod> {
-        let pods = reach.snapshot().pods();
+        self.pods_of(reach.snapshot())
+    }
+
+    /// The same, asked of a cluster that was not judged as a whole.
+    pub(crate) fn pods_of<'s>(&self, snapshot: &'s Snapshot) -> Vec<&'s Pod> {
+        let pods = snapshot.pods();
         pods.filter(|pod| !pod.is_finished() && self.names(&pod.workload))
             .collect()
     }
 
-    fn names(&self, workload: &WorkloadRef) -> bool {
+    /// Whether a workload is called so.
+    pub(crate) fn names(&self, workload: &WorkloadRef) -> bool {
         match self {
             Self::Workload {
                 kind,

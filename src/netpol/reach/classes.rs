@@ -22,11 +22,26 @@ pub(super) struct Class {
     pub(super) table: usize,
     /// The regions that its addresses are in.
     pub(super) regions: Vec<usize>,
+    /// What it is to peers that are nodes.
+    pub(super) host: Host,
 }
 
-/// The policies that isolate a pod, and the selections that it is in, by number.
+/// What a pod is to peers that are nodes.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Host {
+    /// Nothing: it has a network of its own, or nobody speaks of nodes.
+    No,
+    /// It is on the network of a node that these selectors of nodes match, by number.
+    Of(Vec<usize>),
+    /// It is on the network of a node of which nothing is known, but perhaps by its address.
+    Unknown,
+}
+
+/// The policies that isolate or rule a pod, and the selections that it is in, by number.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct Seen {
+    /// The cluster network policies with rules for its ingress, and those with rules for its egress.
+    pub(super) wide: [Vec<usize>; 2],
     pub(super) ingress: Vec<usize>,
     pub(super) egress: Vec<usize>,
     pub(super) selections: Vec<usize>,
@@ -69,6 +84,7 @@ impl<'s> Classes<'s> {
                     0
                 },
                 regions: regions(pod, space),
+                host: host(pod, words, snapshot),
             };
             pods.push((pod, classes.number(class)));
         }
@@ -77,6 +93,14 @@ impl<'s> Classes<'s> {
             tables: tables.values().to_vec(),
             pods,
         }
+    }
+}
+
+impl Classes<'_> {
+    /// Whether a pod is known to be on the network of a node that has a name.
+    pub(super) fn has_hosts(&self) -> bool {
+        let mut pods = self.pods.iter();
+        pods.any(|(pod, _)| pod.host_network && pod.node.is_some())
     }
 }
 
@@ -102,6 +126,20 @@ fn kinds<'s>(snapshot: &'s Snapshot, words: &Words<'_>) -> BTreeMap<&'s Namespac
             }
         }
     }
+    for (index, spoken) in words.wide.iter().enumerate() {
+        let subject = &spoken.policy.subject;
+        let rule = |kinds: &mut Kinds<'_>| {
+            let ruled = kinds.iter_mut();
+            for (_, seen) in ruled.filter(|(labels, _)| subject.pods.matches(labels)) {
+                for (direction, of_direction) in Direction::BOTH.into_iter().zip(&mut seen.wide) {
+                    if !spoken.rules(direction).is_empty() {
+                        of_direction.push(index);
+                    }
+                }
+            }
+        };
+        for_each(&subject.namespaces, &mut namespaces, snapshot, rule);
+    }
     for (index, Selection { scope, pods }) in words.selections.values().iter().enumerate() {
         let select = |kinds: &mut Kinds<'_>| {
             for (_, seen) in kinds.iter_mut().filter(|(labels, _)| pods.matches(labels)) {
@@ -112,24 +150,47 @@ fn kinds<'s>(snapshot: &'s Snapshot, words: &Words<'_>) -> BTreeMap<&'s Namespac
             Scope::One(namespace) => {
                 namespaces.get_mut(*namespace).into_iter().for_each(select);
             }
-            Scope::Selected(selector) => {
-                let is_meant =
-                    |name: &NamespaceName| selector.matches(&snapshot.namespace_labels(name));
-                if let Some(names) = names(selector) {
-                    // A selector that names its namespaces need not be held against all of them.
-                    for name in names.map(NamespaceName::from) {
-                        if let Some(kinds) = namespaces.get_mut(&name).filter(|_| is_meant(&name)) {
-                            select(kinds);
-                        }
-                    }
-                } else {
-                    let meant = namespaces.iter_mut().filter(|(name, _)| is_meant(name));
-                    meant.for_each(|(_, kinds)| select(kinds));
-                }
-            }
+            Scope::Selected(selector) => for_each(selector, &mut namespaces, snapshot, select),
         }
     }
     namespaces
+}
+
+/// Does something with the pods of each namespace that a selector means.
+fn for_each<'s>(
+    selector: &Selector,
+    namespaces: &mut BTreeMap<&'s NamespaceName, Kinds<'s>>,
+    snapshot: &Snapshot,
+    mut then: impl FnMut(&mut Kinds<'s>),
+) {
+    let is_meant = |name: &NamespaceName| selector.matches(&snapshot.namespace_labels(name));
+    if let Some(names) = names(selector) {
+        // A selector that names its namespaces need not be held against all of them.
+        for name in names.map(NamespaceName::from) {
+            if let Some(kinds) = namespaces.get_mut(&name).filter(|_| is_meant(&name)) {
+                then(kinds);
+            }
+        }
+    } else {
+        let meant = namespaces.iter_mut().filter(|(name, _)| is_meant(name));
+        meant.for_each(|(_, kinds)| then(kinds));
+    }
+}
+
+/// What a pod is to peers that are nodes, as far as that does not depend on its address.
+fn host(pod: &Pod, words: &Words<'_>, snapshot: &Snapshot) -> Host {
+    let selectors = words.nodes.values();
+    if selectors.is_empty() || !pod.host_network {
+        return Host::No;
+    }
+    match pod.node.as_ref().and_then(|name| snapshot.node(name)) {
+        None => Host::Unknown,
+        Some(node) => {
+            let matching = selectors.iter().enumerate();
+            let matching = matching.filter(|(_, selector)| selector.matches(&node.labels));
+            Host::Of(matching.map(|(index, _)| index).collect())
+        }
+    }
 }
 
 /// The names of the namespaces that a selector can match at most, where it says so.

@@ -5,15 +5,16 @@
 //! and a set of faces. Where a part of a source's profile meets a part of a destination's, a patch comes out:
 //! every face of one set reaches every face of another at the same ports. Nothing here goes over pairs of pods.
 //!
-//! This is where tiers of other policy kinds belong: they change what [`Ends::parts`] adds up, and nothing else.
+//! What a profile lets pass is added up by `reach/ends.rs`, network policies and cluster network policies together.
 
 use std::collections::{BTreeSet, HashMap};
 
 use super::bits::BitSet;
 use super::classes::Classes;
+use super::ends::{Ends, Parts, Profile};
 use super::ports::PortSet;
 use super::space::Space;
-use super::words::{Numbered, SpokenRule, Word, Words};
+use super::words::{Numbered, Words};
 use crate::netpol::coverage::Direction;
 use crate::netpol::net::Family;
 
@@ -23,7 +24,7 @@ pub(super) struct Face {
     /// None outside of the cluster.
     pub(super) class: Option<usize>,
     pub(super) region: usize,
-    family: Family,
+    pub(super) family: Family,
 }
 
 /// Each of some faces reaches each of others at these ports, and at no others.
@@ -45,31 +46,9 @@ pub(super) struct Grid {
     /// The patches of each profile of sources; a face belongs to one profile.
     rows: Vec<Vec<Patch>>,
     row_of: Vec<usize>,
-}
-
-/// What faces have in common at one end of a flow: which policies isolate them there.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct Profile<'c> {
-    family: Family,
-    is_outside: bool,
-    policies: &'c [usize],
-    /// The table of the port names of a destination, where a rule asks for one.
-    table: usize,
-}
-
-/// What one end lets pass: ports and who is at the other end; nobody is in two of them.
-#[derive(Debug, Default)]
-struct Parts(Vec<(PortSet, BitSet)>);
-
-/// The faces that each word of the policies means.
-struct Ends<'w> {
-    words: &'w Words<'w>,
-    classes: &'w Classes<'w>,
-    bound: usize,
-    selections: Vec<BitSet>,
-    blocks: Vec<BitSet>,
-    tables: Vec<BitSet>,
-    families: [BitSet; 2],
+    /// What each profile of sources, and of destinations, has open with its own node, where that is not everything.
+    on_node: [Vec<Option<Parts>>; 2],
+    column_of: Vec<usize>,
 }
 
 // === impl Grid ===
@@ -91,15 +70,27 @@ impl Grid {
             .iter()
             .map(|face| destinations.number(ends.profile(face, Direction::Ingress)))
             .collect();
+        let mut pieces = HashMap::new();
         let columns: Vec<(bool, BitSet, Parts)> = destinations
             .values()
             .iter()
             .zip(members(&column_of, destinations.values().len()))
             .map(|(profile, members)| {
-                let parts = ends.parts(profile, Direction::Ingress);
+                let parts = ends.parts(profile, Direction::Ingress, false, &mut pieces);
                 (profile.is_outside, members, parts)
             })
             .collect();
+        let mut on_node = |profiles: &[Profile<'_>], direction| -> Vec<Option<Parts>> {
+            let all = profiles.iter().map(|profile| {
+                let is_all = profile.wide.is_empty() || !classes.has_hosts();
+                (!is_all).then(|| ends.parts(profile, direction, true, &mut pieces))
+            });
+            all.collect()
+        };
+        let on_node = [
+            on_node(sources.values(), Direction::Egress),
+            on_node(destinations.values(), Direction::Ingress),
+        ];
 
         let rows = sources
             .values()
@@ -108,7 +99,8 @@ impl Grid {
         let rows = rows
             .map(|(profile, members)| {
                 let mut patches: HashMap<(BitSet, PortSet), BitSet> = HashMap::new();
-                for (ports, to) in ends.parts(profile, Direction::Egress).0 {
+                let parts = ends.parts(profile, Direction::Egress, false, &mut pieces);
+                for (ports, to) in parts.0 {
                     let met: BTreeSet<usize> = to
                         .iter()
                         .filter_map(|face| column_of.get(face).copied())
@@ -147,6 +139,8 @@ impl Grid {
             of_class,
             rows,
             row_of,
+            on_node,
+            column_of,
         }
     }
 
@@ -174,6 +168,30 @@ impl Grid {
             .get(&region)
             .map(std::slice::from_ref)
             .unwrap_or_default()
+    }
+
+    /// The same where one of the two is on the network of the node that the other one runs on: network policies do not
+    /// hold such flows.
+    pub(super) fn between_on_node(&self, from: &[usize], to: &[usize]) -> PortSet {
+        let [rows, columns] = &self.on_node;
+        let open = |parts: &[Option<Parts>], of: &[usize], own: usize, other: usize| {
+            let parts = of.get(own).and_then(|profile| parts.get(*profile));
+            parts
+                .and_then(Option::as_ref)
+                .map_or_else(PortSet::all, |parts| parts.at(other))
+        };
+        let mut ports = PortSet::none();
+        for from in from {
+            for to in to {
+                let families = [from, to].map(|face| self.faces.get(*face).map(|one| one.family));
+                if families[0] == families[1] {
+                    let leaving = open(rows, &self.row_of, *from, *to);
+                    let entering = open(columns, &self.column_of, *to, *from);
+                    ports = ports.or(&leaving.and(&entering));
+                }
+            }
+        }
+        ports
     }
 
     /// The ports at which one of some faces reaches one of others.
@@ -228,167 +246,4 @@ fn members(group_of: &[usize], groups: usize) -> Vec<BitSet> {
         }
     }
     members
-}
-
-// === impl Ends ===
-
-impl<'w> Ends<'w> {
-    fn of(words: &'w Words<'w>, classes: &'w Classes<'w>, space: &Space, faces: &[Face]) -> Self {
-        let bound = faces.len();
-        let empty = |count: usize| vec![BitSet::below(bound); count];
-        let mut ends = Self {
-            words,
-            classes,
-            bound,
-            selections: empty(words.selections.values().len()),
-            blocks: empty(words.blocks.values().len()),
-            tables: empty(classes.tables.len()),
-            families: [BitSet::below(bound), BitSet::below(bound)],
-        };
-        let put = |sets: &mut [BitSet], set: usize, face: usize| {
-            if let Some(set) = sets.get_mut(set) {
-                set.insert(face);
-            }
-        };
-        for (index, face) in faces.iter().enumerate() {
-            let class = face.class.and_then(|class| classes.all.get(class));
-            if let Some(class) = class {
-                put(&mut ends.tables, class.table, index);
-                for selection in &class.seen.selections {
-                    put(&mut ends.selections, *selection, index);
-                }
-            }
-            if let Some(region) = space.regions().get(face.region) {
-                for block in region.blocks.iter() {
-                    put(&mut ends.blocks, block, index);
-                }
-            }
-            match face.family {
-                Family::V4 => put(&mut ends.families, 0, index),
-                Family::V6 => put(&mut ends.families, 1, index),
-            }
-        }
-        ends
-    }
-
-    /// What a face has in common with others at the end that a direction belongs to.
-    fn profile(&self, face: &Face, direction: Direction) -> Profile<'w> {
-        let class = face.class.and_then(|class| self.classes.all.get(class));
-        let policies = class.map_or(&[][..], |class| match direction {
-            Direction::Ingress => &class.seen.ingress,
-            Direction::Egress => &class.seen.egress,
-        });
-        let mut rules = self.rules(policies, direction);
-        let asks_names =
-            direction == Direction::Ingress && rules.any(|rule| !rule.named.is_empty());
-        Profile {
-            family: face.family,
-            is_outside: face.class.is_none(),
-            policies,
-            table: class.filter(|_| asks_names).map_or(0, |class| class.table),
-        }
-    }
-
-    /// What the faces of a profile let pass.
-    fn parts(&self, profile: &Profile<'_>, direction: Direction) -> Parts {
-        let family = profile.family.pick(&self.families);
-        if profile.policies.is_empty() {
-            return Parts(vec![(PortSet::all(), family.clone())]);
-        }
-        let mut parts = Parts::default();
-        for rule in self.rules(profile.policies, direction) {
-            let others = self.peers(rule).and(family);
-            if others.is_empty() {
-                continue;
-            }
-            match direction {
-                Direction::Ingress => {
-                    let named = self.named(rule, profile.table);
-                    parts.add(&rule.ports.or(&named), others);
-                }
-                Direction::Egress => {
-                    // The names are those of each destination.
-                    if !rule.named.is_empty() {
-                        for (table, members) in self.tables.iter().enumerate() {
-                            parts.add(&self.named(rule, table), others.and(members));
-                        }
-                    }
-                    parts.add(&rule.ports, others);
-                }
-            }
-        }
-        parts
-    }
-
-    fn rules(
-        &self,
-        policies: &[usize],
-        direction: Direction,
-    ) -> impl Iterator<Item = &'w SpokenRule> {
-        policies
-            .iter()
-            .filter_map(|policy| self.words.policies.get(*policy))
-            .flat_map(move |policy| policy.rules(direction))
-    }
-
-    /// Whoever is meant by the peers of a rule.
-    fn peers(&self, rule: &SpokenRule) -> BitSet {
-        let Some(peers) = &rule.peers else {
-            return BitSet::of(self.bound, 0..self.bound);
-        };
-        let mut meant = BitSet::below(self.bound);
-        for peer in peers {
-            let faces = match peer {
-                Word::Selection(selection) => self.selections.get(*selection),
-                Word::Block(block) => self.blocks.get(*block),
-            };
-            if let Some(faces) = faces {
-                meant.add(faces);
-            }
-        }
-        meant
-    }
-
-    /// The numbers that a table gives to the port names of a rule.
-    fn named(&self, rule: &SpokenRule, table: usize) -> PortSet {
-        let table = self.classes.tables.get(table);
-        let ports = rule.named.iter().filter_map(|name| table?.get(*name));
-        ports.fold(PortSet::none(), |all, ports| all.or(ports))
-    }
-}
-
-// === impl Parts ===
-
-impl Parts {
-    /// Opens ports to some faces more.
-    fn add(&mut self, ports: &PortSet, faces: BitSet) {
-        if ports.is_empty() || faces.is_empty() {
-            return;
-        }
-        let mut left = faces;
-        let mut split = Parts::default();
-        for (own, members) in self.0.drain(..) {
-            let both = members.and(&left);
-            if both.is_empty() {
-                split.put(own, members);
-                continue;
-            }
-            left = left.without(&both);
-            split.put(own.or(ports), both.clone());
-            split.put(own, members.without(&both));
-        }
-        split.put(ports.clone(), left);
-        *self = split;
-    }
-
-    /// Adds faces that are in no part to the part of their ports.
-    fn put(&mut self, ports: PortSet, faces: BitSet) {
-        if faces.is_empty() {
-            return;
-        }
-        match self.0.iter_mut().find(|(own, _)| *own == ports) {
-            Some((_, members)) => members.add(&faces),
-            None => self.0.push((ports, faces)),
-        }
-    }
 }

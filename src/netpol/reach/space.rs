@@ -12,7 +12,7 @@ use crate::netpol::net::Family;
 /// A block as a policy means it: without what is excepted from it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Block<'s> {
-    pub(super) cidr: &'s IpNet,
+    pub(super) cidr: IpNet,
     pub(super) except: &'s [IpNet],
 }
 
@@ -62,7 +62,7 @@ impl Space {
             }
             // An address that is not known is in a block only where every address is.
             let everywhere = blocks.iter().enumerate().filter(|(_, block)| {
-                Family::of_block(block.cidr) == family
+                Family::of_block(&block.cidr) == family
                     && block.cidr.prefix_len() == 0
                     && block.except.is_empty()
             });
@@ -117,12 +117,12 @@ impl Space {
 /// The pieces of a family's addresses between all ends of blocks, and the blocks that each is in.
 fn pieces(family: Family, blocks: &[Block<'_>]) -> Vec<(u128, BitSet)> {
     let own = || {
-        let of_family = |(_, block): &(usize, &Block<'_>)| Family::of_block(block.cidr) == family;
+        let of_family = |(_, block): &(usize, &Block<'_>)| Family::of_block(&block.cidr) == family;
         blocks.iter().enumerate().filter(of_family)
     };
     let mut starts = vec![0];
     for (_, block) in own() {
-        for net in [block.cidr].into_iter().chain(block.except) {
+        for net in [&block.cidr].into_iter().chain(block.except) {
             let (first, last) = ends(net);
             starts.push(first);
             starts.extend(last.checked_add(1));
@@ -137,7 +137,7 @@ fn pieces(family: Family, blocks: &[Block<'_>]) -> Vec<(u128, BitSet)> {
         .map(|start| (start, BitSet::below(blocks.len())))
         .collect();
     for (index, block) in own() {
-        let (first, last) = ends(block.cidr);
+        let (first, last) = ends(&block.cidr);
         let from = pieces.partition_point(|(start, _)| *start < first);
         let within = pieces.iter_mut().skip(from);
         for (start, members) in within.take_while(|(start, _)| *start <= last) {
@@ -224,11 +224,11 @@ mod tests {
         let except = [net("10.1.0.0/16")];
         let blocks = [
             Block {
-                cidr: &wide,
+                cidr: wide,
                 except: &except,
             },
             Block {
-                cidr: &all6,
+                cidr: all6,
                 except: &[],
             },
         ];

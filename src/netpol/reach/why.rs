@@ -1,21 +1,26 @@
 //! One flow, step by step: which rules were asked at each end, what each said, and what would let it pass.
 //!
-//! Every step is asked of [`Snapshot::verdict`] itself, in a cluster where the rule in question is the only one, so that an
-//! explanation cannot tell another story than the verdict. What is proposed is tried out before it is told.
+//! The steps go through the tiers as the verdict does. A rule of a network policy is asked of [`Snapshot::verdict`] itself, in a
+//! cluster where it is the only one; rules of cluster network policies are told by the verdict on its way. So an
+//! explanation cannot tell another story than the verdict. What is proposed (`why/change.rs`) is tried out before.
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
+use crate::netpol::cluster_policy::{Action, Closed, Priority, Tier};
 use crate::netpol::coverage::Direction;
+use crate::netpol::field::FieldPath;
 use crate::netpol::flow::{Endpoint, Flow};
-use crate::netpol::labels::{Labels, NAMESPACE_NAME_LABEL, NAMING, VOLATILE};
-use crate::netpol::name::PolicyRef;
+use crate::netpol::name::{PolicyName, PolicyRef};
 use crate::netpol::net::Family;
 use crate::netpol::object::{Object, ObjectKey};
 use crate::netpol::pod::Pod;
 use crate::netpol::policy::{Isolates, Isolation, NetworkPolicy, Peers, Ports, Rule};
 use crate::netpol::snapshot::{NamespaceState, Snapshot};
-use crate::netpol::verdict::{EndVerdict, Verdict};
-use crate::netpol::{parse, selector::Selector};
+use crate::netpol::verdict::{
+    Asked, ClusterRuleRef, End, EndVerdict, Heard, NotHeld, Verdict, rule_field,
+};
+
+mod change;
 
 /// Why a flow passes or does not.
 #[derive(Clone, Debug)]
@@ -30,17 +35,52 @@ pub struct Explanation {
     pub changes: Vec<Change>,
 }
 
-/// One rule, and what it says of a flow.
+/// One rule that was asked, and what it says of a flow.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Step {
     /// The policy.
-    pub policy: PolicyRef,
-    /// Where the rule stands in it; none for a policy that isolates and has no rule at all.
+    pub policy: StepPolicy,
+    /// Among which of its rules.
+    pub direction: Direction,
+    /// Where the rule stands there; none for a policy that isolates and has no rule at all.
     pub index: Option<usize>,
-    /// Whether the other end is one of its peers.
+    /// Whether the other end is one of its peers, or may be.
     pub peer: bool,
     /// Whether it is for the port.
     pub port: bool,
+    /// What follows from it.
+    pub says: Says,
+}
+
+/// The policy of a step.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StepPolicy {
+    /// A NetworkPolicy.
+    Network(PolicyRef),
+    /// A ClusterNetworkPolicy.
+    Cluster {
+        /// Its name.
+        name: PolicyName,
+        /// Its tier.
+        tier: Tier,
+        /// Its priority there.
+        priority: Priority,
+    },
+}
+
+/// What follows from a rule for a flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Says {
+    /// Nothing: the rule is not for it.
+    Nothing,
+    /// Nothing, although the rule may be for it: that cannot be known offline, and what is not known never opens.
+    NotCounted,
+    /// A rule of a NetworkPolicy lets it pass.
+    Allows,
+    /// A rule of a ClusterNetworkPolicy decides, or passes it on; with the reason where it is not known to match.
+    Does(Action, Option<Closed>),
+    /// A rule of a ClusterNetworkPolicy would do this, but one of equal priority is stricter.
+    Outdone(Action),
 }
 
 /// A rule to add so that an end lets a flow pass.
@@ -52,6 +92,8 @@ pub struct Change {
     pub policy: PolicyRef,
     /// Whether that policy is yet to be made.
     pub is_new: bool,
+    /// Whether it isolates pods that no network policy isolates yet: all else that they need is then denied as well.
+    pub isolates: bool,
     /// The rule alone, or the whole of a new policy.
     pub manifest: Value,
 }
@@ -69,46 +111,124 @@ impl Snapshot {
             alike.unwrap_or(*flow)
         };
         Explanation {
-            egress: self.steps(&flow, Direction::Egress),
-            ingress: self.steps(&flow, Direction::Ingress),
+            egress: self.steps(&flow, verdict.at(Direction::Egress), Direction::Egress),
+            ingress: self.steps(&flow, verdict.at(Direction::Ingress), Direction::Ingress),
             changes: self.changes(&flow, &verdict),
             verdict,
         }
     }
 
-    fn steps(&self, flow: &Flow<'_>, direction: Direction) -> Vec<Step> {
-        let Some(pod) = own(flow, direction).selectable() else {
+    /// The rules that are asked at one end, tier by tier, as far as it goes.
+    fn steps(&self, flow: &Flow<'_>, end: &EndVerdict, direction: Direction) -> Vec<Step> {
+        let is_own_node = *end == EndVerdict::NotHeld(NotHeld::OwnNode);
+        let is_held = !matches!(end, EndVerdict::NotHeld(_) | EndVerdict::NoAddress);
+        let (true, Some(pod)) = (is_held || is_own_node, own(flow, direction).selectable()) else {
             return Vec::new();
         };
+        let mut steps = Vec::new();
+        let decides = self.tier(Tier::Admin, flow, pod, direction, &mut steps);
+        if decides {
+            return steps;
+        }
+        let isolating = self.isolating(pod, direction);
+        if isolating.is_empty() {
+            self.tier(Tier::Baseline, flow, pod, direction, &mut steps);
+        } else if !is_own_node {
+            steps.extend(self.network_steps(flow, &isolating, direction));
+        }
+        steps
+    }
+
+    /// Adds the steps through one tier; whether it decides.
+    fn tier(
+        &self,
+        tier: Tier,
+        flow: &Flow<'_>,
+        pod: &Pod,
+        direction: Direction,
+        steps: &mut Vec<Step>,
+    ) -> bool {
+        let Some(other) = End::other(flow, direction) else {
+            return false;
+        };
+        let mut asked: Vec<Asked> = Vec::new();
+        let mut tell = |one| asked.push(one);
+        let ruled = self.ruled(tier, pod, direction, flow, other, &mut tell);
+        // Of each priority, the strictest of what was said.
+        let strictest = |priority: Priority| {
+            let of_priority = asked.iter().filter(|one| one.by.priority == priority);
+            let actions = of_priority.filter_map(|one| match one.heard {
+                Heard::Matches(action, _) => Some(action),
+                Heard::Nothing | Heard::NotCounted => None,
+            });
+            actions.min()
+        };
+        for Asked { by, heard } in &asked {
+            let rule = self.cluster_policy(&by.policy);
+            let rule = rule.and_then(|policy| policy.rules(direction).get(by.index));
+            let (peer, port) = rule.map_or((false, false), |rule| self.parts_of(rule, flow, other));
+            let says = match *heard {
+                Heard::Nothing => Says::Nothing,
+                Heard::NotCounted => Says::NotCounted,
+                Heard::Matches(action, why) if strictest(by.priority) == Some(action) => {
+                    Says::Does(action, why)
+                }
+                Heard::Matches(action, _) => Says::Outdone(action),
+            };
+            steps.push(Step {
+                policy: StepPolicy::Cluster {
+                    name: by.policy.clone(),
+                    tier,
+                    priority: by.priority,
+                },
+                direction,
+                index: Some(by.index),
+                peer,
+                port,
+                says,
+            });
+        }
+        ruled.is_some()
+    }
+
+    fn network_steps(
+        &self,
+        flow: &Flow<'_>,
+        isolating: &[&NetworkPolicy],
+        direction: Direction,
+    ) -> Vec<Step> {
         let alone = self.without_policies(flow);
         let mut steps = Vec::new();
-        for policy in self.isolating(pod, direction) {
+        for policy in isolating {
+            let mut step = |index, peer, port| {
+                let allows = peer && port;
+                steps.push(Step {
+                    policy: StepPolicy::Network(policy.reference()),
+                    direction,
+                    index,
+                    peer,
+                    port,
+                    says: if allows { Says::Allows } else { Says::Nothing },
+                });
+            };
             let rules = policy.rules(direction);
             if rules.is_empty() {
-                steps.push(Step {
-                    policy: policy.reference(),
-                    index: None,
-                    peer: false,
-                    port: false,
-                });
+                step(None, false, false);
             }
             for (index, rule) in rules.iter().enumerate() {
                 let says = |rule: Rule| {
                     let only = alone.with(Object::NetworkPolicy(of_one(policy, direction, rule)));
                     only.verdict(flow).at(direction).passes()
                 };
-                steps.push(Step {
-                    policy: policy.reference(),
-                    index: Some(index),
-                    peer: says(Rule {
-                        peers: rule.peers.clone(),
-                        ports: Ports::Any,
-                    }),
-                    port: says(Rule {
-                        peers: Peers::Any,
-                        ports: rule.ports.clone(),
-                    }),
+                let peer = says(Rule {
+                    peers: rule.peers.clone(),
+                    ports: Ports::Any,
                 });
+                let port = says(Rule {
+                    peers: Peers::Any,
+                    ports: rule.ports.clone(),
+                });
+                step(Some(index), peer, port);
             }
         }
         steps
@@ -117,6 +237,9 @@ impl Snapshot {
     /// The same cluster without the policies at both ends of a flow.
     fn without_policies(&self, flow: &Flow<'_>) -> Snapshot {
         let mut without = self.clone();
+        for policy in self.cluster_policies() {
+            without.remove(&ObjectKey::ClusterNetworkPolicy(policy.name.clone()));
+        }
         for pod in [flow.from, flow.to]
             .into_iter()
             .filter_map(Endpoint::selectable)
@@ -135,141 +258,42 @@ impl Snapshot {
             .filter(|policy| policy.isolates_pod(pod, direction))
             .collect()
     }
+}
 
-    fn changes(&self, flow: &Flow<'_>, verdict: &Verdict) -> Vec<Change> {
-        let mut tried = self.clone();
-        let mut changes = Vec::new();
-        for direction in [Direction::Egress, Direction::Ingress] {
-            if !matches!(verdict.at(direction), EndVerdict::Denied { .. }) {
-                continue;
-            }
-            // Both ends may be in need of the same policy.
-            let Some((change, policy)) = tried.change(flow, direction) else {
-                return Vec::new();
-            };
-            tried.insert(Object::NetworkPolicy(policy));
-            changes.push(change);
-        }
-        // A proposal that does not do what it is for is worse than none.
-        if tried.verdict(flow).allowed() {
-            changes
-        } else {
-            Vec::new()
-        }
-    }
-
-    /// The rule for just this flow, and the policy with it: one that selects this workload's pods only, or a new one.
-    fn change(&self, flow: &Flow<'_>, direction: Direction) -> Option<(Change, NetworkPolicy)> {
-        let (pod, other) = (
-            own(flow, direction).selectable()?,
-            own(flow, opposite(direction)),
-        );
-        let peers = match direction {
-            Direction::Ingress => "from",
-            Direction::Egress => "to",
-        };
-        let peer = self.peer(pod, other, flow.family)?;
-        let rule = json!({
-            peers: [peer],
-            "ports": [{"protocol": flow.protocol, "port": flow.port}],
-        });
-        let own_labels = self.telling(pod);
-        let telling = Selector::of_labels(&own_labels);
-        let isolating = self.isolating(pod, direction);
-        let is_own = |policy: &&&NetworkPolicy| policy.selector.implies(&telling);
-        if let Some(policy) = isolating.iter().find(is_own) {
-            let parsed = read(&manifest(
-                &policy.reference(),
-                &own_labels,
-                direction,
-                &rule,
-            ))?;
-            let mut policy = (*policy).clone();
-            let rules = match direction {
-                Direction::Ingress => &mut policy.ingress,
-                Direction::Egress => &mut policy.egress,
-            };
-            rules.extend(parsed.rules(direction).iter().cloned());
-            let change = Change {
-                direction,
-                policy: policy.reference(),
-                is_new: false,
-                manifest: rule,
-            };
-            return Some((change, policy));
-        }
-        let name = PolicyRef {
-            namespace: pod.namespace().clone(),
-            name: self.free_name(pod, direction).as_str().into(),
-        };
-        let manifest = manifest(&name, &own_labels, direction, &rule);
-        let policy = read(&manifest)?;
-        let change = Change {
-            direction,
-            policy: name,
-            is_new: true,
-            manifest,
-        };
-        Some((change, policy))
-    }
-
-    /// The other end as a peer; none where no peer can mean it.
-    fn peer(&self, pod: &Pod, other: Endpoint<'_>, family: Option<Family>) -> Option<Value> {
-        if let Some(other) = other.selectable() {
-            let pods = selector(&self.telling(other));
-            if other.namespace() == pod.namespace() {
-                return Some(json!({"podSelector": pods}));
-            }
-            let namespace = json!({"matchLabels": {NAMESPACE_NAME_LABEL: other.namespace()}});
-            return Some(json!({"namespaceSelector": namespace, "podSelector": pods}));
-        }
-        let addresses = other.addresses();
-        let mut addresses = addresses.into_iter();
-        let address =
-            addresses.find(|address| family.is_none_or(|family| family == Family::of(*address)))?;
-        let block = ipnet::IpNet::from(address).to_string();
-        Some(json!({"ipBlock": {"cidr": block}}))
-    }
-
-    /// The fewest labels that tell a workload's pods from the others of its namespace, or all that last.
-    fn telling(&self, pod: &Pod) -> Labels {
-        let is_alike = |one: &Pod| {
-            one.workload == pod.workload
-                || one.owner.is_some() && one.owner == pod.owner
-                || one.owner.as_ref() == Some(&pod.workload)
-                || pod.owner.as_ref() == Some(&one.workload)
-        };
-        for key in NAMING {
-            if let Some(value) = pod.labels.get(key) {
-                let mut others = self.pods_in(pod.namespace()).filter(|one| !is_alike(one));
-                if !others.any(|other| other.labels.get(key) == Some(value)) {
-                    return Labels::from([(key, value)]);
-                }
-            }
-        }
-        let lasting = pod.labels.iter().filter(|(key, _)| !VOLATILE.contains(key));
-        lasting.collect()
-    }
-
-    /// A name for a policy that is not taken yet.
-    fn free_name(&self, pod: &Pod, direction: Direction) -> String {
-        let base = format!("{}-{direction}", pod.name());
-        let is_taken = |name: &str| {
-            let mut policies = self.policies_in(pod.namespace());
-            policies.any(|policy| policy.name == *name)
-        };
-        if !is_taken(&base) {
-            return base;
-        }
-        let mut numbered = (2..).map(|number: u64| format!("{base}-{number}"));
-        numbered.find(|name| !is_taken(name)).unwrap_or(base)
+impl Explanation {
+    /// The rules of the Admin tier that deny the flow: no network policy can change that.
+    pub fn blocked_by(&self) -> Vec<&ClusterRuleRef> {
+        let ends = [&self.verdict.egress, &self.verdict.ingress].into_iter();
+        let ruled = ends.filter_map(EndVerdict::ruled);
+        let denied = ruled.filter(|ruled| !ruled.accepts && ruled.by.tier == Tier::Admin);
+        denied.map(|ruled| &ruled.by).collect()
     }
 }
 
 impl Step {
     /// Whether it lets the flow pass.
     pub fn allows(&self) -> bool {
-        self.peer && self.port
+        matches!(self.says, Says::Allows | Says::Does(Action::Accept, _))
+    }
+
+    /// Where the rule stands in its policy.
+    pub fn field(&self) -> Option<FieldPath> {
+        let index = self.index?;
+        Some(rule_field(self.direction, index, None))
+    }
+}
+
+impl std::fmt::Display for StepPolicy {
+    /// As in `shop/web`, and for a ClusterNetworkPolicy `deny-all (Admin tier, priority 10)`.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Network(policy) => policy.fmt(f),
+            Self::Cluster {
+                name,
+                tier,
+                priority,
+            } => write!(f, "{name} ({tier} tier, priority {priority})"),
+        }
     }
 }
 
@@ -312,32 +336,5 @@ fn of_one(policy: &NetworkPolicy, direction: Direction, rule: Rule) -> NetworkPo
         ingress,
         egress,
         ..policy.clone()
-    }
-}
-
-fn selector(labels: &Labels) -> Value {
-    if labels.is_empty() {
-        return json!({});
-    }
-    json!({"matchLabels": labels})
-}
-
-fn manifest(name: &PolicyRef, labels: &Labels, direction: Direction, rule: &Value) -> Value {
-    json!({
-        "apiVersion": "networking.k8s.io/v1",
-        "kind": "NetworkPolicy",
-        "metadata": {"name": name.name, "namespace": name.namespace},
-        "spec": {
-            "podSelector": selector(labels),
-            "policyTypes": [direction.policy_type()],
-            direction.field(): [rule],
-        },
-    })
-}
-
-fn read(manifest: &Value) -> Option<NetworkPolicy> {
-    match parse(manifest).ok()??.object {
-        Object::NetworkPolicy(policy) => Some(policy),
-        _ => None,
     }
 }

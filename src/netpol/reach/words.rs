@@ -7,10 +7,14 @@ use std::hash::Hash;
 
 use super::ports::{PortRange, PortSet};
 use super::space::Block;
+use crate::netpol::cluster_policy::{
+    Action, ClusterNetworkPolicy, ClusterPeer, ClusterPort, ClusterPorts, ClusterRule, Reading,
+};
 use crate::netpol::coverage::Direction;
 use crate::netpol::name::{NamespaceName, PortName};
+use crate::netpol::node::Node;
 use crate::netpol::policy::{NamespaceScope, NetworkPolicy, Peer, Peers, Ports, Rule};
-use crate::netpol::port::{PortSpec, Protocol};
+use crate::netpol::port::{PortMatch, PortSpec, Protocol};
 use crate::netpol::selector::Selector;
 use crate::netpol::snapshot::{NamespaceState, Snapshot};
 
@@ -57,20 +61,43 @@ pub(super) struct SpokenRule {
     pub(super) named: Vec<usize>,
 }
 
+/// A cluster network policy with its rules in numbers, those that fail closed already turned into what they mean.
+#[derive(Debug)]
+pub(super) struct SpokenWide<'s> {
+    pub(super) policy: &'s ClusterNetworkPolicy,
+    ingress: Vec<WideRule>,
+    egress: Vec<WideRule>,
+}
+
+/// A rule of a cluster network policy in numbers.
+#[derive(Debug)]
+pub(super) struct WideRule {
+    pub(super) action: Action,
+    pub(super) rule: SpokenRule,
+}
+
 /// Who is meant by a peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Word {
     Selection(usize),
     Block(usize),
+    Nodes(usize),
+    /// Ends that may be such nodes, for all that is known.
+    PerhapsNodes(usize),
 }
 
 /// All that the policies of a snapshot say.
 #[derive(Debug, Default)]
 pub(super) struct Words<'s> {
     pub(super) policies: Vec<Spoken<'s>>,
+    /// In the order in which they are asked.
+    pub(super) wide: Vec<SpokenWide<'s>>,
     pub(super) selections: Numbered<Selection<'s>>,
     pub(super) blocks: Numbered<Block<'s>>,
     pub(super) names: Numbered<NamedPort<'s>>,
+    pub(super) nodes: Numbered<&'s Selector>,
+    /// The nodes that have the one address of a block, by the block's number; only where a policy speaks of nodes.
+    pub(super) nodes_at: HashMap<usize, Vec<&'s Node>>,
 }
 
 impl<'s> Words<'s> {
@@ -92,7 +119,103 @@ impl<'s> Words<'s> {
                 egress,
             });
         }
+        for policy in snapshot.cluster_policies() {
+            let mut rules = |direction| {
+                let rules = policy.rules(direction).iter();
+                rules.flat_map(|rule| words.wide_rules(rule)).collect()
+            };
+            let (ingress, egress) = (rules(Direction::Ingress), rules(Direction::Egress));
+            words.wide.push(SpokenWide {
+                policy,
+                ingress,
+                egress,
+            });
+        }
+        if !words.nodes.values().is_empty() {
+            for node in snapshot.nodes() {
+                for address in &node.addresses {
+                    let block = words.blocks.number(Block {
+                        cidr: (*address).into(),
+                        except: &[],
+                    });
+                    words.nodes_at.entry(block).or_default().push(node);
+                }
+            }
+        }
         words
+    }
+
+    /// What a rule of a cluster network policy means: nothing, one rule, or one more for the ends that it may mean.
+    fn wide_rules(&mut self, rule: &'s ClusterRule) -> Vec<WideRule> {
+        match rule.reading() {
+            Reading::Nothing(_) => return Vec::new(),
+            Reading::DenyAll(_) => {
+                let rule = SpokenRule {
+                    peers: None,
+                    ports: PortSet::all(),
+                    named: Vec::new(),
+                };
+                return vec![WideRule {
+                    action: Action::Deny,
+                    rule,
+                }];
+            }
+            Reading::AsWritten => {}
+        }
+        let (ports, named) = match &rule.ports {
+            ClusterPorts::Any => (PortSet::all(), Vec::new()),
+            ClusterPorts::Only(ports) => {
+                let (mut ranges, mut named) = (Vec::new(), Vec::new());
+                for port in ports {
+                    match port {
+                        ClusterPort::Numbered(port) => ranges.extend(range(port)),
+                        ClusterPort::Named(name) => named.extend(
+                            Protocol::ALL.map(|protocol| self.names.number((name, protocol))),
+                        ),
+                    }
+                }
+                (ranges.into_iter().collect(), named)
+            }
+        };
+        let (mut sure, mut perhaps) = (Vec::new(), Vec::new());
+        for peer in &rule.peers {
+            match peer {
+                ClusterPeer::Pods(scope) => {
+                    let selection = Selection {
+                        scope: Scope::Selected(&scope.namespaces),
+                        pods: &scope.pods,
+                    };
+                    sure.push(Word::Selection(self.selections.number(selection)));
+                }
+                ClusterPeer::Networks(blocks) => sure.extend(blocks.iter().map(|cidr| {
+                    let block = Block {
+                        cidr: *cidr,
+                        except: &[],
+                    };
+                    Word::Block(self.blocks.number(block))
+                })),
+                ClusterPeer::Nodes(selector) => {
+                    let nodes = self.nodes.number(selector);
+                    sure.push(Word::Nodes(nodes));
+                    perhaps.push(Word::PerhapsNodes(nodes));
+                }
+                // Nobody can say offline whom they mean; only Accept rules come here with them.
+                ClusterPeer::DomainNames(_) | ClusterPeer::Unknown(_) => {}
+            }
+        }
+        let with = |action, peers| WideRule {
+            action,
+            rule: SpokenRule {
+                peers: Some(peers),
+                ports: ports.clone(),
+                named: named.clone(),
+            },
+        };
+        let mut rules = vec![with(rule.action, sure)];
+        if rule.action != Action::Accept && !perhaps.is_empty() {
+            rules.push(with(Action::Deny, perhaps));
+        }
+        rules
     }
 
     fn rule(&mut self, policy: &'s NetworkPolicy, rule: &'s Rule) -> SpokenRule {
@@ -109,21 +232,10 @@ impl<'s> Words<'s> {
         };
         let (mut ranges, mut named) = (Vec::new(), Vec::new());
         for port in ports {
-            let protocol = port.protocol;
-            let (first, last) = match &port.port {
-                PortSpec::Any => (1, u16::MAX),
-                PortSpec::Number(port) => (port.get(), port.get()),
-                PortSpec::Range(first, last) => (first.get(), last.get()),
-                PortSpec::Named(name) => {
-                    named.push(self.names.number((name, protocol)));
-                    continue;
-                }
-            };
-            ranges.push(PortRange {
-                protocol,
-                first,
-                last,
-            });
+            ranges.extend(range(port));
+            if let PortSpec::Named(name) = &port.port {
+                named.push(self.names.number((name, port.protocol)));
+            }
         }
         SpokenRule {
             peers,
@@ -141,7 +253,35 @@ impl<'s> Words<'s> {
                 };
                 Word::Selection(self.selections.number(Selection { scope, pods }))
             }
-            Peer::Block { cidr, except } => Word::Block(self.blocks.number(Block { cidr, except })),
+            Peer::Block { cidr, except } => {
+                let cidr = *cidr;
+                Word::Block(self.blocks.number(Block { cidr, except }))
+            }
+        }
+    }
+}
+
+/// The numbers of an entry that has any.
+fn range(port: &PortMatch) -> Option<PortRange> {
+    let (first, last) = match &port.port {
+        PortSpec::Any => (1, u16::MAX),
+        PortSpec::Number(port) => (port.get(), port.get()),
+        PortSpec::Range(first, last) => (first.get(), last.get()),
+        PortSpec::Named(_) => return None,
+    };
+    Some(PortRange {
+        protocol: port.protocol,
+        first,
+        last,
+    })
+}
+
+impl SpokenWide<'_> {
+    /// The rules of a direction, in the order in which they are asked.
+    pub(super) fn rules(&self, direction: Direction) -> &[WideRule] {
+        match direction {
+            Direction::Ingress => &self.ingress,
+            Direction::Egress => &self.egress,
         }
     }
 }

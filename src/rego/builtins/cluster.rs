@@ -10,8 +10,8 @@ use regorus::Value;
 use super::{Supplied, text};
 use crate::guard::near_miss::near_miss;
 use crate::netpol::{
-    Coverage, Direction, EndVerdict, Endpoint, Flow, Labels, NamespaceName, Pod, PolicyRef, Port,
-    Protocol, Segment, Snapshot, Verdict, WorkloadKind, WorkloadRef,
+    Coverage, Direction, EndVerdict, Endpoint, FieldPath, Flow, Labels, NamespaceName, Pod,
+    PolicyRef, Port, Protocol, Segment, Snapshot, Verdict, WorkloadKind, WorkloadRef,
 };
 use crate::rego::context;
 use crate::rego::value::{array, object, string};
@@ -178,23 +178,28 @@ fn end(verdict: &EndVerdict) -> Value {
     ])
 }
 
-/// The rule that lets a flow pass, `{policy, field}`; `null` where none does or none is needed.
+/// The rule that lets a flow pass, `{policy, field}`, with `clusterPolicy` for a ClusterNetworkPolicy; `null` where none does or none is needed.
 fn allowed_by(verdict: &EndVerdict) -> Value {
+    let steps = |field: FieldPath| {
+        let steps = field.segments().iter().map(|step| match step {
+            Segment::Key(key) => string(key),
+            Segment::Index(index) => Value::from(*index),
+        });
+        array(steps)
+    };
     match verdict {
-        EndVerdict::Allowed { by, .. } => {
-            let field = by.field();
-            let steps = field.segments().iter().map(|step| match step {
-                Segment::Key(key) => string(key),
-                Segment::Index(index) => Value::from(*index),
-            });
-            object([
-                ("policy", string(by.policy.name.as_str())),
-                ("field", array(steps)),
-            ])
-        }
+        EndVerdict::Allowed { by, .. } => object([
+            ("policy", string(by.policy.name.as_str())),
+            ("field", steps(by.field())),
+        ]),
+        EndVerdict::Ruled(ruled) if ruled.accepts => object([
+            ("clusterPolicy", string(ruled.by.policy.as_str())),
+            ("field", steps(ruled.by.field())),
+        ]),
         EndVerdict::NotIsolated
         | EndVerdict::NotHeld(_)
         | EndVerdict::Denied { .. }
+        | EndVerdict::Ruled(_)
         | EndVerdict::NoAddress => Value::Null,
     }
 }

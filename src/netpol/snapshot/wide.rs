@@ -1,0 +1,83 @@
+//! What belongs to no namespace: cluster network policies in the order in which they are asked, and nodes.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use rpds::RedBlackTreeMapSync;
+
+use crate::netpol::cluster_policy::{ClusterNetworkPolicy, Priority, Tier};
+use crate::netpol::name::{NodeName, PolicyName};
+use crate::netpol::node::Node;
+
+/// The objects of a snapshot that belong to the whole cluster.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Wide {
+    /// By tier, priority and name.
+    policies: RedBlackTreeMapSync<(Tier, Priority, PolicyName), Arc<ClusterNetworkPolicy>>,
+    /// Where each policy stands there.
+    places: RedBlackTreeMapSync<PolicyName, (Tier, Priority)>,
+    nodes: RedBlackTreeMapSync<NodeName, Arc<Node>>,
+    /// The nodes that have an address; several may claim the same one for a while.
+    by_address: RedBlackTreeMapSync<(IpAddr, NodeName), Arc<Node>>,
+}
+
+impl Wide {
+    pub(super) fn insert_policy(&mut self, policy: ClusterNetworkPolicy) {
+        self.remove_policy(&policy.name);
+        let name = policy.name.clone();
+        let place = (policy.tier, policy.priority);
+        self.places.insert_mut(name.clone(), place);
+        self.policies
+            .insert_mut((place.0, place.1, name), Arc::new(policy));
+    }
+
+    pub(super) fn remove_policy(&mut self, name: &PolicyName) {
+        if let Some((tier, priority)) = self.places.get(name).copied() {
+            self.policies.remove_mut(&(tier, priority, name.clone()));
+            self.places.remove_mut(name);
+        }
+    }
+
+    pub(super) fn insert_node(&mut self, node: Node) {
+        self.remove_node(&node.name);
+        let node = Arc::new(node);
+        for address in &node.addresses {
+            let key = (*address, node.name.clone());
+            self.by_address.insert_mut(key, Arc::clone(&node));
+        }
+        self.nodes.insert_mut(node.name.clone(), node);
+    }
+
+    pub(super) fn remove_node(&mut self, name: &NodeName) {
+        let addresses = self.nodes.get(name).map(|node| node.addresses.clone());
+        for address in addresses.into_iter().flatten() {
+            self.by_address.remove_mut(&(address, name.clone()));
+        }
+        self.nodes.remove_mut(name);
+    }
+
+    pub(super) fn policies(&self) -> impl Iterator<Item = &ClusterNetworkPolicy> {
+        self.policies.values().map(|policy| &**policy)
+    }
+
+    pub(super) fn policy(&self, name: &PolicyName) -> Option<&ClusterNetworkPolicy> {
+        let (tier, priority) = *self.places.get(name)?;
+        let policy = self.policies.get(&(tier, priority, name.clone()))?;
+        Some(policy)
+    }
+
+    pub(super) fn nodes(&self) -> impl Iterator<Item = &Node> {
+        self.nodes.values().map(|node| &**node)
+    }
+
+    pub(super) fn node(&self, name: &NodeName) -> Option<&Node> {
+        self.nodes.get(name).map(|node| &**node)
+    }
+
+    pub(super) fn nodes_at(&self, address: IpAddr) -> impl Iterator<Item = &Node> {
+        let following = self.by_address.range((address, NodeName::from(""))..);
+        following
+            .take_while(move |((claimed, _), _)| *claimed == address)
+            .map(|(_, node)| &**node)
+    }
+}
