@@ -159,6 +159,18 @@ pub(crate) fn policy(place: &str, spec: Value) -> Value {
     })
 }
 
+/// A policy of a tier for all pods, with some rules for egress.
+pub(crate) fn wide(name: &str, tier: &str, priority: i32, egress: Value) -> Value {
+    json!({
+        "apiVersion": "policy.networking.k8s.io/v1alpha2",
+        "kind": "ClusterNetworkPolicy",
+        "metadata": {"name": name},
+        "spec": {
+            "tier": tier, "priority": priority, "subject": {"namespaces": {}}, "egress": egress
+        },
+    })
+}
+
 /// The value with a patch merged into it (RFC 7386).
 pub(crate) fn patched(mut value: Value, patch: Value) -> Value {
     merge(&mut value, patch);

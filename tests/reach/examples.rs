@@ -134,3 +134,38 @@ spec: {containers: [{name: main, image: main}]}
         told(&["why", "a/web", "a/api", "8080", "-"], cluster)
     );
 }
+
+const TIERS: &str = "deploy/examples/tiers";
+
+#[test]
+fn cluster_network_policies_are_judged_before_and_after_those_of_namespaces() {
+    insta::assert_snapshot!("tiers_reach", told(&["reach", TIERS], ""));
+    let why = |from: &str, to: &str, port: &str, form: &str| {
+        told(&["why", from, to, port, TIERS, "--output", form], "")
+    };
+    let (web, postgres) = ("tenant/web", "data/postgres");
+    insta::assert_snapshot!(
+        "tiers_why_denied_by_admin",
+        why(web, postgres, "5432", "text")
+    );
+    insta::assert_snapshot!(
+        "tiers_why_denied_by_admin_json",
+        why(web, postgres, "5432", "json")
+    );
+    insta::assert_snapshot!(
+        "tiers_why_accepted",
+        why("monitoring/prometheus", postgres, "9090", "text")
+    );
+    insta::assert_snapshot!(
+        "tiers_why_denied_by_baseline",
+        why("data/postgres", "data/api", "8080", "text")
+    );
+    insta::assert_snapshot!(
+        "tiers_why_to_a_domain",
+        why(web, "203.0.113.7", "443", "text")
+    );
+    insta::assert_snapshot!(
+        "tiers_why_allowed_json",
+        why("data/api", postgres, "5432", "json")
+    );
+}

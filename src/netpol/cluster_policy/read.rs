@@ -58,34 +58,25 @@ impl ClusterNetworkPolicy {
                 Tier::Admin
             }
         };
-        let priority = match spec.priority {
-            Some(number) => Priority::new(number).unwrap_or_else(|| {
-                let reason = format!("{number}: must be between 0 and 1000");
-                problems.add(&at.key("priority"), reason);
-                Priority(0)
-            }),
-            None => {
-                missing(is_there, &at.key("priority"), problems);
-                Priority(0)
-            }
-        };
+        if spec.priority.is_none() {
+            missing(is_there, &at.key("priority"), problems);
+        }
+        let priority = Priority::new(spec.priority.unwrap_or_default()).unwrap_or_else(|| {
+            let number = spec.priority.unwrap_or_default();
+            let reason = format!("{number}: must be between 0 and 1000");
+            problems.add(&at.key("priority"), reason);
+            Priority(0)
+        });
         let subject_at = at.key("subject");
-        let subject = match &spec.subject {
-            Some(subject) => {
-                let count = [subject.namespaces.is_some(), subject.pods.is_some()];
-                one_of(&count, "namespaces or pods", &subject_at, problems);
-                scope(
-                    subject.namespaces.as_ref(),
-                    subject.pods.as_ref(),
-                    &subject_at,
-                    problems,
-                )
-            }
-            None => {
-                missing(is_there, &subject_at, problems);
-                None
-            }
-        };
+        if spec.subject.is_none() {
+            missing(is_there, &subject_at, problems);
+        }
+        let subject = spec.subject.as_ref().and_then(|subject| {
+            let (namespaces, pods) = (subject.namespaces.as_ref(), subject.pods.as_ref());
+            let count = [namespaces.is_some(), pods.is_some()];
+            one_of(&count, "namespaces or pods", &subject_at, problems);
+            scope(namespaces, pods, &subject_at, problems)
+        });
         let raw = raw.get("spec").unwrap_or(&Value::Null);
         Self {
             name: name.into(),
@@ -395,12 +386,12 @@ fn scope(
         });
     }
     let (pods, at) = (pods?, at.key("pods"));
-    let mut read = |selector: Option<&_>, key: &str| match selector {
-        Some(selector) => Selector::read(selector, &at.key(key), problems),
-        None => {
+    let mut read = |selector: Option<&_>, key: &str| {
+        let read = selector.map(|selector| Selector::read(selector, &at.key(key), problems));
+        read.unwrap_or_else(|| {
             problems.add(&at.key(key), "is missing");
             Selector::everything()
-        }
+        })
     };
     Some(PodScope {
         namespaces: read(pods.namespace_selector.as_ref(), "namespaceSelector"),

@@ -99,8 +99,8 @@ impl Grid {
         let rows = rows
             .map(|(profile, members)| {
                 let mut patches: HashMap<(BitSet, PortSet), BitSet> = HashMap::new();
-                let parts = ends.parts(profile, Direction::Egress, false, &mut pieces);
-                for (ports, to) in parts.0 {
+                let leaving = ends.parts(profile, Direction::Egress, false, &mut pieces);
+                for (ports, to) in leaving.0 {
                     let met: BTreeSet<usize> = to
                         .iter()
                         .filter_map(|face| column_of.get(face).copied())

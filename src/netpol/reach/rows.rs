@@ -37,8 +37,8 @@ pub(super) struct Workloads<'r> {
     classes: Vec<BTreeSet<usize>>,
     /// The workloads of each class: which, and whether it has two pods in the class at least.
     members: HashMap<usize, BTreeMap<usize, bool>>,
-    /// The workloads with which a workload shares a node that nothing can block.
-    near: HashMap<usize, BTreeSet<usize>>,
+    /// The workloads with which a workload shares a node, and what is open to them for that.
+    near: HashMap<usize, BTreeMap<usize, PortSet>>,
     /// The patches from addresses outside, by the face that they lead to.
     inward: HashMap<usize, Vec<&'r Patch>>,
 }
@@ -65,11 +65,18 @@ impl<'r> Workloads<'r> {
             let is_there = of_class.contains_key(number);
             of_class.insert(*number, pod.is_template || is_there);
         }
-        let mut near: HashMap<usize, BTreeSet<usize>> = HashMap::new();
+        let mut near: HashMap<usize, BTreeMap<usize, PortSet>> = HashMap::new();
         for (host, pod) in with_own_node(reach) {
-            if let (Some(host), Some(pod)) = (numbers.get(&host.root), numbers.get(&pod.root)) {
-                near.entry(*host).or_default().insert(*pod);
-                near.entry(*pod).or_default().insert(*host);
+            for (from, to) in [(host, pod), (pod, host)] {
+                if let (Some(source), Some(other)) =
+                    (numbers.get(&from.root), numbers.get(&to.root))
+                {
+                    let of_source = near.entry(*source).or_default();
+                    join(
+                        of_source.entry(*other).or_default(),
+                        &reach.on_own_node(from, to),
+                    );
+                }
             }
         }
         Self {
@@ -126,8 +133,10 @@ impl Ends for Workloads<'_> {
                 }
             }
         }
-        for number in self.near.get(&source).into_iter().flatten() {
-            inside.insert(*number, PortSet::all());
+        for (number, ports) in self.near.get(&source).into_iter().flatten() {
+            if !ports.is_empty() {
+                join(inside.entry(*number).or_default(), ports);
+            }
         }
         let mut inside: Vec<(usize, PortSet)> = inside.into_iter().collect();
         inside.sort_unstable_by_key(|(number, _)| *number);

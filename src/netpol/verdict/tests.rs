@@ -9,3 +9,4 @@ mod ends;
 mod isolation;
 mod peers;
 mod ports;
+mod tiers;

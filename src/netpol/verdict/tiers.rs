@@ -185,9 +185,10 @@ impl Snapshot {
             }
             Reading::AsWritten => {}
         }
-        let Some(port) = rule.port_of(flow) else {
+        let port = rule.port_of(flow);
+        if port.is_none() && !rule.is_for_all_ports() {
             return (Heard::Nothing, None, None);
-        };
+        }
         let first = |meant| {
             let mut peers = rule.peers.iter();
             peers.position(|peer| self.is_meant_by(peer, other) == meant)
@@ -215,7 +216,7 @@ impl Snapshot {
         let mut peers = rule.peers.iter();
         (
             peers.any(|peer| self.is_meant_by(peer, other) != Meant::No),
-            rule.port_of(flow).is_some(),
+            rule.port_of(flow).is_some() || rule.is_for_all_ports(),
         )
     }
 
@@ -282,15 +283,16 @@ impl Meant {
 }
 
 impl ClusterRule {
-    /// The entry of `protocols` that means the port of a flow, `Some(None)` where all are meant; none where none does.
-    fn port_of(&self, flow: &Flow<'_>) -> Option<Option<usize>> {
+    /// The entry of `protocols` that means the port of a flow.
+    fn port_of(&self, flow: &Flow<'_>) -> Option<usize> {
         match &self.ports {
-            ClusterPorts::Any => Some(None),
-            ClusterPorts::Only(ports) => {
-                let is_meant = |port: &ClusterPort| port.is_of(flow);
-                ports.iter().position(is_meant).map(Some)
-            }
+            ClusterPorts::Any => None,
+            ClusterPorts::Only(ports) => ports.iter().position(|port| port.is_of(flow)),
         }
+    }
+
+    fn is_for_all_ports(&self) -> bool {
+        self.ports == ClusterPorts::Any
     }
 }
 

@@ -26,10 +26,9 @@ impl Snapshot {
         let mut changes = Vec::new();
         for direction in [Direction::Egress, Direction::Ingress] {
             match verdict.at(direction) {
-                EndVerdict::Denied { .. } => {}
                 EndVerdict::Ruled(ruled) if ruled.accepts => continue,
                 EndVerdict::Ruled(ruled) if ruled.by.tier == Tier::Admin => return Vec::new(),
-                EndVerdict::Ruled(_) => {}
+                EndVerdict::Denied { .. } | EndVerdict::Ruled(_) => {}
                 EndVerdict::NotIsolated
                 | EndVerdict::NotHeld(_)
                 | EndVerdict::Allowed { .. }
