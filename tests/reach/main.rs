@@ -9,15 +9,15 @@ mod clusters;
 mod diff;
 mod examples;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use ringfence::netpol::reach::{Connection, Party, Place, PortSet, Says, Step, StepPolicy};
 use ringfence::netpol::{
-    Action, Direction, EndVerdict, Endpoint, Flow, Pod, Port, Protocol, Reachability, Snapshot,
-    WorkloadRef, parse,
+    Action, Direction, EndVerdict, Endpoint, Flow, NamespaceState, Pod, Port, Protocol,
+    Reachability, Snapshot, WorkloadRef, parse,
 };
 use serde_json::Value;
 
@@ -50,7 +50,8 @@ fn flows<'a>(from: Endpoint<'a>, to: Endpoint<'a>) -> impl Iterator<Item = Flow<
     let ports = clusters::PORTS.into_iter();
     let ports = ports.map(|port| u16::try_from(port).expect("a port"));
     let near = ports.flat_map(|port| [port - 1, port, port + 1]);
-    let ports = near.chain([1, 65535]).filter_map(Port::new);
+    let ports: BTreeSet<u16> = near.chain([1, 65535]).collect();
+    let ports = ports.into_iter().filter_map(Port::new);
     ports.flat_map(move |port| {
         Protocol::ALL.map(move |protocol| Flow::new(from, to, protocol, port))
     })
