@@ -184,9 +184,17 @@ fn check_explanations(snapshot: &Snapshot) -> Result<(), TestCaseError> {
                 }
                 prop_assert_eq!(&explanation.verdict, &verdict);
                 let pods = [from, to].map(|end| matches!(end, Endpoint::Pod(pod) if pod.is_held()));
-                // What the Admin tier denies is not for network policies to change.
-                let is_possible =
-                    verdict.egress != EndVerdict::NoAddress && explanation.blocked_by().is_empty();
+                // What the Admin tier denies is not for network policies to change, and none of a namespace that is
+                // being deleted would count.
+                let goes = |end: &Endpoint<'_>| {
+                    let namespace = end.selectable().map(Pod::namespace);
+                    let state = namespace.and_then(|name| snapshot.namespace(name));
+                    state.is_some_and(NamespaceState::is_terminating)
+                };
+                let is_possible = verdict.egress != EndVerdict::NoAddress
+                    && explanation.blocked_by().is_empty()
+                    && !goes(from)
+                    && !goes(to);
                 if !explanation.blocked_by().is_empty() {
                     prop_assert!(explanation.changes.is_empty());
                 }

@@ -4,7 +4,6 @@
 // What a test cannot prepare has failed.
 #![allow(clippy::expect_used, clippy::panic)]
 
-#[path = "../reach/clusters.rs"]
 #[allow(dead_code)] // each test uses its part
 mod clusters;
 

@@ -109,7 +109,12 @@ impl Change {
             }
             // Who leaves reaches nobody any more.
             (
-                Object::Namespace(_) | Object::Pod(_) | Object::Workload(_) | Object::Service(_),
+                Object::Namespace(_)
+                | Object::Pod(_)
+                | Object::Workload(_)
+                | Object::Service(_)
+                | Object::ClusterNetworkPolicy(_)
+                | Object::Node(_),
                 _,
             ) => None,
         }

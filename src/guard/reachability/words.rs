@@ -322,6 +322,10 @@ fn reason(
                     list(isolated_by)
                 );
             }
+            EndVerdict::Ruled(decided) if !decided.accepts => {
+                return format!("{direction} of {name} is denied by {}", decided.by);
+            }
+            EndVerdict::Ruled(decided) => rules.push(decided.by.to_string()),
             EndVerdict::NoAddress => {
                 return "the two ends have no addresses of the same family".to_owned();
             }
