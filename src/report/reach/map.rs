@@ -48,6 +48,23 @@ struct Frame {
     height: f64,
 }
 
+impl Frame {
+    /// Moves the end of a line to the side that looks to where the line comes from.
+    fn meet(self, end: &mut Point, from: f64) {
+        const CORNER: f64 = 8.0;
+        let (left, right) = (self.x - self.width / 2.0, self.x + self.width / 2.0);
+        if from <= left {
+            end.x = left;
+        } else if from >= right {
+            end.x = right;
+        } else {
+            return;
+        }
+        let half = (self.height / 2.0 - CORNER).max(0.0);
+        end.y = end.y.clamp(self.y - half, self.y + half);
+    }
+}
+
 /// A scene with its places, all in the order of the scene.
 struct Placed {
     nodes: Vec<Frame>,
@@ -131,10 +148,23 @@ fn place(scene: &Scene) -> Placed {
     let route = |(index, edge): (usize, &Edge)| {
         let (from, to) = (node_id(edge.from), node_id(edge.to));
         let label = graph.edge(&from, &to, Some(&edge_id(index)));
-        label.map_or_else(Route::default, |label| Route {
-            points: label.points.clone(),
+        let Some(label) = label else {
+            return Route::default();
+        };
+        let mut points = label.points.clone();
+        if edge.from != edge.to {
+            // Each end meets the side of its node that the line comes from, where there is one: lines are level there.
+            if let [start, next, ..] = &mut points[..] {
+                frame(from).meet(start, next.x);
+            }
+            if let [.., before, end] = &mut points[..] {
+                frame(to).meet(end, before.x);
+            }
+        }
+        Route {
+            points,
             label: label.x.zip(label.y),
-        })
+        }
     };
     Placed {
         nodes: (0..scene.nodes.len())

@@ -191,7 +191,11 @@ fn draw_edge(svg: &mut String, scene: &Scene, edge: &Edge, route: &Route) {
     let _ = writeln!(
         svg,
         "<path class=\"edge {class}\" marker-end=\"url(#to-{class})\" d=\"{}\"><title>{} {word} {}: {}</title></path>",
-        path(&route.points),
+        if edge.from == edge.to {
+            round(&route.points)
+        } else {
+            path(&route.points)
+        },
         escaped(name(edge.from)),
         escaped(name(edge.to)),
         escaped(&edge.ports.to_string()),
@@ -199,7 +203,7 @@ fn draw_edge(svg: &mut String, scene: &Scene, edge: &Edge, route: &Route) {
 }
 
 fn draw_ports(svg: &mut String, edge: &Edge, route: &Route) {
-    let Some((x, y)) = route.label.map(|label| on_path(&route.points, label)) else {
+    let Some((x, y)) = route.label else {
         return;
     };
     let (width, height) = label_size(edge);
@@ -219,9 +223,27 @@ fn draw_ports(svg: &mut String, edge: &Edge, route: &Route) {
     );
 }
 
-/// A line through some points that turns softly: each point but the ends bends the way from the middle of one piece
-/// to the middle of the next.
+/// A line through some points that leaves and enters each of them levelly.
 fn path(points: &[Point]) -> String {
+    let mut path = String::new();
+    for pair in points.windows(2) {
+        if let [from, to] = pair {
+            if path.is_empty() {
+                let _ = write!(path, "M{:.1} {:.1}", from.x, from.y);
+            }
+            let middle = f64::midpoint(from.x, to.x);
+            let _ = write!(
+                path,
+                " C{middle:.1} {:.1} {middle:.1} {:.1} {:.1} {:.1}",
+                from.y, to.y, to.x, to.y
+            );
+        }
+    }
+    path
+}
+
+/// A loop from a node to itself: each point but the ends bends the way from the middle of one piece to that of the next.
+fn round(points: &[Point]) -> String {
     let mut path = String::new();
     let Some(first) = points.first() else {
         return path;
@@ -237,23 +259,6 @@ fn path(points: &[Point]) -> String {
         let _ = write!(path, " L{:.1} {:.1}", last.x, last.y);
     }
     path
-}
-
-/// Where the line of [`path`] passes by one of its points, which it only bends towards.
-fn on_path(points: &[Point], (x, y): (f64, f64)) -> (f64, f64) {
-    let is_near = |point: &Point| (point.x - x).abs() < 1.0 && (point.y - y).abs() < 1.0;
-    for (index, three) in points.windows(3).enumerate() {
-        if let [before, bend, next] = three
-            && is_near(bend)
-        {
-            let middle = |a: f64, b: f64| if index == 0 { a } else { f64::midpoint(a, b) };
-            let blend = |start: f64, bend: f64, end: f64| 0.25 * start + 0.5 * bend + 0.25 * end;
-            let start = (middle(before.x, bend.x), middle(before.y, bend.y));
-            let end = (f64::midpoint(bend.x, next.x), f64::midpoint(bend.y, next.y));
-            return (blend(start.0, bend.x, end.0), blend(start.1, bend.y, end.1));
-        }
-    }
-    (x, y)
 }
 
 /// The first letters of a text.
