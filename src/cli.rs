@@ -25,6 +25,7 @@ pub mod registry;
 pub mod replay;
 pub mod suggest;
 pub mod template;
+pub mod test;
 pub mod webhook;
 mod whole;
 pub mod why;
@@ -62,6 +63,8 @@ enum Command {
     Diff(diff::Args),
     /// Say why one connection is allowed or denied, and what would allow it.
     Why(why::Args),
+    /// Try scenarios: who must not, and who must, reach whom.
+    Test(test::Args),
     /// Judge recorded flows by policies that are to come: what would newly be denied or allowed.
     Replay(replay::Args),
     /// Write least-privilege policies from recorded flows, and prove them by replay.
@@ -121,6 +124,7 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::Reach(args) => reach::run(&args),
         Command::Diff(args) => diff::run(&args),
         Command::Why(args) => why::run(&args),
+        Command::Test(args) => test::run(&args),
         Command::Replay(args) => replay::run(&args),
         Command::Suggest(args) => suggest::run(&args),
         Command::Template(args) => template::run(&args),

@@ -169,3 +169,18 @@ fn the_rules_of_the_shop_hold_and_refuse_what_opens_the_database() {
         (Some(1), vec!["RF701".to_owned()])
     );
 }
+
+#[test]
+fn the_scenarios_pass_and_the_one_that_is_broken_is_shown() {
+    let code = |args: &[&str]| ringfence(&[&["test"], args].concat()).status.code();
+    let (shop, rules) = (file("shop"), file("rules/shop.yaml"));
+    let (stages, opens) = (
+        file("rules/stages.yaml"),
+        file("rules/opens-the-database.yaml"),
+    );
+    assert_eq!(code(&[&shop, "--scenarios", &rules]), Some(0));
+    assert_eq!(code(&[&shop, &opens, "--scenarios", &rules]), Some(1));
+    assert_eq!(code(&[&stages]), Some(1), "no pod is there");
+    assert_eq!(code(&[&stages, "--assume-pods"]), Some(0));
+    assert_eq!(code(&[&shop]), Some(2), "no scenario is there");
+}

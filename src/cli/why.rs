@@ -64,7 +64,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<Exit> {
     let flow = Flow::new(from, to, args.protocol.unwrap_or(protocol), port);
     let explanation = snapshot.explain(&flow);
     match args.output {
-        Form::Text => print(&flow, &explanation)?,
+        Form::Text => write(&mut anstream::stdout().lock(), &flow, &explanation)?,
         Form::Json => {
             let text = why::json(&flow, &explanation)?;
             anstream::stdout().lock().write_all(text.as_bytes())?;
@@ -111,8 +111,12 @@ fn in_words(workload: &crate::netpol::WorkloadRef) -> String {
     format!("{}/{}/{}", workload.kind, workload.namespace, workload.name)
 }
 
-fn print(flow: &Flow<'_>, explanation: &Explanation) -> anyhow::Result<()> {
-    let mut out = anstream::stdout().lock();
+/// Writes what the policies say of one flow, step by step.
+pub(super) fn write(
+    out: &mut impl Write,
+    flow: &Flow<'_>,
+    explanation: &Explanation,
+) -> anyhow::Result<()> {
     let (word, colour) = if explanation.verdict.allowed() {
         ("allowed", style::GOOD)
     } else {
@@ -131,7 +135,7 @@ fn print(flow: &Flow<'_>, explanation: &Explanation) -> anyhow::Result<()> {
         )?;
         let verdict = explanation.verdict.at(direction);
         for step in steps {
-            print_step(&mut out, step)?;
+            print_step(out, step)?;
         }
         let colour = if verdict.passes() {
             style::GOOD
@@ -141,7 +145,7 @@ fn print(flow: &Flow<'_>, explanation: &Explanation) -> anyhow::Result<()> {
         writeln!(out, "  {colour}=>{colour:#} {verdict}")?;
     }
     if !explanation.verdict.allowed() {
-        print_changes(&mut out, explanation)?;
+        print_changes(out, explanation)?;
     }
     Ok(())
 }

@@ -8,8 +8,8 @@
 //! How data passes through: [`ReachabilityRule::parse`] makes the checked form of a manifest (`reachability/check.rs`);
 //! [`ReachabilityRules`] holds those in force with the pods of the cluster in groups (`reachability/index.rs`). A rule by
 //! itself is held against all of them (`reachability/whole.rs`); a change of anything else only against the pairs that it can
-//! alter (`reachability/change.rs`). Either gives violations, which
-//! `reachability/words.rs` makes findings of.
+//! alter (`reachability/change.rs`). Either gives violations, which `reachability/words.rs` makes findings of.
+//! `reachability/scenario.rs` is what `ringfence test` runs, on pods to be by `reachability/assume.rs`.
 
 use ipnet::IpNet;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
@@ -23,15 +23,20 @@ use crate::guard::mode::Mode;
 use crate::netpol::groups::Group;
 use crate::netpol::{Labels, ParseError, PortSet, Protocol, Selector};
 
+mod assume;
 mod change;
 mod check;
 mod index;
 mod judge;
 mod outside;
+mod scenario;
 mod whole;
 mod words;
 
+pub use assume::assume;
 pub use index::ReachabilityRules;
+pub use scenario::{Failure, Tried};
+pub use whole::Sizes;
 
 pub(in crate::guard) use judge::judge;
 

@@ -113,20 +113,24 @@ impl Group {
     }
 
     /// The pairs of a pod of this group and one of another that have to be asked for to know of all, a pod with itself
-    /// aside; `own` and `other` say for which of the two ends the address matters.
+    /// aside. Pods are told apart by address only where it matters: those of this group by what holds the others, in
+    /// `ingress`, and the others by what holds this group, in `egress`.
     pub fn pairs<'g>(
         &'g self,
         to: &'g Group,
-        own: bool,
-        other: bool,
-    ) -> impl Iterator<Item = (&'g Arc<Pod>, &'g Arc<Pod>)> {
-        let sources = self.pods.len().min(if own { usize::MAX } else { 1 });
-        self.pods.iter().take(sources).flat_map(move |from| {
+        egress: &[&Holding],
+        ingress: &[&Holding],
+    ) -> Vec<(&'g Arc<Pod>, &'g Arc<Pod>)> {
+        let is_same = self.namespace == to.namespace && self.labels() == to.labels();
+        // Where one pod is left out as the other end, a second of its kind meets that end.
+        let sources = distinct(self.pods.iter(), ingress, if is_same { 2 } else { 1 });
+        let mut pairs = Vec::new();
+        for from in sources {
             let others = to.pods.iter().filter(|to| !is_itself(from, to));
-            others
-                .take(if other { usize::MAX } else { 1 })
-                .map(move |to| (from, to))
-        })
+            let others = distinct(others, egress, 1);
+            pairs.extend(others.into_iter().map(|to| (from, to)));
+        }
+        pairs
     }
 
     /// The ports at which a pod of this group reaches another pod, of another group or of this one.
@@ -178,6 +182,29 @@ impl Group {
 /// Whether both are one and the same pod; two pods of one template are two.
 fn is_itself(one: &Pod, other: &Pod) -> bool {
     one.workload == other.workload && !one.is_template()
+}
+
+/// At most so many pods of each kind that the rules of some holdings tell apart by address.
+fn distinct<'g>(
+    pods: impl Iterator<Item = &'g Arc<Pod>>,
+    holdings: &[&Holding],
+    most: usize,
+) -> Vec<&'g Arc<Pod>> {
+    let mut kept: Vec<&Arc<Pod>> = Vec::new();
+    if holdings.iter().all(|holding| !holding.asks_addresses()) {
+        kept.extend(pods.take(most));
+        return kept;
+    }
+    for pod in pods {
+        let is_alike = |one: &&&Arc<Pod>| {
+            let mut holdings = holdings.iter();
+            holdings.all(|holding| holding.is_alike(one, pod))
+        };
+        if kept.iter().filter(is_alike).count() < most {
+            kept.push(pod);
+        }
+    }
+    kept
 }
 
 /// Whether a pod has, or may have, an address of a family.

@@ -13,6 +13,7 @@ mod registry;
 mod replay;
 mod suggest;
 mod template;
+mod test;
 
 use std::fmt::Write as _;
 use std::io::Write as _;

@@ -423,15 +423,16 @@ impl Search<'_> {
 
 impl<'g> Pairing<'g> {
     /// The pairs of pods that have to be asked for.
-    fn pods(&self) -> impl Iterator<Item = (&'g Arc<Pod>, &'g Arc<Pod>)> + use<'g> {
+    fn pods(&self) -> Vec<(&'g Arc<Pod>, &'g Arc<Pod>)> {
         let (from, to) = ordered(self.side, self.own, self.other);
-        let asks = |side: Side, (before, after): (Option<&Group>, &Group)| {
-            let mut groups = before.into_iter().chain([after]);
-            groups.any(|group| group.holding(side.direction()).asks_addresses())
+        let holdings = |side: Side, (before, after): (Option<&'g Group>, &'g Group)| {
+            let groups = before.into_iter().chain([after]);
+            groups
+                .map(|group| group.holding(side.direction()))
+                .collect::<Vec<_>>()
         };
-        // The rules at one end look at the address of the other.
         from.1
-            .pairs(to.1, asks(Side::To, to), asks(Side::From, from))
+            .pairs(to.1, &holdings(Side::From, from), &holdings(Side::To, to))
     }
 
     /// The ports at which it passes with the change.

@@ -415,3 +415,83 @@ fn every_mistake_is_named_by_its_field() {
         Vec::<String>::new()
     );
 }
+
+#[test]
+fn a_template_stands_in_for_an_end_that_selects_nothing() {
+    let cluster = of(
+        &[
+            namespace("shop"),
+            namespace("other"),
+            deployment("web", &json!({"app": "web"})),
+        ],
+        &[],
+    );
+    let assumed = |from: Value| {
+        let spec = json!({"from": [from], "to": [{"podSelector": {}}], "expect": "Deny"});
+        let rule = ReachabilityRule::parse(&rule(&spec)).expect("a good rule");
+        let pods = super::assume(&[rule], &cluster.snapshot);
+        let assumed = pods.pods().filter(|pod| pod.name().as_str() != "web");
+        let assumed = assumed.map(|pod| format!("{} {}", pod.namespace(), pod.labels));
+        assumed.collect::<Vec<_>>()
+    };
+    let web = json!({"podSelector": {"matchLabels": {"app": "web"}}});
+    assert_eq!(assumed(web), Vec::<String>::new(), "it is there");
+    let all = json!({"podSelector": {"matchExpressions": [
+        {"key": "app", "operator": "In", "values": ["db", "mail"]}, {"key": "tier", "operator": "Exists"},
+        {"key": "old", "operator": "DoesNotExist"}
+    ]}});
+    assert_eq!(
+        assumed(all),
+        ["other app=db,tier=assumed", "shop app=db,tier=assumed"]
+    );
+    let named = json!({"namespaces": ["far", "other"]});
+    assert_eq!(assumed(named), ["far ", "other "]);
+    let staged = json!({"namespaceSelector": {"matchLabels": {"stage": "dev"}}});
+    assert_eq!(assumed(staged), ["assumed-2 "]);
+    let never = json!({"podSelector": {"matchExpressions": [
+        {"key": "app", "operator": "Exists"}, {"key": "app", "operator": "DoesNotExist"}
+    ]}});
+    assert_eq!(assumed(never), Vec::<String>::new(), "nothing can match it");
+}
+
+#[test]
+fn one_of_two_pods_alike_may_be_the_only_one_that_is_reached() {
+    let pod = |name: &str, address: &str| {
+        json!({
+            "apiVersion": "v1", "kind": "Pod",
+            "metadata": {"name": name, "namespace": "shop", "labels": {"app": "web"}},
+            "spec": {"containers": [{"name": "main", "image": "x"}]},
+            "status": {"phase": "Running", "podIP": address}
+        })
+    };
+    let each_other = rule(&json!({
+        "from": [{"podSelector": {}}], "to": [{"podSelector": {}}], "expect": "Deny", "mode": "Enforce"
+    }));
+    let deny = policy(
+        "deny",
+        &json!({"podSelector": {}, "policyTypes": ["Egress"]}),
+    );
+    let cluster = of(
+        &[deny, pod("first", "10.0.0.1"), pod("second", "10.0.0.9")],
+        &[each_other],
+    );
+    let opens = |block: &str| {
+        policy(
+            "opens",
+            &json!({"podSelector": {}, "policyTypes": ["Egress"], "egress": [{"to": [{"ipBlock": {"cidr": block}}]}]}),
+        )
+    };
+    for (block, from) in [
+        ("10.0.0.1/32", "opens Pod shop/second → Pod shop/first "),
+        ("10.0.0.9/32", "opens Pod shop/first → Pod shop/second "),
+    ] {
+        let decision = cluster.create(&opens(block));
+        assert_eq!(decision.judged.len(), 1, "{block}");
+        assert!(
+            messages(&decision)[0].starts_with(from),
+            "{:?}",
+            messages(&decision)
+        );
+    }
+    assert!(cluster.create(&opens("10.0.0.2/32")).allowed());
+}

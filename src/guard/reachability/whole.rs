@@ -39,11 +39,11 @@ pub(super) struct Whole {
 
 /// How many pods and templates are at each end of a rule.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub(super) struct Sizes {
+pub struct Sizes {
     /// Who opens the connections.
-    pub(super) from: usize,
+    pub from: usize,
     /// To whom.
-    pub(super) to: usize,
+    pub to: usize,
 }
 
 /// Holds a rule against the pods of a cluster and hands on each violation until `told` is content with one.
@@ -62,10 +62,9 @@ pub(super) fn violations(
             if asked > most {
                 return Err(Cut::Pods(most));
             }
-            let (egress, ingress) = (Side::From.direction(), Side::To.direction());
-            let own = to.holding(ingress).asks_addresses();
-            let other = from.holding(egress).asks_addresses();
-            for (source, destination) in from.pairs(to, own, other) {
+            let egress = from.holding(Side::From.direction());
+            let ingress = to.holding(Side::To.direction());
+            for (source, destination) in from.pairs(to, &[egress], &[ingress]) {
                 let ports = rule.wrong(&from.reaches(source, to, destination));
                 if !ports.is_empty() {
                     let violation = Violation::new(source, destination, ports);

@@ -1,9 +1,13 @@
 //! What a change of the policies at one end can make of a flow: who at the other end may notice it at all.
 
-use super::{Group, Holding};
+use std::sync::Arc;
+
+use super::passing::is_block;
+use super::{Group, Holding, Other};
 use crate::netpol::name::NamespaceName;
 use crate::netpol::net::Family;
-use crate::netpol::policy::{Peers, Rule};
+use crate::netpol::pod::Pod;
+use crate::netpol::policy::{Peer, Peers, Rule};
 
 /// The other ends for which more may pass than before.
 #[derive(Clone, Debug)]
@@ -32,11 +36,7 @@ impl Holding {
         let mut rules = Vec::new();
         for policy in &self.policies {
             // What is not changed is shared, most of the time.
-            if before
-                .policies
-                .iter()
-                .any(|old| std::sync::Arc::ptr_eq(old, policy))
-            {
+            if before.policies.iter().any(|old| Arc::ptr_eq(old, policy)) {
                 continue;
             }
             let new = policy.rules(self.direction).iter();
@@ -59,23 +59,38 @@ impl Opened<'_> {
         matches!(self, Self::Nobody)
     }
 
-    /// Whether pods of a group may be among them; the addresses of the pods are not looked at.
+    /// Whether pods of a group may be among them.
     pub fn may_be(&self, group: &Group) -> bool {
         match self {
             Self::Nobody => false,
             Self::Everyone => true,
-            Self::By(rules) => rules.iter().any(|(namespace, rule)| match &rule.peers {
-                Peers::Any => true,
-                Peers::Only(peers) => {
-                    let Some(pod) = group.pods().first() else {
-                        return false;
-                    };
-                    let other = super::Other::pod(pod, group.namespace_labels(), Family::V4, None);
-                    peers
-                        .iter()
-                        .any(|peer| super::passing::is_block(peer) || other.is(peer, namespace))
-                }
-            }),
+            Self::By(rules) => rules
+                .iter()
+                .any(|(namespace, rule)| is_meant(group, rule, namespace)),
         }
     }
+}
+
+/// Whether a rule of a policy of a namespace means one of the pods of a group.
+fn is_meant(group: &Group, rule: &Rule, namespace: &NamespaceName) -> bool {
+    let Peers::Only(peers) = &rule.peers else {
+        return true;
+    };
+    let (blocks, selections): (Vec<&Peer>, Vec<&Peer>) =
+        peers.iter().partition(|peer| is_block(peer));
+    let means = |peers: &[&Peer], pod: &Pod, family, address| {
+        let other = Other::pod(pod, group.namespace_labels(), family, address);
+        peers.iter().any(|peer| other.is(peer, namespace))
+    };
+    let mut pods = group.pods().iter();
+    let first = pods.clone().next();
+    first.is_some_and(|pod| means(&selections, pod, Family::V4, None))
+        || !blocks.is_empty()
+            && pods.any(|pod| {
+                let mut families = Family::BOTH.into_iter();
+                families.any(|family| {
+                    let mut addresses = super::addresses(pod, family);
+                    addresses.any(|address| means(&blocks, pod, family, address))
+                })
+            })
 }

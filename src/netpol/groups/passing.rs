@@ -71,6 +71,19 @@ impl Holding {
         })
     }
 
+    /// Whether two pods with addresses of the same families are in the same blocks.
+    pub(super) fn is_alike(&self, one: &Pod, other: &Pod) -> bool {
+        let is_in = |pod: &Pod, cidr: &ipnet::IpNet, except: &[ipnet::IpNet]| {
+            pod.ips.iter().any(|address| {
+                cidr.contains(address) && !except.iter().any(|block| block.contains(address))
+            })
+        };
+        !self.asks_addresses
+            || self
+                .blocks()
+                .all(|(cidr, except)| is_in(one, cidr, except) == is_in(other, cidr, except))
+    }
+
     /// The ports of a destination at which flows with the other end pass here; `ports` are those that the
     /// destination's containers have names for.
     pub(super) fn passing(&self, other: &Other<'_>, ports: &[ContainerPort]) -> PortSet {
