@@ -20,11 +20,13 @@
 pub mod cluster_policy;
 pub mod coverage;
 pub mod field;
+pub mod findings;
 pub mod flow;
 pub mod groups;
 pub mod labels;
 pub mod name;
 pub mod namespace;
+pub mod near_miss;
 pub mod net;
 pub mod node;
 pub mod object;

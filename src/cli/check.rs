@@ -12,13 +12,14 @@ use rayon::prelude::*;
 use super::Exit;
 use super::inputs::{Inputs, PODS};
 use super::progress::Progress;
-use crate::guard::decide::{self, State};
+use crate::guard::decide::{self, Context, State};
 use crate::guard::engine::{Budget, PolicyInfo};
 use crate::guard::finding::FindingId;
 use crate::guard::registry;
 use crate::k8s::folder::{Folder, Placed};
 use crate::k8s::manifests;
 use crate::netpol::FieldPath;
+use crate::netpol::findings::Neighbourhood;
 use crate::report::text::{self, Colour};
 use crate::report::{self, Checked, Located, Outcome, Problem, Report};
 
@@ -97,11 +98,16 @@ pub(super) fn checks(state: &State) -> Vec<PolicyInfo> {
 /// Judges each object against all of them together.
 pub(super) fn judge(folder: &Folder, state: &State, now: Timestamp) -> Report {
     let progress = Progress::new(folder.objects.len(), "objects judged");
+    let neighbourhood = Neighbourhood::of(&state.snapshot);
+    let context = Context {
+        neighbourhood: Some(&neighbourhood),
+        ..state.context()
+    };
     let judged: Vec<(Checked, Option<Problem>)> = folder
         .objects
         .par_iter()
         .map(|placed| {
-            let judged = one(placed, state, now);
+            let judged = one(placed, &context, now);
             progress.advance();
             judged
         })
@@ -124,12 +130,12 @@ pub(super) fn judge(folder: &Folder, state: &State, now: Timestamp) -> Report {
     report
 }
 
-fn one(placed: &Placed, state: &State, now: Timestamp) -> (Checked, Option<Problem>) {
+fn one(placed: &Placed, context: &Context<'_>, now: Timestamp) -> (Checked, Option<Problem>) {
     let budget = Budget {
         deadline: None,
         pods: PODS,
     };
-    let decision = decide::judge(&placed.review, &state.context(), now, budget);
+    let decision = decide::judge(&placed.review, context, now, budget);
     let location = placed.location(&FieldPath::root());
     let problem = decision.cut.map(|cut| Problem {
         id: FindingId::from(registry::FAILED_POLICY.id),

@@ -12,20 +12,22 @@ use serde_json::Value;
 
 use crate::guard::engine::{Budget, Level, PolicyEngine, Question};
 use crate::guard::exemption::Exemptions;
-use crate::guard::finding::{Finding, Fix};
-use crate::guard::guardrail::{Guardrail, Guardrails, OnFailure, OptOut, Section, Unchanged};
+use crate::guard::finding::Finding;
+use crate::guard::guardrail::{Guardrail, Guardrails, OnFailure, Section, Unchanged};
 use crate::guard::mode::Mode;
-use crate::guard::mutate::{INJECT_ANNOTATION, INJECT_DISABLED};
 use crate::guard::reachability::{self, ReachabilityRules};
 use crate::guard::review::{Operation, Review, Subject};
-use crate::guard::{breadth, coverage, registry};
-use crate::netpol::{FieldPath, Labels, Object, Snapshot};
+use crate::guard::{coverage, registry};
+use crate::netpol::findings::Neighbourhood;
+use crate::netpol::{FieldPath, Labels, Snapshot};
 
+mod native;
 mod ratchet;
 mod skip;
 mod universal;
 
-use ratchet::{leave_out, opened};
+use native::native;
+use ratchet::leave_out;
 pub use skip::{Skip, skip};
 use universal::{mirror, own_kind, universal};
 
@@ -42,6 +44,9 @@ pub struct Context<'a> {
     pub reachability: &'a ReachabilityRules,
     /// The policies in Rego.
     pub engine: &'a dyn PolicyEngine,
+    /// All that is in the snapshot, for who judges many objects of it that are there already. Without it a policy is
+    /// held against what is next to it only.
+    pub neighbourhood: Option<&'a Neighbourhood<'a>>,
 }
 
 /// Everything that a decision needs, kept together and replaced as a whole.
@@ -203,7 +208,7 @@ fn one_guardrail(
 ) {
     let mut raw = Vec::new();
     if review.operation != Operation::Delete {
-        native(review, subject, guardrail, after, &mut raw);
+        native(review, subject, guardrail, context, after, &mut raw);
     }
     policies(
         review,
@@ -225,7 +230,14 @@ fn one_guardrail(
         && let Some(old) = &review.old_object
     {
         let mut before = Vec::new();
-        native(review, old, guardrail, context.snapshot, &mut before);
+        native(
+            review,
+            old,
+            guardrail,
+            context,
+            context.snapshot,
+            &mut before,
+        );
         policies(
             review,
             old,
@@ -273,58 +285,6 @@ fn one_guardrail(
             exemption,
         });
     }
-}
-
-/// The checks that are written in Rust.
-fn native(
-    review: &Review,
-    subject: &Subject,
-    guardrail: &Guardrail,
-    snapshot: &Snapshot,
-    raw: &mut Vec<Raw>,
-) {
-    if let Some(section) = &guardrail.spec.coverage {
-        let finding = coverage::workload(review, subject, section, snapshot);
-        raw.extend(finding.map(|finding| Raw::deny(Section::Coverage, finding)));
-    }
-    if let Some(section) = &guardrail.spec.breadth {
-        let findings = breadth::policy(review, subject, section, snapshot);
-        raw.extend(findings.into_iter().map(|(level, finding)| Raw {
-            section: Some(Section::Breadth),
-            level,
-            about: opened(&finding, subject),
-            finding,
-        }));
-    }
-    if guardrail
-        .spec
-        .baseline
-        .as_ref()
-        .is_some_and(|section| section.opt_out == OptOut::Forbid)
-    {
-        raw.extend(opt_out(review, subject).map(|finding| Raw::deny(Section::Baseline, finding)));
-    }
-}
-
-fn opt_out(review: &Review, subject: &Subject) -> Option<Finding> {
-    let Some(Object::NetworkPolicy(_)) = subject.model() else {
-        return None;
-    };
-    if subject.annotation(INJECT_ANNOTATION)? != INJECT_DISABLED {
-        return None;
-    }
-    let field = FieldPath::of(["metadata", "annotations", INJECT_ANNOTATION]);
-    let message = format!(
-        "the annotation `{INJECT_ANNOTATION}: {INJECT_DISABLED}` opts out of the baseline's allows"
-    );
-    let fix = Fix::removing(&field, "remove the annotation");
-    Some(Finding::of(
-        &registry::OPT_OUT,
-        review.object_ref(),
-        field,
-        message,
-        Some(fix),
-    ))
 }
 
 /// The policies in Rego. A policy that fails is a finding as well.
@@ -423,6 +383,7 @@ impl State {
             exemptions: &self.exemptions,
             reachability: &self.reachability,
             engine: &*self.engine,
+            neighbourhood: None,
         }
     }
 }

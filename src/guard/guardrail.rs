@@ -19,8 +19,9 @@ mod sections;
 
 pub use sections::{
     AnnotationRule, BaselineSection, BreadthLimits, BreadthSection, Bypass, BypassesSection,
-    CoverageScope, CoverageSection, DnsAllow, DocumentationSection, Inject, LabelPlace, LabelRule,
-    LabelsSection, MonitoringAllow, OnFailure, OptOut, PoliciesSection, ScrapePort,
+    CoverageScope, CoverageSection, DnsAllow, DocumentationSection, HygieneSection, Inject,
+    LabelPlace, LabelRule, LabelsSection, MonitoringAllow, OnFailure, OptOut, PoliciesSection,
+    ScrapePort,
 };
 
 /// The API group of Ringfence's own kinds.
@@ -70,6 +71,9 @@ pub struct GuardrailSpec {
     /// What a policy must say about itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub documentation: Option<DocumentationSection>,
+    /// What is wrong with policies only when they are seen among all others.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hygiene: Option<HygieneSection>,
     /// The user's own policies in Rego.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub policies: Option<PoliciesSection>,
@@ -112,6 +116,8 @@ pub enum Section {
     Breadth,
     /// Documentation of policies.
     Documentation,
+    /// Policies among each other: what selects nothing, what never matches.
+    Hygiene,
     /// The user's own policies.
     Policies,
 }
@@ -146,6 +152,11 @@ impl GuardrailSpec {
             Section::Bypasses => self.bypasses.as_ref().map(|section| section.mode),
             Section::Breadth => self.breadth.as_ref().map(|section| section.mode),
             Section::Documentation => self.documentation.as_ref().map(|section| section.mode),
+            // What it finds opens nothing, so it refuses only where it was told to.
+            Section::Hygiene => self
+                .hygiene
+                .as_ref()
+                .map(|section| section.mode.or(Some(self.mode.min(Mode::Warn)))),
             Section::Policies => self.policies.as_ref().map(|section| section.mode),
         };
         own.map(|mode| mode.unwrap_or(self.mode))
@@ -163,13 +174,14 @@ impl GuardrailSpec {
 
 impl Section {
     /// Every section, in the order of the manifest.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Labels,
         Self::Coverage,
         Self::Baseline,
         Self::Bypasses,
         Self::Breadth,
         Self::Documentation,
+        Self::Hygiene,
         Self::Policies,
     ];
 }
@@ -248,6 +260,7 @@ impl std::fmt::Display for Section {
             Self::Bypasses => "bypasses",
             Self::Breadth => "breadth",
             Self::Documentation => "documentation",
+            Self::Hygiene => "hygiene",
             Self::Policies => "policies",
         })
     }

@@ -165,6 +165,47 @@ pub const EXPIRED_EXEMPTION: Check = Check {
     description: "The `expires` of the Exemption has passed. Remove it, or renew it after a new look at its reason.",
 };
 
+/// A policy that selects no pod.
+pub const POLICY_SELECTS_NOTHING: Check = Check {
+    id: "RF602",
+    title: "policy selects no pod",
+    severity: Severity::Medium,
+    section: Some(Section::Hygiene),
+    why: "it isolates nothing and allows nothing: the pods that it was written for are held by other policies, or by none",
+    description: "No pod of the namespace has the labels that the policy's podSelector asks for, so it does nothing. \
+                  Where a label that is there differs by a letter or two, it is named. Otherwise this is said only of a \
+                  namespace whose Namespace object and workloads are among the manifests, since the pods of others may \
+                  come from elsewhere. Pods that something else makes (an operator) are not known to `check`: write an \
+                  Exemption for the policy of these.",
+};
+
+/// A peer that means nobody.
+pub const PEER_IS_NOBODY: Check = Check {
+    id: "RF603",
+    title: "peer means nobody",
+    severity: Severity::Medium,
+    section: Some(Section::Hygiene),
+    why: "the connection that the rule was written for is not allowed, and nothing says so",
+    description: "No pod is meant by this peer: no pod has such labels in the namespaces that it names, no namespace has \
+                  such labels, the selector contradicts itself, or an `except` takes the whole block away. As for \
+                  RF602, this is said where the namespaces are known whole, or where something there is nearly what is \
+                  asked for. Peers by labels of namespaces are held against all namespaces only where the workloads of \
+                  kube-system are given as well, as in a dump of a cluster.",
+};
+
+/// A part of a policy that can match nothing.
+pub const NEVER_MATCHES: Check = Check {
+    id: "RF604",
+    title: "rule can never match",
+    severity: Severity::Medium,
+    section: Some(Section::Hygiene),
+    why: "what it says it allows is not allowed",
+    description: "Rules of a direction that `policyTypes` does not list count for nothing. A port name is looked up in \
+                  the containers of each destination, by name and protocol (TCP where none is said): where no \
+                  destination has it, nothing is opened, and addresses outside of the cluster have no port names at all. \
+                  Correct the name or the protocol, or give the number.",
+};
+
 /// A flow that a reachability rule forbids.
 pub const FORBIDDEN_REACHABLE: Check = Check {
     id: "RF701",
@@ -219,7 +260,7 @@ pub const FAILED_POLICY: Check = Check {
 };
 
 /// Every check that is written in Rust, in the order of the ids.
-pub const CHECKS: [Check; 16] = [
+pub const CHECKS: [Check; 19] = [
     UNREADABLE,
     INVALID,
     UNKNOWN_FIELD,
@@ -232,6 +273,9 @@ pub const CHECKS: [Check; 16] = [
     ALL_NAMESPACES,
     OPT_OUT,
     EXPIRED_EXEMPTION,
+    POLICY_SELECTS_NOTHING,
+    PEER_IS_NOBODY,
+    NEVER_MATCHES,
     FORBIDDEN_REACHABLE,
     DEMANDED_UNREACHABLE,
     SELECTS_NOTHING,

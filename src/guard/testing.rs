@@ -54,6 +54,7 @@ impl Cluster {
             exemptions: &self.exemptions,
             reachability: &self.reachability,
             engine: &NoPolicies,
+            neighbourhood: None,
         }
     }
 

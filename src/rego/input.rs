@@ -12,8 +12,8 @@ use serde_json::Value as Json;
 use super::builtins::{coverage, labels_of};
 use super::value::{array, from_json, from_json_fields, object, string};
 use crate::guard::engine::Question;
-use crate::guard::near_miss::near_miss;
 use crate::guard::review::{Operation, Review};
+use crate::netpol::near_miss::near_miss;
 use crate::netpol::{
     NamespaceScope, NetworkPolicy, Object, Operator, Peer, Peers, Selector, WorkloadKind,
 };

@@ -265,6 +265,7 @@ fn found(review: &Review, rules: Vec<ReachabilityRule>, known: &Snapshot) -> Vec
         exemptions: &Exemptions::default(),
         reachability: &ReachabilityRules::new(rules, known),
         engine: &NoPolicies,
+        neighbourhood: None,
     };
     let now = "2026-06-01T00:00:00Z".parse().expect("a time");
     let budget = Budget {

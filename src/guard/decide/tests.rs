@@ -319,12 +319,12 @@ fn all_namespaces_are_found_however_they_are_said() {
 }
 
 #[test]
-fn rules_of_a_direction_that_does_not_count_are_not_judged() {
+fn rules_of_a_direction_that_does_not_count_open_nothing_and_are_said_to_be_dead() {
     let ignored = policy(
         "p",
         &json!({"podSelector": {}, "policyTypes": ["Ingress"], "egress": [{}]}),
     );
-    assert_eq!(ids(&Cluster::of(&[]).create(&ignored)), Vec::<&str>::new());
+    assert_eq!(ids(&Cluster::of(&[]).create(&ignored)), ["RF604"]);
 }
 
 #[test]

@@ -7,9 +7,9 @@ use schemars::JsonSchema;
 
 use super::{
     AnnotationRule, BaselineSection, BreadthLimits, BreadthSection, BypassesSection, CoverageScope,
-    CoverageSection, DnsAllow, DocumentationSection, GROUP, GuardrailSpec, Inject, LabelPlace,
-    LabelRule, LabelsSection, MonitoringAllow, OptOut, PoliciesSection, Presence, ScrapePort,
-    Unchanged,
+    CoverageSection, DnsAllow, DocumentationSection, GROUP, GuardrailSpec, HygieneSection, Inject,
+    LabelPlace, LabelRule, LabelsSection, MonitoringAllow, OptOut, PoliciesSection, Presence,
+    ScrapePort, Unchanged,
 };
 use crate::guard::mode::Mode;
 use crate::netpol::Direction;
@@ -265,6 +265,7 @@ impl GuardrailSpec {
             bypasses: Some(BypassesSection::default()),
             breadth: Some(BreadthSection::default()),
             documentation: Some(DocumentationSection::default()),
+            hygiene: Some(HygieneSection::default()),
             policies: Some(PoliciesSection::default()),
         }
     }

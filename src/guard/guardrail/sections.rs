@@ -290,6 +290,16 @@ pub struct AnnotationRule {
     pub pattern: Option<String>,
 }
 
+/// What is wrong with policies only when they are seen among all others.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct HygieneSection {
+    /// The mode of this section. Where it is left out, the guardrail's, but `Warn` instead of `Enforce`. A webhook only
+    /// ever warns.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mode: Option<Mode>,
+}
+
 /// The user's own policies in Rego.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]

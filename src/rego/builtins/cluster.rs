@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result, bail};
 use regorus::Value;
 
 use super::{Supplied, text};
-use crate::guard::near_miss::near_miss;
+use crate::netpol::near_miss::near_miss;
 use crate::netpol::{
     Coverage, Direction, EndVerdict, Endpoint, FieldPath, Flow, Labels, NamespaceName, Pod,
     PolicyRef, Port, Protocol, Segment, Snapshot, Verdict, WorkloadKind, WorkloadRef,

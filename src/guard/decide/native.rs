@@ -1,0 +1,71 @@
+//! The checks of one guardrail that are written in Rust, each section that is there.
+
+use super::ratchet::opened;
+use super::{Context, Raw};
+use crate::guard::finding::{Finding, Fix};
+use crate::guard::guardrail::{Guardrail, OptOut, Section};
+use crate::guard::mutate::{INJECT_ANNOTATION, INJECT_DISABLED};
+use crate::guard::review::{Review, Subject};
+use crate::guard::{breadth, coverage, hygiene, registry};
+use crate::netpol::{FieldPath, Object, Snapshot};
+
+/// The checks that are written in Rust.
+pub(super) fn native(
+    review: &Review,
+    subject: &Subject,
+    guardrail: &Guardrail,
+    context: &Context<'_>,
+    snapshot: &Snapshot,
+    raw: &mut Vec<Raw>,
+) {
+    if let Some(section) = &guardrail.spec.coverage {
+        let finding = coverage::workload(review, subject, section, snapshot);
+        raw.extend(finding.map(|finding| Raw::deny(Section::Coverage, finding)));
+    }
+    if let Some(section) = &guardrail.spec.breadth {
+        let findings = breadth::policy(review, subject, section, snapshot);
+        raw.extend(findings.into_iter().map(|(level, finding)| Raw {
+            section: Some(Section::Breadth),
+            level,
+            about: opened(&finding, subject),
+            finding,
+        }));
+    }
+    if guardrail.spec.hygiene.is_some() {
+        let found = hygiene::policy(review, subject, guardrail, context.neighbourhood, snapshot);
+        raw.extend(
+            found
+                .into_iter()
+                .map(|(level, finding)| Raw::new(Section::Hygiene, level, finding)),
+        );
+    }
+    if guardrail
+        .spec
+        .baseline
+        .as_ref()
+        .is_some_and(|section| section.opt_out == OptOut::Forbid)
+    {
+        raw.extend(opt_out(review, subject).map(|finding| Raw::deny(Section::Baseline, finding)));
+    }
+}
+
+fn opt_out(review: &Review, subject: &Subject) -> Option<Finding> {
+    let Some(Object::NetworkPolicy(_)) = subject.model() else {
+        return None;
+    };
+    if subject.annotation(INJECT_ANNOTATION)? != INJECT_DISABLED {
+        return None;
+    }
+    let field = FieldPath::of(["metadata", "annotations", INJECT_ANNOTATION]);
+    let message = format!(
+        "the annotation `{INJECT_ANNOTATION}: {INJECT_DISABLED}` opts out of the baseline's allows"
+    );
+    let fix = Fix::removing(&field, "remove the annotation");
+    Some(Finding::of(
+        &registry::OPT_OUT,
+        review.object_ref(),
+        field,
+        message,
+        Some(fix),
+    ))
+}

@@ -1,0 +1,229 @@
+//! Hygiene: findings of the whole. What `netpol::findings` sees in a policy among all others, in words.
+//!
+//! `check` brings everything that was read, once for all objects. A webhook has only the change: there a policy is held
+//! against its own namespace and those that it names, and nobody is refused for it.
+
+use crate::guard::engine::Level;
+use crate::guard::finding::{Finding, Fix};
+use crate::guard::guardrail::Guardrail;
+use crate::guard::registry::{self, Check};
+use crate::guard::review::{Origin, Review, Subject};
+use crate::netpol::findings::{Flaw, Near, Neighbourhood, Never, Nothing, What};
+use crate::netpol::{NetworkPolicy, Object, Snapshot};
+
+/// How many pods may be next to a policy that is judged at admission; beyond, nothing is said.
+const NEXT_TO_IT: usize = 2_000;
+
+/// What is wrong with a policy among all others.
+pub(super) fn policy(
+    review: &Review,
+    subject: &Subject,
+    guardrail: &Guardrail,
+    all: Option<&Neighbourhood<'_>>,
+    snapshot: &Snapshot,
+) -> Vec<(Level, Finding)> {
+    let Some(Object::NetworkPolicy(policy)) = subject.model() else {
+        return Vec::new();
+    };
+    let flaws = match all {
+        // Of two manifests of one name the later counts.
+        Some(all) if all.snapshot().policy(&policy.reference()) == Some(policy) => {
+            all.flaws(policy)
+        }
+        Some(_) => Vec::new(),
+        None => Neighbourhood::around(snapshot, policy, NEXT_TO_IT)
+            .map(|near| near.flaws(policy))
+            .unwrap_or_default(),
+    };
+    let level = match review.origin {
+        Origin::Manifest => Level::Deny,
+        Origin::Admission => Level::Warn,
+    };
+    flaws
+        .into_iter()
+        .filter(|flaw| !is_meant(flaw, policy, guardrail))
+        .map(|flaw| {
+            let (check, message, fix) = words(&flaw.what, policy);
+            let object = review.object_ref();
+            let finding = Finding::of(check, object, flaw.field, message, Some(Fix::words(fix)));
+            (level, finding)
+        })
+        .collect()
+}
+
+/// Whether a policy is there for pods that are to be none most of the time.
+fn is_meant(flaw: &Flaw, policy: &NetworkPolicy, guardrail: &Guardrail) -> bool {
+    matches!(flaw.what, What::SelectsNothing(_))
+        && guardrail
+            .quarantine
+            .as_ref()
+            .is_some_and(|quarantine| policy.selector.implies(quarantine))
+}
+
+/// The check, what is wrong, and what to do.
+fn words(what: &What, policy: &NetworkPolicy) -> (&'static Check, String, String) {
+    match what {
+        What::SelectsNothing(why) => {
+            let message = format!("selects nothing: {}", nothing(why, &policy.namespace));
+            (
+                &registry::POLICY_SELECTS_NOTHING,
+                message,
+                mend(why, "podSelector"),
+            )
+        }
+        What::PeerIsNobody(why) => {
+            let message = format!("nobody is meant: {}", nothing(why, "the namespaces meant"));
+            (&registry::PEER_IS_NOBODY, message, mend(why, "peer"))
+        }
+        What::NeverMatches(why) => {
+            let (message, fix) = never(why);
+            (&registry::NEVER_MATCHES, message, fix)
+        }
+    }
+}
+
+/// Why a selection is empty.
+fn nothing(why: &Nothing, place: impl std::fmt::Display) -> String {
+    let nearly = |near: &Option<Near>| {
+        near.as_ref().map_or_else(String::new, |near| {
+            let (key, value) = &near.there;
+            format!(
+                "; `{key}={value}` is there, and `{}` is asked for",
+                near.asked
+            )
+        })
+    };
+    match why {
+        Nothing::Contradiction => "no object can meet the whole selector".to_owned(),
+        Nothing::Excepted => "`except` takes the whole block away".to_owned(),
+        Nothing::OnHost => {
+            "all pods with these labels are on the host network, where policies do not see them"
+                .to_owned()
+        }
+        Nothing::NoPod { near } => {
+            format!("no pod in {place} has such labels{}", nearly(near))
+        }
+        Nothing::NoNamespace { near } => format!("no namespace has such labels{}", nearly(near)),
+    }
+}
+
+fn mend(why: &Nothing, part: &str) -> String {
+    match why {
+        Nothing::NoPod { near: Some(near) } | Nothing::NoNamespace { near: Some(near) } => {
+            let (key, value) = &near.there;
+            format!("select by `{key}={value}`, if that is what is meant")
+        }
+        Nothing::Contradiction => format!("keep one of the requirements of the {part}"),
+        Nothing::Excepted => "except less, or remove the peer".to_owned(),
+        Nothing::OnHost => {
+            "allow the addresses of the nodes, or take the pods off the host network".to_owned()
+        }
+        Nothing::NoPod { near: None } | Nothing::NoNamespace { near: None } => {
+            format!("correct the labels of the {part}, or remove it")
+        }
+    }
+}
+
+fn never(why: &Never) -> (String, String) {
+    match why {
+        Never::NotIsolated(direction) => (
+            format!(
+                "the {direction} rules count for nothing: `policyTypes` does not list {}",
+                direction.policy_type()
+            ),
+            format!(
+                "add {} to `policyTypes`, or remove the rules",
+                direction.policy_type()
+            ),
+        ),
+        Never::NoSuchPort {
+            name,
+            protocol,
+            other_protocol,
+            near,
+        } => {
+            let message = format!("no destination has a {protocol} port named `{name}`");
+            match (other_protocol, near) {
+                (Some(other), _) => (
+                    format!("{message}; there it is {other}"),
+                    format!("write `protocol: {other}`"),
+                ),
+                (None, Some(near)) => (
+                    format!("{message}; there is one named `{near}`"),
+                    format!("write `port: {near}`"),
+                ),
+                (None, None) => (
+                    message,
+                    "name the port in the containers, or write its number".to_owned(),
+                ),
+            }
+        }
+        Never::NameOutside(name) => (
+            format!("addresses have no ports with names: `{name}` is none there"),
+            "write the number of the port".to_owned(),
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use crate::guard::guardrail::{GuardrailSpec, HygieneSection};
+    use crate::guard::mode::Mode;
+    use crate::guard::review::Origin;
+    use crate::guard::testing::{Cluster, create, deployment, ids, namespace, policy};
+
+    fn enforced() -> GuardrailSpec {
+        GuardrailSpec {
+            mode: Mode::Enforce,
+            hygiene: Some(HygieneSection {
+                mode: Some(Mode::Enforce),
+            }),
+            ..GuardrailSpec::default()
+        }
+    }
+
+    #[test]
+    fn a_webhook_never_refuses_what_check_may() {
+        let web = deployment("web", &json!({"app": "web"}));
+        let cluster = Cluster::under(&enforced(), &[namespace("shop"), web]);
+        let nobody = policy("p", &json!({"podSelector": {"matchLabels": {"app": "db"}}}));
+        let mut review = create(&nobody);
+        let checked = cluster.judge(&review);
+        assert_eq!(ids(&checked), ["RF602"]);
+        assert!(!checked.allowed());
+        review.origin = Origin::Admission;
+        let admitted = cluster.judge(&review);
+        assert_eq!(ids(&admitted), ["RF602"]);
+        assert!(admitted.allowed());
+    }
+
+    #[test]
+    fn nothing_is_said_to_be_absent_from_a_namespace_that_was_not_read() {
+        let web = deployment("web", &json!({"app": "frontend"}));
+        let cluster = Cluster::under(&enforced(), &[web]);
+        let by = |app: &str| policy("p", &json!({"podSelector": {"matchLabels": {"app": app}}}));
+        assert_eq!(ids(&cluster.create(&by("database"))), Vec::<&str>::new());
+        assert_eq!(ids(&cluster.create(&by("frontned"))), ["RF602"]);
+    }
+
+    #[test]
+    fn pods_under_quarantine_need_not_be_there() {
+        let mut spec = GuardrailSpec::built_in();
+        if let Some(baseline) = &mut spec.baseline {
+            baseline.quarantine =
+                Some(serde_json::from_value(json!({"matchLabels": {"held": "yes"}})).unwrap());
+        }
+        let quarantine = policy(
+            "q",
+            &json!({"podSelector": {"matchLabels": {"held": "yes"}}, "policyTypes": ["Ingress", "Egress"]}),
+        );
+        let there = [namespace("shop"), deployment("web", &json!({"app": "web"}))];
+        assert_eq!(
+            ids(&Cluster::under(&spec, &there).create(&quarantine)),
+            Vec::<&str>::new()
+        );
+        assert_eq!(ids(&Cluster::of(&there).create(&quarantine)), ["RF602"]);
+    }
+}

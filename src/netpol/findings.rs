@@ -1,0 +1,131 @@
+//! Findings of the whole: what is wrong with a policy, or a pod, only when it is seen among all others.
+//!
+//! A [`Neighbourhood`] is made once of a [`Snapshot`](super::Snapshot): the pods of each namespace, those that selectors cannot tell apart
+//! as one. Each file below has one question to it and answers in [`Flaw`]s: a field and what is wrong there.
+//! `guard` makes findings of them. Every flaw is exact for the pods that are there; what the snapshot may not know of
+//! is never held to be absent: see [`Neighbourhood::of`] on which namespaces are taken to be known whole.
+
+use super::coverage::Direction;
+use super::field::FieldPath;
+use super::policy::NetworkPolicy;
+use super::port::Protocol;
+use super::selector::Requirement;
+use super::snapshot::NamespaceState;
+
+mod neighbourhood;
+mod never;
+mod nothing;
+
+pub use neighbourhood::Neighbourhood;
+
+/// What is wrong with one field of a policy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Flaw {
+    /// The field.
+    pub field: FieldPath,
+    /// What is wrong there.
+    pub what: What,
+}
+
+/// What may be wrong.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum What {
+    /// The policy selects no pod.
+    SelectsNothing(Nothing),
+    /// A peer means nobody.
+    PeerIsNobody(Nothing),
+    /// A part of the policy can match no flow.
+    NeverMatches(Never),
+}
+
+/// Why a selection is empty.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Nothing {
+    /// Its requirements contradict each other: no object can meet them.
+    Contradiction,
+    /// The excepted blocks are all of the block.
+    Excepted,
+    /// Only pods on the host network, which policies neither hold nor see as pods.
+    OnHost,
+    /// No pod of the namespaces meant has such labels.
+    NoPod {
+        /// What probably was meant.
+        near: Option<Near>,
+    },
+    /// No namespace has such labels.
+    NoNamespace {
+        /// What probably was meant.
+        near: Option<Near>,
+    },
+}
+
+/// One requirement of a selector that is nearly met by something that is there.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Near {
+    /// The requirement as it stands.
+    pub asked: Requirement,
+    /// The label that is there.
+    pub there: (String, String),
+}
+
+/// Why a part of a policy can match nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Never {
+    /// There are rules of a direction that `policyTypes` does not list.
+    NotIsolated(Direction),
+    /// No destination has a port of this name and protocol.
+    NoSuchPort {
+        /// The name.
+        name: String,
+        /// The protocol of the rule.
+        protocol: Protocol,
+        /// Another protocol, under which there is a port of the name.
+        other_protocol: Option<Protocol>,
+        /// A port name that probably was meant.
+        near: Option<String>,
+    },
+    /// A port is called by name, and the peers are addresses that no pod has, which have no port names.
+    NameOutside(String),
+}
+
+impl Neighbourhood<'_> {
+    /// What is wrong with a policy of the snapshot, in the order of its fields. Policies of a namespace that is being
+    /// deleted are left alone.
+    pub fn flaws(&self, policy: &NetworkPolicy) -> Vec<Flaw> {
+        let namespace = self.snapshot().namespace(&policy.namespace);
+        if namespace.is_some_and(NamespaceState::is_terminating) {
+            return Vec::new();
+        }
+        let mut flaws = never::without_effect(policy);
+        if let Some(flaw) = nothing::selected(self, policy) {
+            // What selects nothing says nothing about its rules.
+            flaws.push(flaw);
+            return flaws;
+        }
+        for direction in Direction::BOTH {
+            for (index, rule) in policy.rules(direction).iter().enumerate() {
+                let nobody = nothing::peers(self, policy, direction, index, rule);
+                let is_dead = nothing::all_peers(rule, &nobody);
+                flaws.extend(nobody);
+                if !is_dead {
+                    flaws.extend(never::ports(self, policy, direction, index, rule));
+                }
+            }
+        }
+        flaws
+    }
+}
+
+/// The field of a rule.
+fn rule_field(direction: Direction, index: usize) -> FieldPath {
+    FieldPath::of(["spec", direction.field()]).index(index)
+}
+
+/// The field of a rule's list of peers.
+fn peers_field(direction: Direction, index: usize) -> FieldPath {
+    let list = match direction {
+        Direction::Ingress => "from",
+        Direction::Egress => "to",
+    };
+    rule_field(direction, index).key(list)
+}

@@ -1,0 +1,198 @@
+//! Holds the findings of the whole to their word: over random clusters, what is said to select nothing, to match nothing or
+//! to add nothing is taken away, and no pair of ends may notice at any port.
+
+// What a test cannot prepare has failed.
+#![allow(clippy::expect_used, clippy::panic)]
+
+#[path = "../netpol_oracle/clusters.rs"]
+#[allow(dead_code)] // the other test uses the rest
+mod clusters;
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use proptest::prelude::*;
+use proptest::test_runner::{Config, TestRunner};
+use ringfence::netpol::findings::{Flaw, Neighbourhood, What};
+use ringfence::netpol::reach::Place;
+use ringfence::netpol::{Direction, FieldPath, PortSet, Reachability, Segment, Snapshot, parse};
+use serde_json::{Value, json};
+
+fn snapshot(objects: &[Value]) -> Snapshot {
+    let object = |value: &Value| {
+        parse(value)
+            .expect("valid")
+            .expect("a kind of the model")
+            .object
+    };
+    objects.iter().map(object).collect()
+}
+
+/// What every pair of ends may do, pods by name and addresses outside.
+fn everything(snapshot: &Snapshot) -> Vec<PortSet> {
+    let reach = Reachability::of(snapshot);
+    let pods: Vec<_> = snapshot.pods().map(|pod| pod.workload.clone()).collect();
+    let addresses = clusters::OUTSIDE.map(|text| text.parse::<IpAddr>().expect("an address"));
+    let places: Vec<Place<'_>> = pods
+        .iter()
+        .map(Place::Pod)
+        .chain(addresses.into_iter().map(Place::Address))
+        .collect();
+    let mut all = Vec::new();
+    for from in &places {
+        all.extend(places.iter().map(|to| reach.between(*from, *to)));
+    }
+    all
+}
+
+/// The objects without one field of one of them; a list that would be left empty, and so mean all, goes with its rule.
+fn without(objects: &[Value], name: &str, field: &FieldPath) -> Vec<Value> {
+    let mut objects = objects.to_vec();
+    let object = objects
+        .iter_mut()
+        .find(|object| object["metadata"]["name"] == json!(name))
+        .expect("the policy");
+    let mut field = field.clone();
+    while let Some(above) = field.parent() {
+        let (items, last) = (
+            above.lookup(object).cloned(),
+            field.segments().last().cloned(),
+        );
+        let is_rule = field.segments().len() == 3;
+        if let (Some(Value::Array(items)), Some(Segment::Index(index))) = (items, last)
+            && (items.len() > 1 || is_rule)
+        {
+            let all = object
+                .pointer_mut(&above.to_pointer())
+                .and_then(Value::as_array_mut);
+            all.expect("a list").remove(index);
+            return objects;
+        }
+        field = above;
+    }
+    panic!("{field} is in no list");
+}
+
+fn check(objects: &[Value], seen: &mut BTreeMap<&'static str, u32>) -> Result<(), TestCaseError> {
+    let all = snapshot(objects);
+    let before = everything(&all);
+    let near = Neighbourhood::of(&all);
+    for policy in all.policies() {
+        let name = policy.name.as_str();
+        // Without its last egress rule a policy that lists no types would isolate less.
+        let mut objects = objects.to_vec();
+        let types = Direction::BOTH
+            .into_iter()
+            .filter(|direction| policy.isolates(*direction));
+        let types: Vec<&str> = types.map(Direction::policy_type).collect();
+        let own = objects
+            .iter_mut()
+            .find(|object| object["metadata"]["name"] == json!(name));
+        own.expect("the policy")["spec"]["policyTypes"] = json!(types);
+        let objects = &objects;
+        for Flaw { field, what } in near.flaws(policy) {
+            let (kind, changed) = match &what {
+                What::SelectsNothing(_) => {
+                    let left = objects
+                        .iter()
+                        .filter(|object| object["metadata"]["name"] != json!(name));
+                    ("policy selects nothing", left.cloned().collect())
+                }
+                What::PeerIsNobody(_) => ("peer is nobody", without(objects, name, &field)),
+                What::NeverMatches(_) if field.segments().len() == 2 => {
+                    let mut objects = objects.clone();
+                    let object = objects
+                        .iter_mut()
+                        .find(|object| object["metadata"]["name"] == json!(name));
+                    let spec = &mut object.expect("the policy")["spec"];
+                    let direction = field.segments().last().expect("a direction").clone();
+                    let Segment::Key(direction) = direction else {
+                        panic!("{field}")
+                    };
+                    spec[direction] = json!([]);
+                    ("no such direction", objects)
+                }
+                What::NeverMatches(_) => ("never matches", without(objects, name, &field)),
+            };
+            *seen.entry(kind).or_default() += 1;
+            prop_assert_eq!(
+                &everything(&snapshot(&changed)),
+                &before,
+                "{} {}: {:?}",
+                name,
+                field,
+                what
+            );
+        }
+    }
+    Ok(())
+}
+
+/// What makes a folder one of a whole cluster.
+fn system() -> [Value; 3] {
+    let namespace =
+        |name: &str| json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
+    [
+        namespace("c"),
+        namespace("kube-system"),
+        json!({
+            "apiVersion": "v1", "kind": "Pod",
+            "metadata": {"name": "dns", "namespace": "kube-system", "labels": {"k8s-app": "kube-dns"}},
+            "spec": {"containers": [{"name": "main"}]}, "status": {"phase": "Running", "podIP": "10.0.9.9"},
+        }),
+    ]
+}
+
+#[test]
+fn what_is_said_to_do_nothing_can_be_taken_away() {
+    let mut seen = BTreeMap::new();
+    for is_whole in [false, true] {
+        let mut runner = TestRunner::new(Config {
+            cases: 256,
+            failure_persistence: None,
+            ..Config::default()
+        });
+        let counted = std::cell::RefCell::new(&mut seen);
+        let outcome = runner.run(&clusters::any_cluster(), |mut objects| {
+            if is_whole {
+                objects.extend(system());
+            }
+            check(&objects, &mut counted.borrow_mut())
+        });
+        outcome.unwrap_or_else(|failure| panic!("{failure}"));
+    }
+    // A test that never meets what it is about says nothing.
+    for (kind, least) in [
+        ("policy selects nothing", 50),
+        ("peer is nobody", 50),
+        ("never matches", 50),
+        ("no such direction", 20),
+    ] {
+        assert!(
+            seen.get(kind).is_some_and(|seen| *seen >= least),
+            "{kind}: {seen:?}"
+        );
+    }
+}
+
+#[test]
+fn a_policy_is_held_against_what_is_next_to_it_as_against_everything() {
+    let mut runner = TestRunner::new(Config {
+        cases: 128,
+        failure_persistence: None,
+        ..Config::default()
+    });
+    let outcome = runner.run(&clusters::any_cluster(), |objects| {
+        let all = snapshot(&objects);
+        let near = Neighbourhood::of(&all);
+        for policy in all.policies() {
+            let around = Neighbourhood::around(&all, policy, 100).expect("few pods");
+            let (few, many) = (around.flaws(policy), near.flaws(policy));
+            for flaw in &few {
+                prop_assert!(many.contains(flaw), "{:?} is not in {:?}", flaw, many);
+            }
+        }
+        Ok(())
+    });
+    outcome.unwrap_or_else(|failure| panic!("{failure}"));
+}
