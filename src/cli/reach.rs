@@ -1,6 +1,6 @@
 //! `ringfence reach PATH…`: every connection that the policies among manifests allow.
 
-use std::io::{BufWriter, Write};
+use std::io::{BufWriter, IsTerminal, Write};
 use std::path::PathBuf;
 
 use anyhow::{Context, bail};
@@ -11,8 +11,10 @@ use super::{Exit, whole};
 use crate::netpol::reach::{Party, PortSet};
 use crate::netpol::{Direction, Port, Protocol, Reachability, Snapshot, WorkloadRef};
 use crate::report::reach::{Grouping, Listing, Map, Picture};
+use who::Found;
 pub(super) use who::Who;
 
+mod denied;
 mod who;
 
 /// Arguments of `ringfence reach`.
@@ -78,7 +80,8 @@ enum Form {
     Dot,
     /// For Mermaid.
     Mermaid,
-    /// A map to look at: namespaces as boxes; of more than 50 workloads, namespaces only.
+    /// A map to look at: namespaces as boxes; of more than 50 workloads, namespaces only. What `ReachabilityRules` among the
+    /// manifests want closed is red.
     Svg,
 }
 
@@ -97,7 +100,14 @@ pub(super) fn run(args: &Args) -> anyhow::Result<Exit> {
     if args.exposure && !matches!(args.output, Form::Text | Form::Json | Form::Markdown) {
         bail!("--exposure: only --output text, json and markdown can tell it");
     }
-    let snapshot = read(&args.paths)?;
+    let folder = Inputs::of(args.paths.clone(), Vec::new(), Vec::new()).read()?;
+    let rules = folder.rules.clone();
+    let snapshot = whole::snapshot(folder)?;
+    if args.exposure && snapshot.cluster_policies().next().is_some() {
+        whole::warn(
+            "--exposure tells what NetworkPolicies let pass; what ClusterNetworkPolicies accept or deny of newcomers is not in it",
+        );
+    }
     let reach = Reachability::of(&snapshot);
     let from = args.from.as_ref().map(|who| who.find(&reach)).transpose();
     let from = from.context("--from")?;
@@ -109,8 +119,10 @@ pub(super) fn run(args: &Args) -> anyhow::Result<Exit> {
         .map(|(protocol, port)| PortSet::one(protocol, port));
     let workloads = reach.workloads();
     let progress = Progress::new(workloads.len(), "workloads listed");
+    // A bar between the lines of a listing helps nobody.
+    let has_bar = !std::io::stdout().is_terminal();
     let rows = reach.rows(|party| {
-        if matches!(party, Party::Workload(_)) {
+        if has_bar && matches!(party, Party::Workload(_)) {
             progress.advance();
         }
         from.as_ref().is_none_or(|who| who.is(party))
@@ -161,10 +173,23 @@ pub(super) fn run(args: &Args) -> anyhow::Result<Exit> {
         Form::Dot => write!(out, "{}", Picture::of(listing.rows)?.dot())?,
         Form::Mermaid => write!(out, "{}", Picture::of(listing.rows)?.mermaid())?,
         Form::Svg => {
+            let mut denied = denied::denied(&rules, &reach).unwrap_or_else(|| {
+                whole::warn("the ReachabilityRules demand too much for a map; it has none of them");
+                Vec::new()
+            });
+            denied.retain_mut(|one| {
+                if let Some(asked) = &asked {
+                    one.ports = one.ports.and(asked);
+                }
+                let is_meant = |who: &Option<Found>, party: &Party| {
+                    who.as_ref().is_none_or(|who| who.is(party))
+                };
+                is_meant(&from, &one.from) && is_meant(&to, &one.to) && !one.ports.is_empty()
+            });
             let map = Map {
                 rows: listing.rows,
                 workloads: listing.workloads,
-                denied: Vec::new(),
+                denied,
             };
             write!(out, "{}", map.svg()?)?;
         }

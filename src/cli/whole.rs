@@ -23,11 +23,13 @@ pub(super) fn snapshot(folder: Folder) -> anyhow::Result<Snapshot> {
         }
         let help = problem.help.map(|help| format!(" ({help})"));
         let help = help.unwrap_or_default();
-        let (colour, end) = (style::WARN, style::WARN.render_reset());
-        anstream::eprintln!(
-            "{colour}warning:{end} {file}:{line}: {}{help}",
-            problem.message
-        );
+        warn(&format!("{file}:{line}: {}{help}", problem.message));
     }
     Ok(folder.snapshot)
+}
+
+/// Says something on standard error that whoever reads the answer should know.
+pub(super) fn warn(message: &str) {
+    let (colour, end) = (style::WARN, style::WARN.render_reset());
+    anstream::eprintln!("{colour}warning:{end} {message}");
 }

@@ -169,3 +169,60 @@ fn cluster_network_policies_are_judged_before_and_after_those_of_namespaces() {
         why("data/api", postgres, "5432", "json")
     );
 }
+
+#[test]
+fn what_rules_want_closed_is_red_on_the_map_and_newcomers_under_cluster_policies_are_warned_of() {
+    let cluster = "
+apiVersion: v1
+kind: Pod
+metadata: {name: web, namespace: a, labels: {app: web}}
+spec: {containers: [{name: main, image: main}]}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: db, namespace: b, labels: {app: db}}
+spec: {containers: [{name: main, image: main}]}
+---
+apiVersion: ringfence.dev/v1alpha1
+kind: ReachabilityRule
+metadata: {name: no-way}
+spec:
+  from: [{podSelector: {matchLabels: {app: web}}}, {cidrs: [203.0.113.0/24]}]
+  to: [{namespaces: [b]}]
+  ports: [{port: 5432}]
+  expect: Deny
+";
+    let red = |args: &[&str]| -> Vec<String> {
+        let svg = told(
+            &[&["reach", "-", "--output", "svg"], args].concat(),
+            cluster,
+        );
+        let lines = svg.lines().filter(|line| line.contains("must not reach"));
+        lines
+            .map(|line| {
+                let title = line.split("<title>").nth(1).expect("a title");
+                title.split("</title>").next().expect("its end").to_owned()
+            })
+            .collect()
+    };
+    assert_eq!(
+        red(&[]),
+        [
+            "web must not reach db: TCP 5432",
+            "203.0.113.0/24 must not reach db: TCP 5432"
+        ]
+    );
+    assert_eq!(
+        red(&["--from", "a/web"]),
+        ["web must not reach db: TCP 5432"]
+    );
+    assert_eq!(red(&["--port", "80"]), Vec::<String>::new());
+
+    let exposed = told(&["reach", "-", "--exposure"], cluster);
+    assert!(!exposed.contains("warning"), "{exposed}");
+    let exposed = told(&["reach", TIERS, "--exposure"], "");
+    assert!(
+        exposed.contains("what ClusterNetworkPolicies accept or deny of newcomers is not in it"),
+        "{exposed}"
+    );
+}
