@@ -83,20 +83,26 @@ pub(super) fn without_policies(paths: &[PathBuf]) -> anyhow::Result<(Snapshot, u
     if let Some(error) = folder.first_error() {
         return Err(error.into());
     }
-    let policies: Vec<ObjectKey> = folder
-        .snapshot
+    let snapshot = folder.snapshot;
+    let policies = snapshot
         .policies()
-        .map(|policy| ObjectKey::NetworkPolicy(policy.reference()))
-        .collect();
+        .map(|policy| ObjectKey::NetworkPolicy(policy.reference()));
+    let cluster = snapshot
+        .cluster_policies()
+        .map(|policy| ObjectKey::ClusterNetworkPolicy(policy.name.clone()));
+    let policies: Vec<ObjectKey> = policies.chain(cluster).collect();
     let bare = policies
         .iter()
-        .fold(folder.snapshot, |snapshot, policy| snapshot.without(policy));
+        .fold(snapshot, |snapshot, policy| snapshot.without(policy));
     Ok((bare, policies.len()))
 }
 
 /// A snapshot with all objects of another one that are policies, or that it does not have itself.
 pub(super) fn joined(under: &Snapshot, over: &Snapshot) -> Snapshot {
     let mut joined = under.clone();
+    let cluster = over.cluster_policies().cloned();
+    joined.extend(cluster.map(Object::ClusterNetworkPolicy));
+    joined.extend(over.nodes().cloned().map(Object::Node));
     for state in over.namespaces() {
         joined.extend(state.object().cloned().map(Object::Namespace));
         joined.extend(state.services().cloned().map(Object::Service));

@@ -64,7 +64,7 @@ enum Form {
 /// Prints what would become of the flows.
 pub(super) fn run(args: &Args) -> anyhow::Result<Exit> {
     let candidate = super::reach::read(&args.policies)?;
-    if candidate.policies().next().is_none() {
+    if candidate.policies().next().is_none() && candidate.cluster_policies().next().is_none() {
         bail!("--policies: there is no network policy in it");
     }
     let (around, left_out) = if args.manifests.is_empty() {

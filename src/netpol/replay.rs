@@ -96,8 +96,10 @@ pub enum Change {
 pub struct Because {
     /// At which end: egress of the source, ingress of the destination.
     pub direction: Direction,
-    /// Those that isolate the pod, where flows are denied; the one that lets them pass, where they are allowed.
-    pub policies: Vec<PolicyRef>,
+    /// Those that isolate the pod, where no rule lets flows pass; else the one whose rule decides.
+    pub policies: Vec<String>,
+    /// Whether a rule decides, and not the lack of one.
+    pub by_rule: bool,
 }
 
 /// What is told of a flow beside its ends.
@@ -202,14 +204,20 @@ fn fate(verdict: &Verdict, was_allowed: bool) -> Fate {
     };
     let ends = [Direction::Egress, Direction::Ingress].into_iter();
     let because = ends.filter_map(|direction| {
-        let policies = match verdict.at(direction) {
-            EndVerdict::Denied { isolated_by } => isolated_by.clone(),
-            EndVerdict::Allowed { by, .. } if passes => vec![by.policy.clone()],
+        let (policies, by_rule) = match verdict.at(direction) {
+            EndVerdict::Denied { isolated_by } => {
+                (isolated_by.iter().map(ToString::to_string).collect(), false)
+            }
+            EndVerdict::Allowed { by, .. } if passes => (vec![by.policy.to_string()], true),
+            EndVerdict::Ruled(ruled) if ruled.accepts == passes => {
+                (vec![ruled.by.to_string()], true)
+            }
             _ => return None,
         };
         Some(Because {
             direction,
             policies,
+            by_rule,
         })
     });
     (change, because.collect())
@@ -243,12 +251,26 @@ fn naming_ports<'v>(
 
 /// Whether any policy looks at addresses.
 fn has_blocks(snapshot: &Snapshot) -> bool {
-    peers(snapshot).any(|peer| matches!(peer, Peer::Block { .. }))
+    has_cluster_policies(snapshot) || peers(snapshot).any(|peer| matches!(peer, Peer::Block { .. }))
+}
+
+/// Whether there are policies of the whole cluster, whose peers may look at anything.
+fn has_cluster_policies(snapshot: &Snapshot) -> bool {
+    snapshot.cluster_policies().next().is_some()
+}
+
+/// Every block that policies speak of, each once.
+fn blocks(snapshot: &Snapshot) -> BTreeSet<IpNet> {
+    let blocks = peers(snapshot).flat_map(|peer| match peer {
+        Peer::Block { cidr, except } => [&[*cidr][..], except].concat(),
+        Peer::Pods { .. } => Vec::new(),
+    });
+    blocks.collect()
 }
 
 /// Whether any policy looks at labels of namespaces beside the one that is their name.
 fn has_namespace_labels(snapshot: &Snapshot) -> bool {
-    peers(snapshot).any(|peer| match peer {
+    let by_labels = |peer: &Peer| match peer {
         Peer::Pods {
             namespaces: NamespaceScope::Selected(selector),
             ..
@@ -257,7 +279,8 @@ fn has_namespace_labels(snapshot: &Snapshot) -> bool {
             requirements.any(|requirement| requirement.key() != NAMESPACE_NAME_LABEL)
         }
         Peer::Pods { .. } | Peer::Block { .. } => false,
-    })
+    };
+    has_cluster_policies(snapshot) || peers(snapshot).any(by_labels)
 }
 
 /// Every peer of every rule that counts.

@@ -56,13 +56,13 @@ struct DocumentRow<'a> {
     protocol: Protocol,
     port: Port,
     flows: u64,
-    because: Vec<DocumentBecause>,
+    because: Vec<DocumentBecause<'a>>,
 }
 
 #[derive(Serialize)]
-struct DocumentBecause {
+struct DocumentBecause<'a> {
     direction: &'static str,
-    policies: Vec<String>,
+    policies: &'a [String],
 }
 
 #[derive(Serialize)]
@@ -177,7 +177,7 @@ impl<'a> DocumentRow<'a> {
     fn of(row: &'a Row) -> Self {
         let because = row.because.iter().map(|because| DocumentBecause {
             direction: because.direction.field(),
-            policies: because.policies.iter().map(ToString::to_string).collect(),
+            policies: &because.policies,
         });
         Self {
             from: &row.from,
@@ -207,13 +207,15 @@ fn row(text: &mut String, row: &Row) {
 
 /// Why, in words.
 fn reason(because: &Because, change: Change) -> String {
-    let policies: Vec<String> = because.policies.iter().map(ToString::to_string).collect();
-    let policies = policies.join(", ");
+    let policies = because.policies.join(", ");
     let end = match because.direction {
         Direction::Egress => "leaving",
         Direction::Ingress => "arriving",
     };
     match change {
+        Change::NewlyDenied | Change::StillDenied if because.by_rule => {
+            format!("{end}: {policies} denies it")
+        }
         Change::NewlyDenied | Change::StillDenied => {
             format!("{end}: no rule of {policies} allows it")
         }

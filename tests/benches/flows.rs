@@ -32,6 +32,9 @@ fn memory() -> String {
     most.map_or_else(|| "unknown".to_owned(), |most| most.trim().to_owned())
 }
 
+/// Writes the record of a number.
+type Record = fn(&mut String, u64);
+
 /// The parts of a record: pods of a namespace, its own and one of its team's.
 struct Parts {
     from: (u64, u64, u64),
@@ -53,7 +56,7 @@ fn parts(number: u64) -> Parts {
             (replica + 3) % 7,
         ),
         port: [8080, 5432, 9090, 443][usize::try_from((mixed >> 28) % 4).unwrap_or_default()],
-        is_denied: mixed % 97 == 0,
+        is_denied: mixed.is_multiple_of(97),
     }
 }
 
@@ -128,7 +131,7 @@ fn own(line: &mut String, number: u64) {
     );
 }
 
-fn written(folder: &Path, name: &str, count: u64, record: fn(&mut String, u64)) -> PathBuf {
+fn written(folder: &Path, name: &str, count: u64, record: Record) -> PathBuf {
     let path = folder.join(name);
     let mut file = BufWriter::new(std::fs::File::create(&path).expect("a file"));
     let mut line = String::new();
@@ -159,7 +162,7 @@ fn main() {
         snapshot.policies().count(),
         memory()
     );
-    let formats: [(&str, fn(&mut String, u64)); 2] = [("own", own), ("hubble", hubble)];
+    let formats: [(&str, Record); 2] = [("own", own), ("hubble", hubble)];
     for (name, record) in formats {
         let path = written(folder.path(), name, count, record);
         let size = std::fs::metadata(&path).expect("it is there").len();

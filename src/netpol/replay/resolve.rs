@@ -59,6 +59,10 @@ pub(in crate::netpol) struct Resolver<'s> {
     cluster: &'s [IpNet],
     /// Whether policies look at addresses; else pods of one template need not be told apart.
     by_address: bool,
+    /// The blocks that policies speak of; none where every address counts as itself.
+    blocks: Option<Vec<IpNet>>,
+    /// An address for each part of the addresses that no block tells apart.
+    alike: HashMap<(bool, Vec<usize>), IpAddr>,
     ends: Vec<Resolved>,
     numbers: HashMap<Key, usize>,
 }
@@ -69,6 +73,9 @@ impl<'s> Resolver<'s> {
             snapshot,
             cluster,
             by_address: super::has_blocks(snapshot),
+            blocks: (!super::has_cluster_policies(snapshot))
+                .then(|| super::blocks(snapshot).into_iter().collect()),
+            alike: HashMap::new(),
             ends: Vec::new(),
             numbers: HashMap::new(),
         }
@@ -78,13 +85,22 @@ impl<'s> Resolver<'s> {
     pub(in crate::netpol) fn with_addresses(snapshot: &'s Snapshot, cluster: &'s [IpNet]) -> Self {
         Self {
             by_address: true,
+            blocks: None,
             ..Self::new(snapshot, cluster)
         }
     }
 
     /// The number of the end that an actor is.
     pub(in crate::netpol) fn resolve(&mut self, actor: &Actor) -> usize {
-        let resolved = self.find(actor);
+        let mut resolved = self.find(actor);
+        if let Resolved::Known(Known {
+            end: End::Pod(pod), ..
+        }) = &mut resolved
+        {
+            for address in &mut pod.ips {
+                *address = self.alike(*address);
+            }
+        }
         let key = match &resolved {
             Resolved::Known(Known { end, .. }) => match end {
                 End::Pod(pod) => (
@@ -104,6 +120,20 @@ impl<'s> Resolver<'s> {
             ends.push(resolved);
             ends.len().saturating_sub(1)
         })
+    }
+
+    /// The first address that was met of those that are in the same blocks: for policies they are one.
+    fn alike(&mut self, address: IpAddr) -> IpAddr {
+        let Some(blocks) = &self.blocks else {
+            return address;
+        };
+        let within = blocks.iter().enumerate();
+        let within = within.filter(|(_, block)| block.contains(&address));
+        let key = (
+            address.is_ipv4(),
+            within.map(|(number, _)| number).collect(),
+        );
+        *self.alike.entry(key).or_insert(address)
     }
 
     /// The end of a number.

@@ -199,13 +199,15 @@ fn recorded_addresses_count_where_policies_look_at_them() {
     let observed = observe(&[
         (web(), to("10.1.2.3"), 5432, Action::Allowed, 1),
         (web(), to("10.2.2.3"), 5432, Action::Allowed, 1),
+        (web(), to("10.1.255.255"), 5432, Action::Allowed, 1),
+        (web(), to("10.3.2.3"), 5432, Action::Allowed, 3),
     ]);
     let replay = Replay::of(&observed, &cluster, &[]);
     assert_eq!(
         told(&replay),
         [
-            "newly denied shop/web -> data/db-0 5432: 1 by egress [\"shop/block\"]",
-            "still allowed shop/web -> data/db-0 5432: 1 by egress [\"shop/block\"]"
+            "newly denied shop/web -> data/db-0 5432: 4 by egress [\"shop/block\"]",
+            "still allowed shop/web -> data/db-0 5432: 2 by egress [\"shop/block\"]"
         ]
     );
 }
@@ -235,6 +237,31 @@ fn a_node_reaches_its_own_pods_whatever_policies_say() {
         [
             "still allowed node n1 -> shop/web 8080: 1 by ",
             "newly denied node n2 -> shop/web 8080: 1 by ingress [\"shop/deny\"]"
+        ]
+    );
+}
+
+#[test]
+fn a_policy_of_the_cluster_that_denies_is_named_with_its_rule() {
+    let cluster = snapshot(&[json!({
+        "apiVersion": "policy.networking.k8s.io/v1alpha2", "kind": "ClusterNetworkPolicy",
+        "metadata": {"name": "apart"},
+        "spec": {"tier": "Admin", "priority": 1, "subject": {"namespaces": {}}, "ingress": [
+            {"action": "Deny", "from": [{"namespaces": {"matchLabels": {"kubernetes.io/metadata.name": "shop"}}}]},
+        ]},
+    })]);
+    let web = pod("shop/web", Some(&[("app", "web")]));
+    let api = pod("data/api", Some(&[("app", "api")]));
+    let observed = observe(&[
+        (web.clone(), api.clone(), 80, Action::Allowed, 1),
+        (api, web, 80, Action::Allowed, 1),
+    ]);
+    let replay = Replay::of(&observed, &cluster, &[]);
+    assert_eq!(
+        told(&replay),
+        [
+            "still allowed data/api -> shop/web 80: 1 by ",
+            "newly denied shop/web -> data/api 80: 1 by ingress [\"ClusterNetworkPolicy apart spec.ingress[0].from[0]\"]",
         ]
     );
 }
