@@ -1,4 +1,5 @@
-//! Reachability of a large cluster: 10 000 pods of 1 500 workloads in 500 namespaces with 2 000 policies.
+//! Reachability of a large cluster: 10 000 pods of 1 500 workloads in 500 namespaces with 2 000 policies
+//! and 20 of the cluster.
 //!
 //! `cargo bench --bench reach`; `PODS=100000` before it for another number of pods. What each does:
 //!
@@ -86,6 +87,15 @@ fn without(snapshot: &Snapshot, is_left_out: impl Fn(usize, &str) -> bool) -> Sn
     changed
 }
 
+/// A cluster without policies of any kind.
+fn without_any(snapshot: &Snapshot) -> Snapshot {
+    let mut open = without(snapshot, |_, _| true);
+    for policy in snapshot.cluster_policies() {
+        open.remove(&Object::ClusterNetworkPolicy(policy.clone()).key());
+    }
+    open
+}
+
 /// The same cluster, but one database is open to all.
 fn one_opens(snapshot: &Snapshot) -> Snapshot {
     let policy = json!({
@@ -113,13 +123,14 @@ fn reach(criterion: &mut Criterion) {
     let opened = one_opens(&snapshot);
     let half = without(&snapshot, |index, _| index % 2 == 1);
     let no_scrapes = without(&snapshot, |_, name| name == "scrape");
-    let open = without(&snapshot, |_, _| true);
+    let open = without_any(&snapshot);
     let reach = once("classes", || Reachability::of(&snapshot));
     let found = once("reach", || connections(&snapshot));
     eprintln!(
-        "{} workloads, {} policies, {} classes, {found} connections",
+        "{} workloads, {} policies and {} of the cluster, {} classes, {found} connections",
         reach.workloads().len(),
         snapshot.policies().count(),
+        snapshot.cluster_policies().count(),
         reach.classes()
     );
     let found = once("reach-open", || connections(&open));

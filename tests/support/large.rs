@@ -1,4 +1,4 @@
-//! A large cluster: 500 namespaces, 1 500 workloads, 2 000 policies and as many pods as asked for.
+//! A large cluster: 500 namespaces, 1 500 workloads, 2 000 policies, 20 of the cluster, and as many pods as asked for.
 
 #![allow(dead_code)] // each bench uses its part
 
@@ -55,6 +55,7 @@ pub(crate) fn objects(pods: usize) -> Vec<Value> {
         objects.extend(policies(namespace));
         objects.extend((0..APPS).flat_map(|app| workload(&name, app)));
     }
+    objects.extend((0..CLUSTER_POLICIES).map(cluster_policy));
     objects.push(json!({
         "apiVersion": "apps/v1", "kind": "DaemonSet", "metadata": {"name": "node-agent", "namespace": "kube-system"},
         "spec": {"selector": {"matchLabels": {"app": "node-agent"}}, "template": {
@@ -69,8 +70,47 @@ pub(crate) fn objects(pods: usize) -> Vec<Value> {
 
 /// How many workloads each namespace has.
 const APPS: usize = 3;
+/// How many policies the cluster as a whole has.
+const CLUSTER_POLICIES: usize = 20;
 /// How many nodes there are.
 const NODES: usize = 100;
+
+/// Ten pairs of teams that must not meet but for scrapes, nine that pass on what one port is about, and in the end
+/// nothing that nobody has said something about.
+fn cluster_policy(index: usize) -> Value {
+    let of_team = |team: usize| json!({"matchLabels": {"team": format!("t{team}")}});
+    let port = |number: u16| json!([{"tcp": {"destinationPort": {"number": number}}}]);
+    let monitoring =
+        json!({"namespaces": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}});
+    let (tier, subject, ingress) = match index {
+        0..10 => (
+            "Admin",
+            json!({"namespaces": of_team(index)}),
+            json!([
+                {"action": "Accept", "from": [monitoring], "protocols": port(9090)},
+                {"action": "Deny", "from": [{"namespaces": of_team(index + 10)}]}
+            ]),
+        ),
+        10..19 => (
+            "Admin",
+            json!({"pods": {"namespaceSelector": of_team(index + 10), "podSelector": {"matchLabels": {"app": "app-2"}}}}),
+            json!([
+                {"action": "Pass", "from": [{"namespaces": {}}], "protocols": port(5432)},
+                {"action": "Deny", "from": [{"namespaces": of_team(index + 20)}]}
+            ]),
+        ),
+        _ => (
+            "Baseline",
+            json!({"namespaces": {}}),
+            json!([{"action": "Deny", "from": [{"namespaces": {}}]}]),
+        ),
+    };
+    json!({
+        "apiVersion": "policy.networking.k8s.io/v1alpha2", "kind": "ClusterNetworkPolicy",
+        "metadata": {"name": format!("cluster-{index}")},
+        "spec": {"tier": tier, "priority": index, "subject": subject, "ingress": ingress}
+    })
+}
 
 fn namespace_name(namespace: usize) -> String {
     match namespace {
