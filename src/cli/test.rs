@@ -141,7 +141,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<Exit> {
     };
     let groups: Vec<Group> = snapshot
         .namespaces()
-        .flat_map(Group::of_namespace)
+        .flat_map(|state| Group::of_namespace(state, &snapshot))
         .collect();
     let mut out = anstream::stdout().lock();
     let mut results: Vec<Ran> = Vec::new();

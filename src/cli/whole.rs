@@ -25,6 +25,9 @@ pub(super) fn snapshot(folder: Folder) -> anyhow::Result<Snapshot> {
         let help = help.unwrap_or_default();
         warn(&format!("{file}:{line}: {}{help}", problem.message));
     }
+    for doubt in folder.snapshot.doubtful_rules() {
+        warn(&doubt);
+    }
     Ok(folder.snapshot)
 }
 

@@ -15,6 +15,8 @@ use crate::netpol::{
     Snapshot,
 };
 
+mod wide;
+
 /// A block of the policy and where it stands.
 struct Block {
     net: IpNet,
@@ -28,8 +30,12 @@ pub(super) fn policy(
     section: &BreadthSection,
     snapshot: &Snapshot,
 ) -> Vec<(Level, Finding)> {
-    let Some(Object::NetworkPolicy(policy)) = subject.model() else {
-        return Vec::new();
+    let policy = match subject.model() {
+        Some(Object::NetworkPolicy(policy)) => policy,
+        Some(Object::ClusterNetworkPolicy(policy)) => {
+            return wide::policy(&review.object_ref(), policy, section);
+        }
+        _ => return Vec::new(),
     };
     let object = review.object_ref();
     let mut findings = Vec::new();
@@ -42,7 +48,9 @@ pub(super) fn policy(
             continue;
         }
         peers(&object, policy, direction, limits, &mut findings);
-        blocks(&object, policy, direction, limits, snapshot, &mut findings);
+        let own = blocks_of(policy, direction, limits);
+        let with_others = |mine: &[IpNet]| with_others(policy, direction, mine, limits, snapshot);
+        blocks(&object, &own, direction, limits, with_others, &mut findings);
     }
     findings
 }
@@ -83,33 +91,40 @@ fn peers(
                     if !every_namespace(selector) {
                         continue;
                     }
-                    let (level, whom) = if pods.is_everything() {
-                        (Level::Deny, "every pod of every namespace".to_owned())
-                    } else {
-                        (
-                            Level::Warn,
-                            format!("pods labelled `{pods}` of every namespace"),
-                        )
-                    };
                     let field = at.key(list).index(peer_index).key("namespaceSelector");
-                    let message = format!("{direction} rule {index} allows {whom}");
-                    let fix = Fix::words(
-                        "select the namespaces that are meant, by `kubernetes.io/metadata.name`",
-                    );
-                    findings.push((
-                        level,
-                        Finding::of(
-                            &registry::ALL_NAMESPACES,
-                            object.clone(),
-                            field,
-                            message,
-                            Some(fix),
-                        ),
-                    ));
+                    findings.push(all_namespaces(object, direction, index, pods, field));
                 }
             }
         }
     }
+}
+
+/// A peer that is pods of all namespaces.
+fn all_namespaces(
+    object: &ObjectRef,
+    direction: Direction,
+    rule: usize,
+    pods: &Selector,
+    field: FieldPath,
+) -> (Level, Finding) {
+    let (level, whom) = if pods.is_everything() {
+        (Level::Deny, "every pod of every namespace".to_owned())
+    } else {
+        (
+            Level::Warn,
+            format!("pods labelled `{pods}` of every namespace"),
+        )
+    };
+    let message = format!("{direction} rule {rule} allows {whom}");
+    let fix = Fix::words("select the namespaces that are meant, by `kubernetes.io/metadata.name`");
+    let finding = Finding::of(
+        &registry::ALL_NAMESPACES,
+        object.clone(),
+        field,
+        message,
+        Some(fix),
+    );
+    (level, finding)
 }
 
 /// Whether no namespace, or none but a few named ones, can fail to match.
@@ -126,13 +141,12 @@ fn every_namespace(selector: &Selector) -> bool {
 /// Blocks that are too wide: each by itself, or neighbours that make up a wider one, which are then one finding.
 fn blocks(
     object: &ObjectRef,
-    policy: &NetworkPolicy,
+    own: &[Block],
     direction: Direction,
     limits: &BreadthLimits,
-    snapshot: &Snapshot,
+    with_others: impl FnOnce(&[IpNet]) -> Vec<(IpNet, String)>,
     findings: &mut Vec<(Level, Finding)>,
 ) {
-    let own = blocks_of(policy, direction, limits);
     let Some(first) = own.first() else { return };
     let mine: Vec<IpNet> = own.iter().map(|block| block.net).collect();
     let mut find = |block: IpNet, at: &Block, how: &str| {
@@ -171,7 +185,7 @@ fn blocks(
             );
         }
     }
-    for (block, others) in with_others(policy, direction, &mine, limits, snapshot) {
+    for (block, others) in with_others(&mine) {
         // What is wide without the others was found above.
         if wide.contains(&block) {
             continue;

@@ -6,10 +6,14 @@ use serde_json::{Value, json};
 
 use crate::guard::decide::Cut;
 use crate::guard::finding::{Finding, Fix};
-use crate::guard::guardrail::{CoverageScope, CoverageSection};
+use crate::guard::guardrail::{ClusterNetworkPolicies, CoverageScope, CoverageSection};
 use crate::guard::registry;
 use crate::guard::review::{Operation, Review, Subject};
 use crate::netpol::{Direction, FieldPath, NamespaceName, NetworkPolicy, Object, Pod, Snapshot};
+
+mod wide;
+
+pub(super) use wide::last_wide_cover;
 
 /// How many workloads a message names before it only counts.
 const NAMED: usize = 3;
@@ -25,23 +29,21 @@ pub(super) fn workload(
         return None;
     };
     let namespace = &pod.workload.namespace;
-    let (coverage, field) = match section.scope {
-        CoverageScope::Namespace => (
-            snapshot.namespace_coverage(namespace),
-            FieldPath::of(["metadata", "namespace"]),
-        ),
-        CoverageScope::Workload => (
-            snapshot.pod_coverage(pod),
-            FieldPath::of(pod.workload.kind.pod_at().iter().copied())
-                .key("metadata")
-                .key("labels"),
-        ),
+    let field = match section.scope {
+        CoverageScope::Namespace => FieldPath::of(["metadata", "namespace"]),
+        CoverageScope::Workload => FieldPath::of(pod.workload.kind.pod_at().iter().copied())
+            .key("metadata")
+            .key("labels"),
+    };
+    let covered = match section.scope {
+        CoverageScope::Namespace => of_namespace(section, snapshot, namespace),
+        CoverageScope::Workload => of_pod(section, snapshot, pod),
     };
     let missing: Vec<Direction> = section
         .directions
         .iter()
         .copied()
-        .filter(|&direction| !coverage.covered(direction))
+        .filter(|direction| !covered.contains(direction))
         .collect();
     if missing.is_empty() {
         return None;
@@ -71,6 +73,32 @@ pub(super) fn workload(
     ))
 }
 
+/// The directions in which every pod of a namespace is covered.
+pub(super) fn of_namespace(
+    section: &CoverageSection,
+    snapshot: &Snapshot,
+    namespace: &NamespaceName,
+) -> Vec<Direction> {
+    let coverage = snapshot.namespace_coverage(namespace);
+    let counts = section.cluster_network_policies == ClusterNetworkPolicies::Enforced;
+    let baseline = |direction| {
+        snapshot
+            .baseline_of_namespace(namespace, direction)
+            .is_some()
+    };
+    let is_covered = |way: &Direction| coverage.covered(*way) || counts && baseline(*way);
+    Direction::BOTH.into_iter().filter(is_covered).collect()
+}
+
+/// The directions in which a pod is covered.
+pub(super) fn of_pod(section: &CoverageSection, snapshot: &Snapshot, pod: &Pod) -> Vec<Direction> {
+    let coverage = snapshot.pod_coverage(pod);
+    let counts = section.cluster_network_policies == ClusterNetworkPolicies::Enforced;
+    let baseline = |direction| snapshot.baseline_of_pod(pod, direction).is_some();
+    let is_covered = |way: &Direction| coverage.covered(*way) || counts && baseline(*way);
+    Direction::BOTH.into_iter().filter(is_covered).collect()
+}
+
 /// Whether its pods are on the host network, where no policy holds them.
 pub(super) fn out_of_reach(subject: &Subject) -> bool {
     matches!(subject.model(), Some(Object::Pod(pod) | Object::Workload(pod)) if pod.host_network)
@@ -98,16 +126,9 @@ pub(super) fn last_cover(
     let lost_by_namespace: Vec<Direction> = match section.scope {
         CoverageScope::Workload => Vec::new(),
         CoverageScope::Namespace => {
-            let (was, is) = (
-                before.namespace_coverage(namespace),
-                after.namespace_coverage(namespace),
-            );
-            section
-                .directions
-                .iter()
-                .copied()
-                .filter(|&way| was.covered(way) && !is.covered(way))
-                .collect()
+            let was = of_namespace(section, before, namespace);
+            let is = of_namespace(section, after, namespace);
+            lost(section, &was, &is)
         }
     };
     let mut uncovered: Vec<String> = Vec::new();
@@ -164,18 +185,25 @@ pub(super) fn last_cover(
     )))
 }
 
-fn lost_by_pod(
+pub(super) fn lost_by_pod(
     section: &CoverageSection,
     before: &Snapshot,
     after: &Snapshot,
     pod: &Pod,
 ) -> Vec<Direction> {
-    let (was, is) = (before.pod_coverage(pod), after.pod_coverage(pod));
-    section
-        .directions
-        .iter()
-        .copied()
-        .filter(|&way| was.covered(way) && !is.covered(way))
+    let was = of_pod(section, before, pod);
+    lost(section, &was, &of_pod(section, after, pod))
+}
+
+/// The directions that are asked for and were covered and are not any more.
+pub(super) fn lost(
+    section: &CoverageSection,
+    was: &[Direction],
+    is: &[Direction],
+) -> Vec<Direction> {
+    let asked = section.directions.iter().copied();
+    asked
+        .filter(|way| was.contains(way) && !is.contains(way))
         .collect()
 }
 
@@ -204,15 +232,18 @@ pub fn default_deny(namespace: &NamespaceName, directions: &[Direction]) -> Valu
     })
 }
 
-fn in_words(directions: &[Direction]) -> String {
+pub(super) fn in_words(directions: &[Direction]) -> String {
     let words: Vec<String> = directions.iter().map(ToString::to_string).collect();
     words.join(" and ")
 }
 
-fn list(names: &[String]) -> String {
+pub(super) fn list(names: &[String]) -> String {
     let shown: Vec<&str> = names.iter().take(NAMED).map(String::as_str).collect();
     match names.len().checked_sub(NAMED) {
         None | Some(0) => shown.join(", "),
         Some(more) => format!("{} and {more} more", shown.join(", ")),
     }
 }
+
+#[cfg(test)]
+mod tests;

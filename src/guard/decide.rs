@@ -19,7 +19,7 @@ use crate::guard::reachability::{self, ReachabilityRules};
 use crate::guard::review::{Operation, Review, Subject};
 use crate::guard::{coverage, registry};
 use crate::netpol::findings::Neighbourhood;
-use crate::netpol::{FieldPath, Labels, Snapshot};
+use crate::netpol::{FieldPath, Labels, Object, Snapshot};
 
 mod native;
 mod ratchet;
@@ -128,10 +128,10 @@ pub fn judge(review: &Review, context: &Context<'_>, now: Timestamp, budget: Bud
     };
     let after = changed(review, context.snapshot);
     let labels = namespace_labels(review, context.snapshot, &after);
-    let selecting: Vec<&Guardrail> = labels
-        .iter()
-        .flat_map(|labels| context.guardrails.selecting(labels))
-        .collect();
+    let selecting: Vec<&Guardrail> = labels.as_ref().map_or_else(
+        || over_clusters(review, context.guardrails),
+        |labels| context.guardrails.selecting(labels).collect(),
+    );
     let mut decision = Decision {
         strictest: selecting
             .iter()
@@ -256,6 +256,11 @@ fn one_guardrail(
             Ok(finding) => raw.extend(finding.map(|finding| Raw::deny(Section::Coverage, finding))),
             Err(cut) => decision.cut = Some(cut),
         }
+        let (before, pods) = (context.snapshot, budget.pods);
+        match coverage::last_wide_cover(review, guardrail, section, before, after, pods) {
+            Ok(finding) => raw.extend(finding.map(|finding| Raw::deny(Section::Coverage, finding))),
+            Err(cut) => decision.cut = Some(cut),
+        }
     }
     for Raw {
         section,
@@ -299,6 +304,10 @@ fn policies(
     deadline: Option<Instant>,
     raw: &mut Vec<Raw>,
 ) {
+    // They are asked about what is in a namespace, or is one.
+    if review.namespace.is_none() {
+        return;
+    }
     let question = Question {
         review,
         subject,
@@ -342,6 +351,21 @@ fn policies(
         let level = if allow { Level::Warn } else { Level::Deny };
         raw.push(Raw::new(failure.section, level, finding));
     }
+}
+
+/// The guardrails for a ClusterNetworkPolicy: those that may select a namespace that it rules, or ruled.
+fn over_clusters<'g>(review: &Review, guardrails: &'g Guardrails) -> Vec<&'g Guardrail> {
+    let subjects = [&review.object, &review.old_object].into_iter().flatten();
+    let policies = subjects.filter_map(|subject| match subject.model() {
+        Some(Object::ClusterNetworkPolicy(policy)) => Some(policy),
+        _ => None,
+    });
+    let policies: Vec<_> = policies.collect();
+    let may_select = |guardrail: &&Guardrail| {
+        let mut subjects = policies.iter().map(|policy| &policy.subject.namespaces);
+        subjects.any(|namespaces| !namespaces.disjoint(&guardrail.namespaces))
+    };
+    guardrails.iter().filter(may_select).collect()
 }
 
 /// The labels by which guardrails select: those of the namespace, for a Namespace object as it would be.

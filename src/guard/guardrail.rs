@@ -19,9 +19,9 @@ mod sections;
 
 pub use sections::{
     AnnotationRule, BaselineSection, BreadthLimits, BreadthSection, Bypass, BypassesSection,
-    CoverageScope, CoverageSection, DnsAllow, DocumentationSection, HygieneSection, Inject,
-    LabelPlace, LabelRule, LabelsSection, MonitoringAllow, OnFailure, OptOut, PoliciesSection,
-    ScrapePort,
+    ClusterNetworkPolicies, CoverageScope, CoverageSection, DnsAllow, DocumentationSection,
+    HygieneSection, Inject, LabelPlace, LabelRule, LabelsSection, MonitoringAllow, OnFailure,
+    OptOut, PoliciesSection, ScrapePort,
 };
 
 /// The API group of Ringfence's own kinds.

@@ -1,7 +1,8 @@
 //! Coverage: which policies isolate a pod, or all pods of a namespace, in each direction.
 //!
 //! A pod is covered in a direction when at least one policy isolates it there. Names of policies do not matter,
-//! and neither does what the policies allow.
+//! and neither does what the policies allow. Where something enforces them, cluster network policies of the Baseline tier can do the
+//! same: `coverage/baseline.rs`.
 
 use std::fmt;
 
@@ -12,6 +13,8 @@ use super::name::{NamespaceName, PolicyRef};
 use super::pod::Pod;
 use super::policy::NetworkPolicy;
 use super::snapshot::{NamespaceState, Snapshot};
+
+mod baseline;
 
 /// The two directions, as a pod sees them.
 #[derive(

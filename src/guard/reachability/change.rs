@@ -134,8 +134,8 @@ impl Change {
         {
             return None;
         }
-        let groups = Group::of_namespace(old).into_iter();
-        let groups = groups.zip(Group::of_namespace(new));
+        let groups = Group::of_namespace(old, before).into_iter();
+        let groups = groups.zip(Group::of_namespace(new, after));
         let locals: Vec<Local> = groups
             .map(|(before, after)| Local {
                 touched: kind == Kind::Namespace || differ(&before, &after),
@@ -157,10 +157,12 @@ impl Change {
         }
         let namespace = new.namespace();
         let labels = after.namespace_labels(namespace);
-        let own = Group::of_pod(new, &labels, after.namespace(namespace))?;
-        let old = old.and_then(|old| Group::of_pod(old, &labels, before.namespace(namespace)));
+        let own = Group::of_pod(new, &labels, after.namespace(namespace), after)?;
+        let state = before.namespace(namespace);
+        let old = old.and_then(|old| Group::of_pod(old, &labels, state, before));
         let rest = after.without(&ObjectKey::Workload(new.workload.clone()));
-        let rest = rest.namespace(namespace).map(Group::of_namespace);
+        let state = rest.namespace(namespace);
+        let rest = state.map(|state| Group::of_namespace(state, &rest));
         let mut locals: Vec<Local> = rest
             .into_iter()
             .flatten()

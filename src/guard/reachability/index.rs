@@ -87,7 +87,7 @@ impl Index {
         let mut of_namespace = BTreeMap::new();
         for state in snapshot.namespaces() {
             let first = groups.len();
-            groups.extend(Group::of_namespace(state));
+            groups.extend(Group::of_namespace(state, snapshot));
             of_namespace.insert(state.name().clone(), first..groups.len());
         }
         let meant = |rule: &ReachabilityRule, side| {

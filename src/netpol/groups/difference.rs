@@ -23,8 +23,17 @@ pub enum Opened<'h> {
 impl Holding {
     /// For whom more may pass here than with other policies of the same pods.
     pub fn opened_since<'h>(&'h self, before: &Holding) -> Opened<'h> {
+        if !self.wide.is_same(&before.wide) {
+            return Opened::Everyone;
+        }
         if before.policies.is_empty() {
-            return Opened::Nobody;
+            // What isolates them now also ends what the Baseline tier denied.
+            let is_ended = !self.policies.is_empty() && self.wide.has_baseline();
+            return if is_ended {
+                Opened::Everyone
+            } else {
+                Opened::Nobody
+            };
         }
         if self.policies.is_empty() {
             return Opened::Everyone;

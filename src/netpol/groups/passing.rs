@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::sync::{Arc, LazyLock};
 
+use super::tiers::Wide;
 use crate::netpol::coverage::Direction;
 use crate::netpol::labels::Labels;
 use crate::netpol::name::NamespaceName;
@@ -12,11 +13,13 @@ use crate::netpol::policy::{NamespaceScope, NetworkPolicy, Peer, Peers, Ports, R
 use crate::netpol::port::{ContainerPort, PortSpec};
 use crate::netpol::reach::{PortRange, PortSet};
 
-/// What holds pods at one end of their flows: the policies that isolate them in a direction.
+/// What holds pods at one end of their flows: the policies that isolate them in a direction, and the cluster network
+/// policies that rule them.
 #[derive(Clone, Debug)]
 pub struct Holding {
     pub(super) direction: Direction,
     pub(super) policies: Vec<Arc<NetworkPolicy>>,
+    pub(super) wide: Wide,
     asks_addresses: bool,
 }
 
@@ -24,28 +27,29 @@ pub struct Holding {
 #[derive(Clone, Copy, Debug)]
 pub struct Other<'a> {
     /// None outside of the cluster.
-    pod: Option<(&'a Pod, &'a Labels)>,
-    family: Family,
+    pub(super) pod: Option<(&'a Pod, &'a Labels)>,
+    pub(super) family: Family,
     /// None where it is not known.
-    address: Option<IpAddr>,
+    pub(super) address: Option<IpAddr>,
 }
 
-static EVERY_PORT: LazyLock<PortSet> = LazyLock::new(PortSet::all);
+pub(super) static EVERY_PORT: LazyLock<PortSet> = LazyLock::new(PortSet::all);
 
 // === impl Holding ===
 
 impl Holding {
-    pub(super) fn new(policies: Vec<Arc<NetworkPolicy>>, direction: Direction) -> Self {
+    pub(super) fn new(policies: Vec<Arc<NetworkPolicy>>, wide: Wide, direction: Direction) -> Self {
         let mut rules = policies.iter().flat_map(|policy| policy.rules(direction));
-        let asks_addresses = rules.any(asks_addresses);
+        let asks_addresses = rules.any(asks_addresses) || wide.asks_addresses();
         Self {
             direction,
             policies,
+            wide,
             asks_addresses,
         }
     }
 
-    /// The policies that isolate, by name; where there is none, everything passes.
+    /// The policies that isolate, by name; where there is none, everything passes that no cluster network policy denies.
     pub fn policies(&self) -> &[Arc<NetworkPolicy>] {
         &self.policies
     }
@@ -65,10 +69,11 @@ impl Holding {
             Peers::Any => &[][..],
             Peers::Only(peers) => peers,
         });
-        peers.filter_map(|peer| match peer {
+        let blocks = peers.filter_map(|peer| match peer {
             Peer::Block { cidr, except } => Some((cidr, except.as_slice())),
             Peer::Pods { .. } => None,
-        })
+        });
+        blocks.chain(self.wide.blocks().map(|block| (block, &[][..])))
     }
 
     /// Whether two pods with addresses of the same families are in the same blocks.
@@ -87,9 +92,17 @@ impl Holding {
     /// The ports of a destination at which flows with the other end pass here; `ports` are those that the
     /// destination's containers have names for.
     pub(super) fn passing(&self, other: &Other<'_>, ports: &[ContainerPort]) -> PortSet {
+        if !self.wide.is_empty() {
+            let network = (!self.policies.is_empty()).then(|| self.network(other, ports));
+            return self.wide.passing(other, ports, network);
+        }
         if self.policies.is_empty() {
             return EVERY_PORT.clone();
         }
+        self.network(other, ports)
+    }
+
+    fn network(&self, other: &Other<'_>, ports: &[ContainerPort]) -> PortSet {
         let mut passing = PortSet::none();
         for policy in &self.policies {
             for rule in policy.rules(self.direction) {

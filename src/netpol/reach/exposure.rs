@@ -59,7 +59,7 @@ pub struct OpenPorts {
 
 impl Reachability {
     /// Who could reach a workload's pods (ingress), or whom they could reach (egress), of pods and namespaces that are
-    /// not there yet.
+    /// not there yet. By network policies only: what cluster network policies say of newcomers is not in it.
     pub fn exposure(&self, workload: &WorkloadRef, direction: Direction) -> Vec<Exposure> {
         let pods = self.snapshot.pods_in(&workload.namespace);
         let pods = pods.filter(|pod| {

@@ -57,7 +57,15 @@ impl Wide {
     }
 
     pub(super) fn policies(&self) -> impl Iterator<Item = &ClusterNetworkPolicy> {
-        self.policies.values().map(|policy| &**policy)
+        self.shared_policies().map(|policy| &**policy)
+    }
+
+    pub(super) fn shared_policies(&self) -> impl Iterator<Item = &Arc<ClusterNetworkPolicy>> {
+        self.policies.values()
+    }
+
+    pub(super) fn shared_nodes(&self) -> impl Iterator<Item = &Arc<Node>> {
+        self.nodes.values()
     }
 
     pub(super) fn policy(&self, name: &PolicyName) -> Option<&ClusterNetworkPolicy> {

@@ -98,6 +98,30 @@ pub(in crate::netpol) enum Meant {
 }
 
 impl Snapshot {
+    /// The rules of cluster network policies of which nobody can say offline whom they mean, each with what is made of it.
+    pub fn doubtful_rules(&self) -> Vec<String> {
+        let mut doubts = Vec::new();
+        for policy in self.cluster_policies() {
+            for direction in Direction::BOTH {
+                for (index, rule) in policy.rules(direction).iter().enumerate() {
+                    let is_name = |peer: &ClusterPeer| matches!(peer, ClusterPeer::DomainNames(_));
+                    let made_of_it = match rule.reading() {
+                        Reading::DenyAll(why) => format!("{why}: taken to deny everything"),
+                        Reading::Nothing(why) => format!("{why}: taken to accept nothing"),
+                        Reading::AsWritten if rule.peers.iter().any(is_name) => {
+                            "domain names are not resolved: what they accept is not counted"
+                                .to_owned()
+                        }
+                        Reading::AsWritten => continue,
+                    };
+                    let (name, field) = (&policy.name, super::rule_field(direction, index, None));
+                    doubts.push(format!("ClusterNetworkPolicy {name} {field}: {made_of_it}"));
+                }
+            }
+        }
+        doubts
+    }
+
     /// What a tier decides at the end of `pod`; none where it leaves the flow to the next tier. Every rule that is asked on
     /// the way is told.
     pub(in crate::netpol) fn ruled(

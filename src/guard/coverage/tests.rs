@@ -1,0 +1,199 @@
+//! Coverage by the Baseline tier, where a Guardrail says that it is enforced.
+
+use serde_json::{Value, json};
+
+use crate::guard::decide::Cut;
+use crate::guard::engine::Budget;
+use crate::guard::guardrail::{
+    ClusterNetworkPolicies, CoverageScope, CoverageSection, GuardrailSpec,
+};
+use crate::guard::testing::{
+    Cluster, create, delete, deployment, ids, namespace, now, policy, update,
+};
+
+fn web() -> Value {
+    deployment("web", &json!({"app": "web"}))
+}
+
+/// A policy of the Baseline tier; what it denies comes after other rules.
+fn baseline(name: &str, priority: u16, accepts: &Value) -> Value {
+    let rules = |peers: &str, rest: Value| {
+        let accepts = accepts[peers].as_array().cloned().unwrap_or_default();
+        let deny = json!({"action": "Deny", peers: [rest]});
+        Value::from([accepts, vec![deny]].concat())
+    };
+    json!({
+        "apiVersion": "policy.networking.k8s.io/v1alpha2", "kind": "ClusterNetworkPolicy",
+        "metadata": {"name": name},
+        "spec": {
+            "tier": "Baseline", "priority": priority, "subject": {"namespaces": {}},
+            "ingress": rules("from", json!({"namespaces": {}})),
+            "egress": rules("to", json!({"networks": ["0.0.0.0/0", "::/0"]})),
+        }
+    })
+}
+
+fn deny() -> Value {
+    baseline("deny", 100, &json!({}))
+}
+
+fn enforced(scope: CoverageScope) -> GuardrailSpec {
+    GuardrailSpec {
+        coverage: Some(CoverageSection {
+            scope,
+            cluster_network_policies: ClusterNetworkPolicies::Enforced,
+            ..CoverageSection::default()
+        }),
+        ..GuardrailSpec::default()
+    }
+}
+
+fn patched(mut value: Value, pointer: &str, new: Value) -> Value {
+    *value.pointer_mut(pointer).expect("the field") = new;
+    value
+}
+
+#[test]
+fn a_baseline_deny_covers_only_where_it_is_said_to_be_enforced() {
+    let objects = [namespace("shop"), deny()];
+    assert_eq!(ids(&Cluster::of(&objects).create(&web())), ["RF201"]);
+    for scope in [CoverageScope::Namespace, CoverageScope::Workload] {
+        let cluster = Cluster::under(&enforced(scope), &objects);
+        assert!(ids(&cluster.create(&web())).is_empty(), "{scope:?}");
+    }
+}
+
+#[test]
+fn only_what_denies_the_rest_to_all_pods_covers() {
+    let missing = |wide: Value| {
+        let cluster = Cluster::under(
+            &enforced(CoverageScope::Namespace),
+            &[namespace("shop"), wide],
+        );
+        let decision = cluster.create(&web());
+        let judged = decision.judged.first();
+        judged.map(|judged| judged.finding.message.clone())
+    };
+    let all = "namespace `shop` has no default-deny for ingress and egress";
+    let egress = "namespace `shop` has no default-deny for egress";
+    let accepts = json!({"from": [{"action": "Accept", "from": [{"namespaces": {"matchLabels": {"a": "b"}}}]}],
+        "to": [{"action": "Accept", "to": [{"namespaces": {}}]}]});
+    assert_eq!(missing(baseline("deny", 1, &accepts)), None);
+    let open = json!({"to": [{"action": "Pass", "to": [{"networks": ["::/0", "0.0.0.0/0"]}]}]});
+    assert_eq!(missing(baseline("deny", 1, &open)).as_deref(), Some(egress));
+    let half = patched(deny(), "/spec/egress/0/to/0/networks", json!(["0.0.0.0/0"]));
+    assert_eq!(missing(half).as_deref(), Some(egress));
+    let admin = patched(deny(), "/spec/tier", json!("Admin"));
+    assert_eq!(missing(admin).as_deref(), Some(all));
+    let some =
+        json!({"pods": {"namespaceSelector": {}, "podSelector": {"matchLabels": {"app": "web"}}}});
+    assert_eq!(
+        missing(patched(deny(), "/spec/subject", some)).as_deref(),
+        Some(all)
+    );
+    let elsewhere = json!({"namespaces": {"matchLabels": {"team": "x"}}});
+    assert_eq!(
+        missing(patched(deny(), "/spec/subject", elsewhere)).as_deref(),
+        Some(all)
+    );
+}
+
+#[test]
+fn taking_the_baseline_away_is_refused_and_names_the_namespaces() {
+    let spec = enforced(CoverageScope::Namespace);
+    let cluster = Cluster::under(&spec, &[namespace("shop"), deny(), web()]);
+    let decision = cluster.delete(&deny());
+    assert_eq!(
+        decision.judged[0].finding.message,
+        "deleting it would leave pods of namespace `shop` without default-deny for ingress and egress"
+    );
+    let narrower = patched(
+        deny(),
+        "/spec/subject/namespaces",
+        json!({"matchLabels": {"a": "b"}}),
+    );
+    assert_eq!(ids(&cluster.update(&deny(), &narrower)), ["RF202"]);
+    let accepting = json!({"from": [{"action": "Accept", "from": [{"namespaces": {}}]}]});
+    assert_eq!(
+        ids(&cluster.create(&baseline("open", 1, &accepting))),
+        ["RF202"]
+    );
+    let labels = json!({"name": "shop", "labels": {"a": "b"}});
+    let relabelled = patched(namespace("shop"), "/metadata", labels);
+    assert!(ids(&cluster.update(&namespace("shop"), &relabelled)).is_empty());
+    let others = json!({"matchExpressions": [{"key": "a", "operator": "DoesNotExist"}]});
+    let selective = patched(deny(), "/spec/subject/namespaces", others);
+    let cluster = Cluster::under(&spec, &[namespace("shop"), selective, web()]);
+    assert_eq!(
+        ids(&cluster.update(&namespace("shop"), &relabelled)),
+        ["RF202"]
+    );
+
+    // With a network policy in its place, or with nobody to cover, it may go; and where it never counted.
+    let own = policy(
+        "default-deny",
+        &json!({"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}),
+    );
+    let covered = Cluster::under(&spec, &[namespace("shop"), deny(), web(), own]);
+    assert!(covered.delete(&deny()).allowed());
+    assert!(
+        Cluster::under(&spec, &[namespace("shop"), deny()])
+            .delete(&deny())
+            .allowed()
+    );
+    assert!(
+        Cluster::of(&[namespace("shop"), deny(), web()])
+            .delete(&deny())
+            .allowed()
+    );
+}
+
+#[test]
+fn the_search_for_lost_cover_ends_with_the_budget() {
+    let spec = enforced(CoverageScope::Workload);
+    let cluster = Cluster::under(
+        &spec,
+        &[
+            namespace("shop"),
+            deny(),
+            web(),
+            deployment("api", &json!({"app": "api"})),
+        ],
+    );
+    let budget = Budget {
+        deadline: None,
+        pods: 1,
+    };
+    let decision = crate::guard::decide::judge(&delete(&deny()), &cluster.context(), now(), budget);
+    assert_eq!(decision.cut, Some(Cut::Pods(1)));
+    let same = update(&deny(), &patched(deny(), "/spec/priority", json!(7)));
+    assert!(cluster.judge(&same).allowed());
+}
+
+#[test]
+fn wide_accepts_of_a_cluster_network_policy_are_judged_by_breadth() {
+    let cluster = Cluster::of(&[namespace("shop")]);
+    let wide = |egress: Value| {
+        patched(
+            deny(),
+            "/spec/egress",
+            json!([{"action": "Accept", "to": [egress]}]),
+        )
+    };
+    let ids_of = |object: &Value| {
+        let decision = cluster.judge(&create(object));
+        let ids = decision
+            .judged
+            .iter()
+            .map(|judged| judged.finding.id.clone());
+        ids.map(|id| id.as_str().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(
+        ids_of(&wide(json!({"networks": ["0.0.0.0/1", "128.0.0.0/1"]}))),
+        ["RF302"]
+    );
+    assert_eq!(ids_of(&wide(json!({"namespaces": {}}))), ["RF304"]);
+    assert!(ids_of(&wide(json!({"networks": ["192.0.2.0/24"]}))).is_empty());
+    // What is denied is not opened.
+    assert!(ids_of(&deny()).is_empty());
+}

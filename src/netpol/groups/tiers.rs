@@ -1,0 +1,249 @@
+//! What cluster network policies let pass at one end, before and after network policies, all ports at once.
+//!
+//! The same order and the same decisions as those of `verdict/tiers.rs`, for one other end that is a pod with a network of
+//! its own or an address outside.
+
+use std::sync::Arc;
+
+use ipnet::IpNet;
+
+use super::passing::{EVERY_PORT, Other};
+use crate::netpol::cluster_policy::{
+    Action, ClusterNetworkPolicy, ClusterPeer, ClusterPort, ClusterPorts, ClusterRule, Reading,
+    Tier,
+};
+use crate::netpol::coverage::Direction;
+use crate::netpol::labels::Labels;
+use crate::netpol::net::Family;
+use crate::netpol::node::Node;
+use crate::netpol::pod::Pod;
+use crate::netpol::port::{ContainerPort, PortSpec};
+use crate::netpol::reach::{PortRange, PortSet};
+use crate::netpol::snapshot::Snapshot;
+
+/// The cluster network policies that rule pods in a direction, in the order in which they are asked.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Wide {
+    direction: Option<Direction>,
+    policies: Vec<Arc<ClusterNetworkPolicy>>,
+    /// Those that are known, where a rule speaks of nodes, and their addresses.
+    nodes: Vec<Arc<Node>>,
+    node_blocks: Vec<IpNet>,
+}
+
+impl Wide {
+    pub(super) fn of(
+        snapshot: &Snapshot,
+        pod: &Pod,
+        namespace: &Labels,
+        direction: Direction,
+    ) -> Self {
+        let rules_it = |policy: &&Arc<ClusterNetworkPolicy>| {
+            !policy.rules(direction).is_empty() && policy.rules_pod(pod, namespace)
+        };
+        let policies = snapshot.shared_cluster_policies().filter(rules_it);
+        let mut wide = Self {
+            direction: Some(direction),
+            policies: policies.cloned().collect(),
+            ..Self::default()
+        };
+        if wide
+            .peers()
+            .any(|peer| matches!(peer, ClusterPeer::Nodes(_)))
+        {
+            wide.nodes = snapshot.shared_nodes().cloned().collect();
+            let addresses = wide.nodes.iter().flat_map(|node| &node.addresses);
+            wide.node_blocks = addresses.map(|address| (*address).into()).collect();
+        }
+        wide
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.policies.is_empty()
+    }
+
+    /// Whether it is what it was, policy by policy.
+    pub(super) fn is_same(&self, other: &Wide) -> bool {
+        let pairs = self.policies.iter().zip(&other.policies);
+        self.policies.len() == other.policies.len()
+            && pairs
+                .into_iter()
+                .all(|(one, other)| Arc::ptr_eq(one, other) || one == other)
+    }
+
+    /// Whether pods depend on it only while no network policy isolates them.
+    pub(super) fn has_baseline(&self) -> bool {
+        self.policies
+            .iter()
+            .any(|policy| policy.tier == Tier::Baseline)
+    }
+
+    pub(super) fn asks_addresses(&self) -> bool {
+        self.peers()
+            .any(|peer| matches!(peer, ClusterPeer::Networks(_)))
+    }
+
+    /// The blocks that its rules speak of, and the addresses of nodes where they speak of these.
+    pub(super) fn blocks(&self) -> impl Iterator<Item = &IpNet> {
+        let networks = self.peers().flat_map(|peer| match peer {
+            ClusterPeer::Networks(blocks) => blocks.as_slice(),
+            _ => &[],
+        });
+        networks.chain(&self.node_blocks)
+    }
+
+    /// The ports at which flows with the other end pass; `network` is what network policies let pass, where any isolates.
+    pub(super) fn passing(
+        &self,
+        other: &Other<'_>,
+        named: &[ContainerPort],
+        network: Option<PortSet>,
+    ) -> PortSet {
+        let mut said = Said {
+            open: EVERY_PORT.clone(),
+            passed: PortSet::none(),
+            accepted: PortSet::none(),
+        };
+        self.ask(Tier::Admin, other, named, &mut said);
+        if let Some(network) = network {
+            return said.accepted.or(&said.open.or(&said.passed).and(&network));
+        }
+        said.open = said.open.or(&said.passed);
+        said.passed = PortSet::none();
+        self.ask(Tier::Baseline, other, named, &mut said);
+        said.accepted.or(&said.open).or(&said.passed)
+    }
+
+    fn ask(&self, tier: Tier, other: &Other<'_>, named: &[ContainerPort], said: &mut Said) {
+        let of_tier = self.policies.iter().filter(|policy| policy.tier == tier);
+        let of_tier: Vec<_> = of_tier.collect();
+        for tied in of_tier.chunk_by(|one, next| one.priority == next.priority) {
+            let pieces = tied
+                .iter()
+                .flat_map(|policy| self.pieces(policy, other, named));
+            let pieces: Vec<(Action, PortSet)> = pieces.collect();
+            // Of equal priorities, the strictest counts.
+            for action in Action::ALL {
+                for (_, ports) in pieces.iter().filter(|(own, _)| *own == action) {
+                    said.decide(action, ports);
+                }
+            }
+        }
+    }
+
+    /// What one policy by itself says of which ports; none is in two of them.
+    fn pieces(
+        &self,
+        policy: &ClusterNetworkPolicy,
+        other: &Other<'_>,
+        named: &[ContainerPort],
+    ) -> Vec<(Action, PortSet)> {
+        let mut pieces = Vec::new();
+        let mut open = EVERY_PORT.clone();
+        let rules = self.direction.map(|direction| policy.rules(direction));
+        for rule in rules.into_iter().flatten() {
+            let (action, ports) = match rule.reading() {
+                Reading::DenyAll(_) => (Action::Deny, EVERY_PORT.clone()),
+                Reading::AsWritten if self.means(rule, other) => {
+                    (rule.action, ports_of(rule, named))
+                }
+                Reading::AsWritten | Reading::Nothing(_) => continue,
+            };
+            let taken = open.and(&ports);
+            if !taken.is_empty() {
+                open = open.without(&taken);
+                pieces.push((action, taken));
+            }
+        }
+        pieces
+    }
+
+    fn means(&self, rule: &ClusterRule, other: &Other<'_>) -> bool {
+        rule.peers.iter().any(|peer| match (peer, other.pod) {
+            (ClusterPeer::Pods(scope), Some((pod, namespace))) => {
+                scope.includes(&pod.labels, namespace)
+            }
+            (ClusterPeer::Networks(blocks), _) => blocks.iter().any(|block| match other.address {
+                Some(address) => block.contains(&address),
+                None => Family::of_block(block) == other.family && block.prefix_len() == 0,
+            }),
+            (ClusterPeer::Nodes(selector), None) => {
+                let has_it = |node: &&Arc<Node>| {
+                    let mut addresses = node.addresses.iter();
+                    addresses.any(|address| Some(*address) == other.address)
+                };
+                let mut nodes = self.nodes.iter().filter(has_it);
+                nodes.any(|node| selector.matches(&node.labels))
+            }
+            // Nobody can say offline what names stand for, and only Accept rules come here with them.
+            (
+                ClusterPeer::Pods(_)
+                | ClusterPeer::Nodes(_)
+                | ClusterPeer::DomainNames(_)
+                | ClusterPeer::Unknown(_),
+                _,
+            ) => false,
+        })
+    }
+
+    fn peers(&self) -> impl Iterator<Item = &ClusterPeer> {
+        let direction = self.direction;
+        let rules = self.policies.iter().flat_map(move |policy| {
+            let rules = direction.map(|direction| policy.rules(direction));
+            rules.into_iter().flatten()
+        });
+        rules.flat_map(|rule| &rule.peers)
+    }
+}
+
+/// What was said of which ports so far; of the others, that they are denied.
+struct Said {
+    open: PortSet,
+    passed: PortSet,
+    accepted: PortSet,
+}
+
+impl Said {
+    fn decide(&mut self, action: Action, ports: &PortSet) {
+        let taken = self.open.and(ports);
+        self.open = self.open.without(&taken);
+        match action {
+            Action::Deny => {}
+            Action::Pass => self.passed = self.passed.or(&taken),
+            Action::Accept => self.accepted = self.accepted.or(&taken),
+        }
+    }
+}
+
+/// The ports of a rule, names as the destination's containers have them.
+fn ports_of(rule: &ClusterRule, named: &[ContainerPort]) -> PortSet {
+    let ClusterPorts::Only(ports) = &rule.ports else {
+        return EVERY_PORT.clone();
+    };
+    let mut ranges = Vec::new();
+    for port in ports {
+        match port {
+            ClusterPort::Numbered(port) => {
+                let (first, last) = match &port.port {
+                    PortSpec::Number(port) => (port.get(), port.get()),
+                    PortSpec::Range(first, last) => (first.get(), last.get()),
+                    PortSpec::Any | PortSpec::Named(_) => (1, u16::MAX),
+                };
+                ranges.push(PortRange {
+                    protocol: port.protocol,
+                    first,
+                    last,
+                });
+            }
+            ClusterPort::Named(name) => {
+                let own = named.iter().filter(|port| port.name.as_ref() == Some(name));
+                ranges.extend(own.map(|port| PortRange {
+                    protocol: port.protocol,
+                    first: port.port.get(),
+                    last: port.port.get(),
+                }));
+            }
+        }
+    }
+    ranges.into_iter().collect()
+}
