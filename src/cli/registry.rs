@@ -25,7 +25,7 @@ use crate::report::{self, register};
     ringfence registry deploy/ --evidence audit/\n\n\
     Owner, purpose and day of review are the annotations that the Guardrail's `documentation` names. The controls that a \
     policy serves are its annotation `ringfence.dev/controls`, separated by commas: \"PCI DSS 1.3.1, SOC 2 CC6.6\".\n\n\
-    JSON: an object with `at`, `policies`, `namespaces` (coverage) and `exemptions`.")]
+    JSON: an object with `at`, `policies`, `cluster` (ClusterNetworkPolicies), `namespaces` (coverage) and `exemptions`.")]
 pub struct Args {
     #[command(flatten)]
     inputs: Inputs,
@@ -60,7 +60,8 @@ pub(super) fn run(args: &Args) -> anyhow::Result<Exit> {
     if let Some(error) = folder.first_error() {
         return Err(error.into());
     }
-    if folder.snapshot.policies().next().is_none() {
+    let snapshot = &folder.snapshot;
+    if snapshot.policies().next().is_none() && snapshot.cluster_policies().next().is_none() {
         bail!(
             "there is no network policy: {} files were read",
             folder.files
@@ -126,7 +127,7 @@ fn export(
             "registry.json": "the same for programs, with coverage and exemptions",
             "findings.json": "what `ringfence check` finds in the same manifests",
         },
-        "policies": register.policies.len(),
+        "policies": register.policies.len() + register.cluster.len(),
         "reviewsOverdue": register.overdue(),
         "withoutOwnerOrPurpose": register.undocumented(),
         "findings": summary,

@@ -13,7 +13,8 @@ use serde::Serialize;
 use crate::guard::exemption::{Exemption, Exemptions};
 use crate::guard::guardrail::{DocumentationSection, Guardrails};
 use crate::netpol::{
-    Direction, NamespaceName, NamespaceState, NetworkPolicy, PolicyRef, Snapshot, WorkloadRef,
+    Annotations, ClusterNetworkPolicy, Direction, NamespaceName, NamespaceState, NetworkPolicy,
+    PolicyRef, Snapshot, WorkloadRef,
 };
 pub use words::Opens;
 
@@ -32,6 +33,8 @@ pub struct Register {
     pub at: Timestamp,
     /// The policies, by namespace and name.
     pub policies: Vec<Entry>,
+    /// The policies of the whole cluster, in the order in which they are asked.
+    pub cluster: Vec<ClusterEntry>,
     /// The namespaces that have workloads or policies, and whether everything in them is covered.
     pub namespaces: Vec<Covered>,
     /// The exemptions, by namespace and name.
@@ -68,6 +71,28 @@ pub struct Entry {
     pub overlaps: Vec<Overlap>,
     /// The exemptions that let it off some checks.
     pub exemptions: Vec<String>,
+}
+
+/// One policy of the whole cluster: a ClusterNetworkPolicy.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ClusterEntry {
+    /// Its name.
+    pub name: String,
+    /// Its tier and its priority there, such as `Admin 10`.
+    pub place: String,
+    /// Who answers for it.
+    pub owner: Option<String>,
+    /// What it is for.
+    pub purpose: Option<String>,
+    /// When someone looks at it again.
+    pub review: Review,
+    /// The controls that it serves.
+    pub controls: Vec<String>,
+    /// The pods whose flows it rules, in words.
+    pub subject: String,
+    /// What its rules do, in words and in their order.
+    pub rules: Vec<String>,
 }
 
 /// When someone looks at a policy again.
@@ -148,6 +173,7 @@ impl Register {
         let mut register = Self {
             at,
             policies: Vec::new(),
+            cluster: cluster(snapshot, at),
             namespaces: Vec::new(),
             exemptions: exemptions.iter().map(|one| Exempted::of(one, at)).collect(),
         };
@@ -184,21 +210,64 @@ impl Register {
 
     /// How many policies are to be looked at by a day that is over.
     pub fn overdue(&self) -> usize {
-        let overdue = self
-            .policies
-            .iter()
-            .filter(|entry| matches!(entry.review, Review::Overdue(_)));
+        let reviews = self.policies.iter().map(|entry| &entry.review);
+        let reviews = reviews.chain(self.cluster.iter().map(|entry| &entry.review));
+        let overdue = reviews.filter(|review| matches!(review, Review::Overdue(_)));
         overdue.count()
     }
 
     /// How many policies say neither whose they are nor what they are for.
     pub fn undocumented(&self) -> usize {
-        let unsaid = self
+        let said = self
             .policies
             .iter()
-            .filter(|entry| entry.owner.is_none() || entry.purpose.is_none());
+            .map(|entry| (&entry.owner, &entry.purpose));
+        let cluster = self
+            .cluster
+            .iter()
+            .map(|entry| (&entry.owner, &entry.purpose));
+        let unsaid = said
+            .chain(cluster)
+            .filter(|(owner, purpose)| owner.is_none() || purpose.is_none());
         unsaid.count()
     }
+}
+
+/// The policies of the whole cluster, by tier, priority and name.
+fn cluster(snapshot: &Snapshot, at: Timestamp) -> Vec<ClusterEntry> {
+    // No guardrail speaks of what is in no namespace: the usual annotations.
+    let section = DocumentationSection::default();
+    let mut policies: Vec<&ClusterNetworkPolicy> = snapshot.cluster_policies().collect();
+    policies.sort_by_key(|policy| (policy.tier, policy.priority, &policy.name));
+    let entries = policies.into_iter().map(|policy| {
+        let said = |key: &str| said(&policy.annotations, key);
+        ClusterEntry {
+            name: policy.name.to_string(),
+            place: format!("{} {}", policy.tier, policy.priority),
+            owner: said(&section.owner.annotation),
+            purpose: said(&section.purpose.annotation),
+            review: Review::of(said(&section.review_by.annotation), at),
+            controls: controls(&policy.annotations),
+            subject: words::pods_of(&policy.subject),
+            rules: words::cluster(policy),
+        }
+    });
+    entries.collect()
+}
+
+/// What an annotation says, where it says anything.
+fn said(annotations: &Annotations, key: &str) -> Option<String> {
+    let text = annotations.get(key).map(str::trim);
+    text.filter(|text| !text.is_empty()).map(str::to_owned)
+}
+
+fn controls(annotations: &Annotations) -> Vec<String> {
+    let controls = said(annotations, CONTROLS).unwrap_or_default();
+    let controls = controls.split(',').map(str::trim);
+    controls
+        .filter(|one| !one.is_empty())
+        .map(str::to_owned)
+        .collect()
 }
 
 /// The workloads that a policy selects now: each template, and each pod that no template stands for.
@@ -267,12 +336,7 @@ fn day(at: Timestamp) -> Date {
 
 impl Entry {
     fn of(policy: &NetworkPolicy, section: &DocumentationSection, at: Timestamp) -> Self {
-        let said = |key: &str| {
-            let text = policy.annotations.get(key).map(str::trim);
-            text.filter(|text| !text.is_empty()).map(str::to_owned)
-        };
-        let controls = said(CONTROLS).unwrap_or_default();
-        let controls = controls.split(',').map(str::trim);
+        let said = |key: &str| said(&policy.annotations, key);
         let isolates = Direction::BOTH
             .into_iter()
             .filter(|direction| policy.isolates(*direction));
@@ -283,10 +347,7 @@ impl Entry {
             owner: said(&section.owner.annotation),
             purpose: said(&section.purpose.annotation),
             review: Review::of(said(&section.review_by.annotation), at),
-            controls: controls
-                .filter(|one| !one.is_empty())
-                .map(str::to_owned)
-                .collect(),
+            controls: controls(&policy.annotations),
             selector: policy.selector.to_string(),
             workloads: Vec::new(),
             isolates: isolates.map(Direction::policy_type).collect(),

@@ -52,6 +52,24 @@ pub fn markdown(register: &Register) -> String {
         ];
         let _ = writeln!(text, "| {} |", cells.join(" | "));
     }
+    if !register.cluster.is_empty() {
+        text.push_str("\n## The whole cluster\n\n| policy | tier and priority | owner | purpose | rules for | rules | review by | controls |\n| --- | --- | --- | --- | --- | --- | --- | --- |\n");
+    }
+    for entry in &register.cluster {
+        let said =
+            |text: &Option<String>| text.as_deref().map_or_else(|| "**none**".to_owned(), cell);
+        let cells = [
+            cell(&entry.name),
+            cell(&entry.place),
+            said(&entry.owner),
+            said(&entry.purpose),
+            cell(&entry.subject),
+            cell(&entry.rules.join("\n")),
+            review(&entry.review),
+            cell(&entry.controls.join("\n")),
+        ];
+        let _ = writeln!(text, "| {} |", cells.join(" | "));
+    }
     text.push_str("\n## Coverage\n\n| namespace | workloads | open to ingress | open to egress | default-deny |\n| --- | --- | --- | --- | --- |\n");
     for covered in &register.namespaces {
         let _ = writeln!(
@@ -94,7 +112,10 @@ fn summary(register: &Register) -> String {
         .map(|one| one.open_to_ingress.max(one.open_to_egress));
     format!(
         "Policies: {}; without owner or purpose: {}; review overdue: {}; workloads that are open in a direction: {}; exemptions: {}.",
-        register.policies.len(),
+        register
+            .policies
+            .len()
+            .saturating_add(register.cluster.len()),
         register.undocumented(),
         register.overdue(),
         open.fold(0, usize::saturating_add),

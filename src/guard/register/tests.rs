@@ -172,3 +172,41 @@ fn policies_overlap_where_they_isolate_the_same_workloads_in_the_same_direction(
         (&["deny".to_owned()][..], &["out".to_owned()][..])
     );
 }
+
+#[test]
+fn policies_of_the_whole_cluster_are_told_in_their_order() {
+    let policy = |name: &str, tier: &str, priority: u16| {
+        json!({
+            "apiVersion": "policy.networking.k8s.io/v1alpha2", "kind": "ClusterNetworkPolicy",
+            "metadata": {"name": name, "annotations": {"ringfence.dev/owner": "team-net", "ringfence.dev/review-by": "2027-05-31"}},
+            "spec": {"tier": tier, "priority": priority, "subject": {"namespaces": {}}, "egress": [
+                {"action": "Deny", "to": [{"networks": ["192.0.2.0/24"]}]},
+            ]},
+        })
+    };
+    let objects = [
+        policy("last", "Baseline", 1),
+        policy("second", "Admin", 9),
+        policy("first", "Admin", 2),
+    ];
+    let register = register(&objects, &GuardrailSpec::built_in());
+    let told: Vec<(&str, &str)> = register
+        .cluster
+        .iter()
+        .map(|entry| (entry.name.as_str(), entry.place.as_str()))
+        .collect();
+    assert_eq!(
+        told,
+        [
+            ("first", "Admin 2"),
+            ("second", "Admin 9"),
+            ("last", "Baseline 1")
+        ]
+    );
+    assert_eq!(
+        register.cluster[0].rules,
+        ["Deny egress to 192.0.2.0/24, all ports"]
+    );
+    assert_eq!(register.cluster[0].subject, "all pods of every namespace");
+    assert_eq!((register.overdue(), register.undocumented()), (3, 3));
+}

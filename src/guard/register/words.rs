@@ -2,9 +2,12 @@
 
 use serde::Serialize;
 
+use crate::netpol::cluster_policy::{
+    ClusterPeer, ClusterPort, ClusterPorts, ClusterRule, PodScope,
+};
 use crate::netpol::{
-    Direction, NamespaceScope, NetworkPolicy, Operator, Peer, Peers, PortSpec, Ports, Rule,
-    Selector,
+    ClusterNetworkPolicy, Direction, NamespaceScope, NetworkPolicy, Operator, Peer, Peers,
+    PortMatch, PortSpec, Ports, Rule, Selector,
 };
 
 /// What one rule opens.
@@ -91,14 +94,70 @@ fn ports(rule: &Rule) -> String {
     let Ports::Only(ports) = &rule.ports else {
         return "all ports".to_owned();
     };
-    let ports = ports.iter().map(|port| {
-        let protocol = port.protocol;
-        match &port.port {
-            PortSpec::Any => format!("{protocol} all"),
-            PortSpec::Number(port) => format!("{protocol} {}", port.get()),
-            PortSpec::Range(first, last) => format!("{protocol} {}-{}", first.get(), last.get()),
-            PortSpec::Named(name) => format!("{protocol} {name}"),
+    let ports = ports.iter().map(port_in_words);
+    ports.collect::<Vec<String>>().join(", ")
+}
+
+fn port_in_words(port: &PortMatch) -> String {
+    let protocol = port.protocol;
+    match &port.port {
+        PortSpec::Any => format!("{protocol} all"),
+        PortSpec::Number(port) => format!("{protocol} {}", port.get()),
+        PortSpec::Range(first, last) => format!("{protocol} {}-{}", first.get(), last.get()),
+        PortSpec::Named(name) => format!("{protocol} {name}"),
+    }
+}
+
+/// What the rules of a policy of the whole cluster do, in the order in which they are asked.
+pub(super) fn cluster(policy: &ClusterNetworkPolicy) -> Vec<String> {
+    let said = |direction: &str, side: &str, rules: &[ClusterRule]| {
+        let rules = rules.iter().map(|rule| {
+            let peers: Vec<String> = rule.peers.iter().map(cluster_peer).collect();
+            format!(
+                "{} {direction} {side} {}, {}",
+                rule.action,
+                peers.join(" or "),
+                cluster_ports(&rule.ports)
+            )
+        });
+        rules.collect::<Vec<String>>()
+    };
+    [
+        said("ingress", "from", &policy.ingress),
+        said("egress", "to", &policy.egress),
+    ]
+    .concat()
+}
+
+/// Pods of the whole cluster, by the labels of their namespaces and their own.
+pub(super) fn pods_of(scope: &PodScope) -> String {
+    peer(&Peer::Pods {
+        namespaces: NamespaceScope::Selected(scope.namespaces.clone()),
+        pods: scope.pods.clone(),
+    })
+}
+
+fn cluster_peer(peer: &ClusterPeer) -> String {
+    match peer {
+        ClusterPeer::Pods(scope) => pods_of(scope),
+        ClusterPeer::Nodes(selector) if selector.is_everything() => "all nodes".to_owned(),
+        ClusterPeer::Nodes(selector) => format!("nodes {selector}"),
+        ClusterPeer::Networks(blocks) => {
+            let blocks: Vec<String> = blocks.iter().map(ToString::to_string).collect();
+            blocks.join(" or ")
         }
+        ClusterPeer::DomainNames(names) => names.join(" or "),
+        ClusterPeer::Unknown(kind) => format!("a peer of an unknown kind, {kind}"),
+    }
+}
+
+fn cluster_ports(ports: &ClusterPorts) -> String {
+    let ClusterPorts::Only(ports) = ports else {
+        return "all ports".to_owned();
+    };
+    let ports = ports.iter().map(|port| match port {
+        ClusterPort::Numbered(port) => port_in_words(port),
+        ClusterPort::Named(name) => format!("port {name}"),
     });
     ports.collect::<Vec<String>>().join(", ")
 }

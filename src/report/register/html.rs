@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Write as _};
 
-use crate::guard::register::{Covered, Entry, Exempted, Register, Review};
+use crate::guard::register::{ClusterEntry, Covered, Entry, Exempted, Register, Review};
 
 const STYLE: &str = "\
 :root{color-scheme:light;--line:#d0d7de;--soft:#57606a;--bad:#b42318;--bad-soft:#fef3f2;--good:#067647;--blue:#1f4e79}\
@@ -70,6 +70,12 @@ pub fn page(register: &Register) -> String {
     page.push_str("</nav>\n");
     coverage(&mut page, &register.namespaces);
     exemptions(&mut page, &register.exemptions);
+    if !register.cluster.is_empty() {
+        page.push_str("<h2>The whole cluster</h2>\n");
+    }
+    for entry in &register.cluster {
+        cluster(&mut page, entry);
+    }
     for namespace in namespaces {
         let plain = Plain(namespace);
         let _ = writeln!(page, "<h2 id=\"{plain}\">Namespace {plain}</h2>");
@@ -96,7 +102,14 @@ fn figures(page: &mut String, register: &Register) {
         .filter(|one| one.has_ended)
         .count();
     let figures = [
-        ("policies", register.policies.len(), false),
+        (
+            "policies",
+            register
+                .policies
+                .len()
+                .saturating_add(register.cluster.len()),
+            false,
+        ),
         ("without owner or purpose", register.undocumented(), true),
         ("review overdue", register.overdue(), true),
         (
@@ -119,35 +132,52 @@ fn figures(page: &mut String, register: &Register) {
     page.push_str("</div>\n");
 }
 
-fn policy(page: &mut String, entry: &Entry) {
+/// What every policy says of itself; its fields are left open.
+fn head(
+    page: &mut String,
+    name: &str,
+    controls: &[String],
+    review: &Review,
+    [owner, purpose]: [Option<&str>; 2],
+) {
+    let name = Plain(name);
     let _ = write!(
         page,
-        "<section class=\"policy\"><div class=\"head\"><h3>{}</h3>",
-        Plain(&entry.name)
+        "<section class=\"policy\"><div class=\"head\"><h3>{name}</h3>"
     );
-    for control in &entry.controls {
+    for control in controls {
         let _ = write!(page, "<span class=\"tag\">{}</span>", Plain(control));
     }
-    let warning = match entry.review {
+    page.push_str(match review {
         Review::Unsaid | Review::Due(_) => "",
         Review::Overdue(_) => "<span class=\"tag bad\">review overdue</span>",
         Review::Unreadable(_) => "<span class=\"tag bad\">day of review is none</span>",
-    };
-    page.push_str(warning);
+    });
     page.push_str("</div><dl>");
-    said(page, "owner", entry.owner.as_deref());
-    said(page, "purpose", entry.purpose.as_deref());
-    match &entry.review {
+    said(page, "owner", owner);
+    said(page, "purpose", purpose);
+    match review {
         Review::Unsaid => {}
         Review::Due(day) => field(page, "review by", &Plain(day).to_string()),
         Review::Overdue(text) | Review::Unreadable(text) => {
-            field(
-                page,
-                "review by",
-                &format!("<span class=\"bad-text\">{}</span>", Plain(text)),
-            );
+            let text = format!("<span class=\"bad-text\">{}</span>", Plain(text));
+            field(page, "review by", &text);
         }
     }
+}
+
+fn cluster(page: &mut String, entry: &ClusterEntry) {
+    let said = [entry.owner.as_deref(), entry.purpose.as_deref()];
+    head(page, &entry.name, &entry.controls, &entry.review, said);
+    field(page, "tier, priority", &Plain(&entry.place).to_string());
+    field(page, "rules for", &Plain(&entry.subject).to_string());
+    list(page, "rules", entry.rules.iter().cloned());
+    page.push_str("</dl></section>\n");
+}
+
+fn policy(page: &mut String, entry: &Entry) {
+    let said = [entry.owner.as_deref(), entry.purpose.as_deref()];
+    head(page, &entry.name, &entry.controls, &entry.review, said);
     field(page, "selects", &Plain(&super::selects(entry)).to_string());
     if entry.opens.is_empty() {
         field(page, "opens", &Plain(&super::nothing(entry)).to_string());
