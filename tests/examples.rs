@@ -19,7 +19,8 @@ use serde_json::Value;
 const EXAMPLES: &str = "deploy/examples";
 
 /// Each violation and the ids that `check` finds. The others are about requests to a webhook; the demo shows them.
-const VIOLATIONS: [(&str, &[&str]); 15] = [
+const VIOLATIONS: [(&str, &[&str]); 17] = [
+    ("adds-nothing", &["RF606", "RF607"]),
     ("dead-rules", &["RF603", "RF604", "RF604"]),
     ("forgot-dns", &[]),
     ("forgot-dns-gitops", &[]),
@@ -30,6 +31,7 @@ const VIOLATIONS: [(&str, &[&str]); 15] = [
     ("last-default-deny", &[]),
     ("net-admin-init", &["RF406"]),
     ("no-default-deny", &["RF201"]),
+    ("one-sided-allow", &["RF605"]),
     ("policy-for-nobody", &["RF602"]),
     ("quarantine", &[]),
     ("rule-without-peers", &["RF301"]),

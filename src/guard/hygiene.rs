@@ -3,13 +3,17 @@
 //! `check` brings everything that was read, once for all objects. A webhook has only the change: there a policy is held
 //! against its own namespace and those that it names, and nobody is refused for it.
 
+use std::collections::BTreeSet;
+
 use crate::guard::engine::Level;
 use crate::guard::finding::{Finding, Fix};
 use crate::guard::guardrail::Guardrail;
 use crate::guard::registry::{self, Check};
 use crate::guard::review::{Origin, Review, Subject};
 use crate::netpol::findings::{Flaw, Near, Neighbourhood, Never, Nothing, What};
-use crate::netpol::{NetworkPolicy, Object, Snapshot};
+use crate::netpol::{NetworkPolicy, Object, PolicyName, Snapshot};
+
+mod one_sided;
 
 /// How many pods may be next to a policy that is judged at admission; beyond, nothing is said.
 const NEXT_TO_IT: usize = 2_000;
@@ -44,8 +48,11 @@ pub(super) fn policy(
         .filter(|flaw| !is_meant(flaw, policy, guardrail))
         .map(|flaw| {
             let (check, message, fix) = words(&flaw.what, policy);
-            let object = review.object_ref();
-            let finding = Finding::of(check, object, flaw.field, message, Some(Fix::words(fix)));
+            let fix = match &flaw.what {
+                What::OneSided(found) => one_sided::fix(found, snapshot).unwrap_or(Fix::words(fix)),
+                _ => Fix::words(fix),
+            };
+            let finding = Finding::of(check, review.object_ref(), flaw.field, message, Some(fix));
             (level, finding)
         })
         .collect()
@@ -75,11 +82,52 @@ fn words(what: &What, policy: &NetworkPolicy) -> (&'static Check, String, String
             let message = format!("nobody is meant: {}", nothing(why, "the namespaces meant"));
             (&registry::PEER_IS_NOBODY, message, mend(why, "peer"))
         }
+        What::OneSided(found) => (
+            &registry::ONE_SIDED,
+            one_sided::message(found),
+            "allow it at the other end as well, or remove it here".to_owned(),
+        ),
+        What::RuleAddsNothing(by) => (
+            &registry::REDUNDANT_RULE,
+            format!(
+                "adds nothing: {} all that it does",
+                others(by, policy, "allows", "allow")
+            ),
+            "remove the rule".to_owned(),
+        ),
+        What::PolicyAddsNothing(by) => (
+            &registry::REDUNDANT_POLICY,
+            format!(
+                "adds nothing: {} all that it does",
+                others(by, policy, "isolates and allows", "isolate and allow")
+            ),
+            "remove the policy".to_owned(),
+        ),
         What::NeverMatches(why) => {
             let (message, fix) = never(why);
             (&registry::NEVER_MATCHES, message, fix)
         }
     }
+}
+
+/// The policies that make up for something, as the start of a sentence.
+fn others(by: &BTreeSet<PolicyName>, policy: &NetworkPolicy, one: &str, many: &str) -> String {
+    let names: Vec<String> = by
+        .iter()
+        .map(|name| {
+            if *name == policy.name {
+                "its other rules".to_owned()
+            } else {
+                format!("`{name}`")
+            }
+        })
+        .collect();
+    let is_one = names.len() == 1 && !by.contains(&policy.name);
+    format!(
+        "{} {}",
+        names.join(" and "),
+        if is_one { one } else { many }
+    )
 }
 
 /// Why a selection is empty.

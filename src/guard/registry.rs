@@ -206,6 +206,46 @@ pub const NEVER_MATCHES: Check = Check {
                   Correct the name or the protocol, or give the number.",
 };
 
+/// An allow of one end that the other end denies.
+pub const ONE_SIDED: Check = Check {
+    id: "RF605",
+    title: "allowed at one end only",
+    severity: Severity::Medium,
+    section: Some(Section::Hygiene),
+    why: "a connection needs the egress of its source and the ingress of its destination; this one is denied",
+    description: "A rule allows egress to pods whose ingress is isolated and lets none of it in, or ingress from pods whose \
+                  egress lets none of it out. Found only where nothing of what the peer allows can pass, and where all \
+                  namespaces that it names are known whole: a wide allow at one end beside narrow ones at the other is \
+                  a way of working. Nothing is said where an Admin tier goes before both ends. Add the missing half, or remove \
+                  this one.",
+};
+
+/// A rule that adds nothing.
+pub const REDUNDANT_RULE: Check = Check {
+    id: "RF606",
+    title: "rule adds nothing",
+    severity: Severity::Low,
+    section: Some(Section::Hygiene),
+    why: "whoever removes the other one believes that this closes something, and it does not",
+    description: "Other rules of the namespace allow all that this one does, to each of its peers, for all pods that it is \
+                  for: by the meaning of selectors, blocks and ports, so for pods to come as well. All that RF606 and \
+                  RF607 name can be removed together, and nothing changes. Namespaces with more than 500 policies (32 at \
+                  admission) are not looked at.",
+};
+
+/// A policy that adds nothing.
+pub const REDUNDANT_POLICY: Check = Check {
+    id: "RF607",
+    title: "policy adds nothing",
+    severity: Severity::Low,
+    section: Some(Section::Hygiene),
+    why: "a policy more to read, review and keep true, and none the safer for it",
+    description: "Other policies of the namespace isolate all pods that this one selects, in each of its directions, and \
+                  allow all that it allows: by meaning, so for pods to come as well. A policy without rules (a \
+                  `default-deny`) is held against other ones without rules only. All that RF606 and RF607 name can be \
+                  removed together, and nothing changes.",
+};
+
 /// A flow that a reachability rule forbids.
 pub const FORBIDDEN_REACHABLE: Check = Check {
     id: "RF701",
@@ -260,7 +300,7 @@ pub const FAILED_POLICY: Check = Check {
 };
 
 /// Every check that is written in Rust, in the order of the ids.
-pub const CHECKS: [Check; 19] = [
+pub const CHECKS: [Check; 22] = [
     UNREADABLE,
     INVALID,
     UNKNOWN_FIELD,
@@ -276,6 +316,9 @@ pub const CHECKS: [Check; 19] = [
     POLICY_SELECTS_NOTHING,
     PEER_IS_NOBODY,
     NEVER_MATCHES,
+    ONE_SIDED,
+    REDUNDANT_RULE,
+    REDUNDANT_POLICY,
     FORBIDDEN_REACHABLE,
     DEMANDED_UNREACHABLE,
     SELECTS_NOTHING,

@@ -5,16 +5,22 @@
 //! `guard` makes findings of them. Every flaw is exact for the pods that are there; what the snapshot may not know of
 //! is never held to be absent: see [`Neighbourhood::of`] on which namespaces are taken to be known whole.
 
+use std::collections::BTreeSet;
+
 use super::coverage::Direction;
 use super::field::FieldPath;
+use super::name::{PolicyName, PolicyRef};
 use super::policy::NetworkPolicy;
-use super::port::Protocol;
+use super::port::{Port, Protocol};
 use super::selector::Requirement;
 use super::snapshot::NamespaceState;
+use super::workload::WorkloadRef;
 
 mod neighbourhood;
 mod never;
 mod nothing;
+mod one_sided;
+mod redundant;
 
 pub use neighbourhood::Neighbourhood;
 
@@ -36,6 +42,12 @@ pub enum What {
     PeerIsNobody(Nothing),
     /// A part of the policy can match no flow.
     NeverMatches(Never),
+    /// A peer is allowed what the policies of the other end do not let pass, none of it.
+    OneSided(OneSided),
+    /// A rule adds nothing to those of these policies, whatever pods there are.
+    RuleAddsNothing(BTreeSet<PolicyName>),
+    /// The policy adds nothing to these others, whatever pods there are.
+    PolicyAddsNothing(BTreeSet<PolicyName>),
 }
 
 /// Why a selection is empty.
@@ -88,6 +100,23 @@ pub enum Never {
     NameOutside(String),
 }
 
+/// An allow of one end, and who denies it at the other.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OneSided {
+    /// The direction of the rule that allows.
+    pub direction: Direction,
+    /// One of the pods that could open a connection by it.
+    pub from: WorkloadRef,
+    /// To which pod.
+    pub to: WorkloadRef,
+    /// Over which protocol.
+    pub protocol: Protocol,
+    /// At which port.
+    pub port: Port,
+    /// The policies that isolate the other end.
+    pub denied_by: Vec<PolicyRef>,
+}
+
 impl Neighbourhood<'_> {
     /// What is wrong with a policy of the snapshot, in the order of its fields. Policies of a namespace that is being
     /// deleted are left alone.
@@ -102,13 +131,31 @@ impl Neighbourhood<'_> {
             flaws.push(flaw);
             return flaws;
         }
+        let redundant = self.redundant(&policy.namespace);
+        if let Some(by) = redundant.policies.get(&policy.name) {
+            // What adds nothing as a whole says nothing of its rules.
+            flaws.push(Flaw {
+                field: FieldPath::of(["spec"]),
+                what: What::PolicyAddsNothing(by.clone()),
+            });
+            return flaws;
+        }
         for direction in Direction::BOTH {
             for (index, rule) in policy.rules(direction).iter().enumerate() {
+                let at = (policy.name.clone(), direction, index);
+                if let Some(by) = redundant.rules.get(&at) {
+                    flaws.push(Flaw {
+                        field: rule_field(direction, index),
+                        what: What::RuleAddsNothing(by.clone()),
+                    });
+                    continue;
+                }
                 let nobody = nothing::peers(self, policy, direction, index, rule);
                 let is_dead = nothing::all_peers(rule, &nobody);
                 flaws.extend(nobody);
                 if !is_dead {
                     flaws.extend(never::ports(self, policy, direction, index, rule));
+                    flaws.extend(one_sided::peers(self, policy, direction, index, rule));
                 }
             }
         }

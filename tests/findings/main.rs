@@ -13,9 +13,12 @@ use std::net::IpAddr;
 
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
-use ringfence::netpol::findings::{Flaw, Neighbourhood, What};
+use ringfence::netpol::findings::{Flaw, Neighbourhood, OneSided, What};
 use ringfence::netpol::reach::Place;
-use ringfence::netpol::{Direction, FieldPath, PortSet, Reachability, Segment, Snapshot, parse};
+use ringfence::netpol::{
+    Direction, EndVerdict, Endpoint, FieldPath, Flow, PortSet, Reachability, Segment, Snapshot,
+    parse,
+};
 use serde_json::{Value, json};
 
 fn snapshot(objects: &[Value]) -> Snapshot {
@@ -73,6 +76,53 @@ fn without(objects: &[Value], name: &str, field: &FieldPath) -> Vec<Value> {
     panic!("{field} is in no list");
 }
 
+/// Whether one end lets the example pass and the policies named deny it at the other.
+fn one_sided(all: &Snapshot, found: &OneSided) -> Result<(), TestCaseError> {
+    let pod = |workload| Endpoint::Pod(all.pod(workload).expect("a pod"));
+    let flow = Flow::new(pod(&found.from), pod(&found.to), found.protocol, found.port);
+    let verdict = all.verdict(&flow);
+    let (own, other) = match found.direction {
+        Direction::Ingress => (verdict.ingress, verdict.egress),
+        Direction::Egress => (verdict.egress, verdict.ingress),
+    };
+    prop_assert!(own.passes(), "{flow}: {own}");
+    prop_assert!(
+        matches!(other, EndVerdict::Denied { .. }),
+        "{flow}: {other}"
+    );
+    prop_assert_eq!(other.isolated_by(), &found.denied_by);
+    Ok(())
+}
+
+/// Whether all that adds nothing can be taken away together.
+fn together(objects: &[Value], before: &[PortSet]) -> Result<(), TestCaseError> {
+    let all = snapshot(objects);
+    let near = Neighbourhood::of(&all);
+    let mut left = objects.to_vec();
+    for policy in all.policies() {
+        let name = policy.name.as_str();
+        let types = Direction::BOTH
+            .into_iter()
+            .filter(|direction| policy.isolates(*direction));
+        let types: Vec<&str> = types.map(Direction::policy_type).collect();
+        let own = left
+            .iter_mut()
+            .find(|object| object["metadata"]["name"] == json!(name));
+        own.expect("the policy")["spec"]["policyTypes"] = json!(types);
+        for Flaw { field, what } in near.flaws(policy).into_iter().rev() {
+            match what {
+                What::RuleAddsNothing(_) => left = without(&left, name, &field),
+                What::PolicyAddsNothing(_) => {
+                    left.retain(|object| object["metadata"]["name"] != json!(name));
+                }
+                _ => {}
+            }
+        }
+    }
+    prop_assert_eq!(&everything(&snapshot(&left)), before);
+    Ok(())
+}
+
 fn check(objects: &[Value], seen: &mut BTreeMap<&'static str, u32>) -> Result<(), TestCaseError> {
     let all = snapshot(objects);
     let before = everything(&all);
@@ -92,11 +142,20 @@ fn check(objects: &[Value], seen: &mut BTreeMap<&'static str, u32>) -> Result<()
         let objects = &objects;
         for Flaw { field, what } in near.flaws(policy) {
             let (kind, changed) = match &what {
-                What::SelectsNothing(_) => {
+                What::SelectsNothing(_) | What::PolicyAddsNothing(_) => {
                     let left = objects
                         .iter()
                         .filter(|object| object["metadata"]["name"] != json!(name));
-                    ("policy selects nothing", left.cloned().collect())
+                    let kind = match &what {
+                        What::SelectsNothing(_) => "policy selects nothing",
+                        _ => "policy adds nothing",
+                    };
+                    (kind, left.cloned().collect())
+                }
+                What::RuleAddsNothing(_) => ("rule adds nothing", without(objects, name, &field)),
+                What::OneSided(found) => {
+                    one_sided(&all, found)?;
+                    ("one-sided", without(objects, name, &field))
                 }
                 What::PeerIsNobody(_) => ("peer is nobody", without(objects, name, &field)),
                 What::NeverMatches(_) if field.segments().len() == 2 => {
@@ -157,7 +216,8 @@ fn what_is_said_to_do_nothing_can_be_taken_away() {
             if is_whole {
                 objects.extend(system());
             }
-            check(&objects, &mut counted.borrow_mut())
+            check(&objects, &mut counted.borrow_mut())?;
+            together(&objects, &everything(&snapshot(&objects)))
         });
         outcome.unwrap_or_else(|failure| panic!("{failure}"));
     }
@@ -167,6 +227,9 @@ fn what_is_said_to_do_nothing_can_be_taken_away() {
         ("peer is nobody", 50),
         ("never matches", 50),
         ("no such direction", 20),
+        ("rule adds nothing", 20),
+        ("policy adds nothing", 20),
+        ("one-sided", 20),
     ] {
         assert!(
             seen.get(kind).is_some_and(|seen| *seen >= least),

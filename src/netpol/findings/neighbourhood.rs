@@ -1,6 +1,9 @@
 //! The pods of a snapshot by namespace, those alike as one, and what is known of whom a peer means.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::OnceLock;
+
+use super::redundant::Redundant;
 
 use crate::netpol::labels::{Labels, NAMESPACE_NAME_LABEL};
 use crate::netpol::name::NamespaceName;
@@ -13,6 +16,10 @@ use crate::netpol::snapshot::{NamespaceState, Snapshot};
 /// Whose workloads say that a snapshot is of a whole cluster: those of a folder of one's own never are there.
 const SYSTEM: &str = "kube-system";
 
+/// How many policies of one namespace are held against each other: each is, against each, in a folder and at admission.
+const MANY: usize = 500;
+const SOME: usize = 32;
+
 /// The pods of a snapshot, sorted for questions about many policies.
 #[derive(Debug)]
 pub struct Neighbourhood<'s> {
@@ -20,9 +27,12 @@ pub struct Neighbourhood<'s> {
     crowds: BTreeMap<&'s NamespaceName, Crowd<'s>>,
     /// The namespaces that each selector means which does not name them; empty where that was not looked at.
     selected: HashMap<&'s Selector, Vec<&'s NamespaceName>>,
+    /// What adds nothing, by namespace, once it was asked for.
+    redundant: BTreeMap<NamespaceName, OnceLock<Redundant>>,
     /// Whether all namespaces are known, and not only those that concern one policy.
     is_all: bool,
     is_whole_cluster: bool,
+    nothing: Redundant,
 }
 
 /// The pods of one namespace.
@@ -70,6 +80,8 @@ impl<'s> Neighbourhood<'s> {
             .all(|namespace| namespace.object().is_some());
         for namespace in snapshot.namespaces() {
             all.add(namespace);
+            all.redundant
+                .insert(namespace.name().clone(), OnceLock::new());
         }
         for policy in snapshot.policies() {
             for selector in namespace_selectors(policy) {
@@ -108,6 +120,8 @@ impl<'s> Neighbourhood<'s> {
             }
             near.add(namespace);
         }
+        near.redundant
+            .insert(policy.namespace.clone(), OnceLock::new());
         Some(near)
     }
 
@@ -122,8 +136,10 @@ impl<'s> Neighbourhood<'s> {
             snapshot,
             crowds: BTreeMap::new(),
             selected: HashMap::new(),
+            redundant: BTreeMap::new(),
             is_all: false,
             is_whole_cluster: system.is_some_and(|system| system.pods().next().is_some()),
+            nothing: Redundant::default(),
         }
     }
 
@@ -157,6 +173,15 @@ impl<'s> Neighbourhood<'s> {
     /// The pods of a namespace; none where no workload of it is known.
     pub(super) fn crowd(&self, namespace: &NamespaceName) -> Option<&Crowd<'s>> {
         self.crowds.get(namespace)
+    }
+
+    /// What adds nothing to the other policies of a namespace.
+    pub(super) fn redundant(&self, namespace: &NamespaceName) -> &Redundant {
+        let most = if self.is_all { MANY } else { SOME };
+        match self.redundant.get(namespace) {
+            Some(found) => found.get_or_init(|| Redundant::of(self, namespace, most)),
+            None => &self.nothing,
+        }
     }
 
     /// Whether all namespaces were looked at.

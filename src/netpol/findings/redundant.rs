@@ -1,0 +1,266 @@
+//! Rules and policies that add nothing to the others of their namespace, whatever pods there are or will be.
+//!
+//! A rule adds nothing where other rules, for all the pods that it is for, allow each of its peers all of its ports: as the
+//! selectors, blocks and ports mean it, and not by who happens to be there. A policy adds nothing where none of its rules
+//! does and others isolate its pods in each of its directions. They are gone through from the last name to the first, each
+//! held against those that were left, so that all that is found can be removed together. A policy without rules is a
+//! statement of its own (`default-deny`): it is only ever held against other ones without rules.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::neighbourhood::Neighbourhood;
+use crate::netpol::coverage::Direction;
+use crate::netpol::labels::NAMESPACE_NAME_LABEL;
+use crate::netpol::name::{NamespaceName, PolicyName, PortName};
+use crate::netpol::policy::{NamespaceScope, NetworkPolicy, Peer, Peers, Ports, Rule};
+use crate::netpol::port::{PortSpec, Protocol};
+use crate::netpol::reach::{PortRange, PortSet};
+use crate::netpol::selector::{Requirement, Selector};
+use crate::netpol::snapshot::NamespaceState;
+
+/// What adds nothing in one namespace, each with the policies that make up for it.
+#[derive(Debug, Default)]
+pub(super) struct Redundant {
+    pub(super) policies: BTreeMap<PolicyName, BTreeSet<PolicyName>>,
+    pub(super) rules: BTreeMap<(PolicyName, Direction, usize), BTreeSet<PolicyName>>,
+}
+
+/// The ports of a rule: numbers, and names that each destination has its own numbers for.
+#[derive(Debug, Default)]
+struct Wanted<'s> {
+    numbers: PortSet,
+    names: BTreeSet<(&'s PortName, Protocol)>,
+}
+
+impl Redundant {
+    /// What adds nothing among the policies of a namespace; nothing is said of more policies than so many.
+    pub(super) fn of(near: &Neighbourhood<'_>, namespace: &NamespaceName, most: usize) -> Self {
+        let mut found = Self::default();
+        let state = near.snapshot().namespace(namespace);
+        let policies: Vec<&NetworkPolicy> = state
+            .into_iter()
+            .flat_map(NamespaceState::effective_policies)
+            .take(most.saturating_add(1))
+            .collect();
+        if policies.len() > most {
+            return found;
+        }
+        for policy in policies.iter().rev() {
+            if let Some(by) = found.policy(policy, &policies) {
+                found.policies.insert(policy.name.clone(), by);
+            }
+        }
+        for policy in policies.iter().rev() {
+            if found.policies.contains_key(&policy.name) {
+                continue;
+            }
+            for direction in Direction::BOTH {
+                for (index, rule) in policy.rules(direction).iter().enumerate().rev() {
+                    let at = (policy.name.clone(), direction, index);
+                    if let Some(by) = found.covered(policy, direction, rule, Some(index), &policies)
+                    {
+                        found.rules.insert(at, by);
+                    }
+                }
+            }
+        }
+        found
+    }
+
+    /// The policies that do what this one does.
+    fn policy(
+        &self,
+        policy: &NetworkPolicy,
+        policies: &[&NetworkPolicy],
+    ) -> Option<BTreeSet<PolicyName>> {
+        let is_bare = |policy: &NetworkPolicy| {
+            Direction::BOTH
+                .iter()
+                .all(|way| policy.rules(*way).is_empty())
+        };
+        let bare = is_bare(policy);
+        let mut by = BTreeSet::new();
+        for direction in Direction::BOTH {
+            if !policy.isolates(direction) {
+                continue;
+            }
+            let mut others = self.beside(policy, direction, policies);
+            by.insert(others.find(|other| !bare || is_bare(other))?.name.clone());
+            for rule in policy.rules(direction) {
+                by.extend(self.covered(policy, direction, rule, None, policies)?);
+            }
+        }
+        Some(by)
+    }
+
+    /// The other policies that are left and isolate in a direction, at least, the pods that this one selects.
+    fn beside<'p>(
+        &'p self,
+        policy: &'p NetworkPolicy,
+        direction: Direction,
+        policies: &'p [&'p NetworkPolicy],
+    ) -> impl Iterator<Item = &'p NetworkPolicy> {
+        policies
+            .iter()
+            .copied()
+            .filter(move |other| {
+                other.name != policy.name
+                    && other.isolates(direction)
+                    && !self.policies.contains_key(&other.name)
+            })
+            .filter(|other| is_within(&policy.selector, &other.selector))
+    }
+
+    /// The policies that allow all that a rule does; the rule is one of its own policy, which has others, where `index` says
+    /// where it stands there.
+    fn covered(
+        &self,
+        policy: &NetworkPolicy,
+        direction: Direction,
+        rule: &Rule,
+        index: Option<usize>,
+        policies: &[&NetworkPolicy],
+    ) -> Option<BTreeSet<PolicyName>> {
+        let mut candidates: Vec<(&NetworkPolicy, &Rule)> = Vec::new();
+        let own = index.map(|_| policy);
+        for other in own
+            .into_iter()
+            .chain(self.beside(policy, direction, policies))
+        {
+            for (position, candidate) in other.rules(direction).iter().enumerate() {
+                let is_itself = other.name == policy.name && Some(position) == index;
+                let at = (other.name.clone(), direction, position);
+                if !is_itself && !self.rules.contains_key(&at) {
+                    candidates.push((other, candidate));
+                }
+            }
+        }
+        let wanted = Wanted::of([rule]);
+        let mut by = BTreeSet::new();
+        let mut is_covered = |is_meant: &dyn Fn(&Peers) -> bool| {
+            let covering: Vec<_> = candidates
+                .iter()
+                .filter(|(_, candidate)| is_meant(&candidate.peers))
+                .filter(|(_, candidate)| wanted.meets(&Wanted::of([*candidate])))
+                .collect();
+            by.extend(covering.iter().map(|(other, _)| other.name.clone()));
+            wanted.is_within(&Wanted::of(covering.iter().map(|(_, rule)| *rule)))
+        };
+        let all = match &rule.peers {
+            Peers::Any => is_covered(&|peers| *peers == Peers::Any),
+            Peers::Only(peers) => peers.iter().all(|peer| {
+                is_covered(&|candidate| match candidate {
+                    Peers::Any => true,
+                    Peers::Only(candidates) => candidates
+                        .iter()
+                        .any(|candidate| is_peer_within(peer, candidate, &policy.namespace)),
+                })
+            }),
+        };
+        (all && !by.is_empty()).then_some(by)
+    }
+}
+
+/// Whether all that one selector means the other one means too.
+fn is_within(selector: &Selector, other: &Selector) -> bool {
+    other.is_everything() || selector == other || selector.implies(other)
+}
+
+/// Whether whoever a peer means, now or later, is meant by the other peer too; both stand in policies of one namespace.
+fn is_peer_within(peer: &Peer, other: &Peer, own: &NamespaceName) -> bool {
+    match (peer, other) {
+        (
+            Peer::Pods { namespaces, pods },
+            Peer::Pods {
+                namespaces: other_namespaces,
+                pods: other_pods,
+            },
+        ) => {
+            is_within(pods, other_pods)
+                && (namespaces == other_namespaces
+                    || is_within(&scope(namespaces, own), &scope(other_namespaces, own)))
+        }
+        (
+            Peer::Block { cidr, except },
+            Peer::Block {
+                cidr: other_cidr,
+                except: other_except,
+            },
+        ) => {
+            other_cidr.contains(cidr)
+                && other_except.iter().all(|hole| {
+                    let is_apart = !hole.contains(cidr) && !cidr.contains(hole);
+                    is_apart || except.iter().any(|own| own.contains(hole))
+                })
+        }
+        (Peer::Pods { .. }, Peer::Block { .. }) | (Peer::Block { .. }, Peer::Pods { .. }) => false,
+    }
+}
+
+/// A scope as a selector of namespaces: nobody can change the label that is a namespace's name.
+fn scope(namespaces: &NamespaceScope, own: &NamespaceName) -> Selector {
+    match namespaces {
+        NamespaceScope::Own => Selector::new([Requirement::is(NAMESPACE_NAME_LABEL, own.as_str())]),
+        NamespaceScope::Selected(selector) => selector.clone(),
+    }
+}
+
+// === impl Wanted ===
+
+impl<'s> Wanted<'s> {
+    fn of(rules: impl IntoIterator<Item = &'s Rule>) -> Self {
+        let mut ranges = Vec::new();
+        let mut wanted = Self::default();
+        for rule in rules {
+            let Ports::Only(ports) = &rule.ports else {
+                wanted.numbers = PortSet::all();
+                continue;
+            };
+            for port in ports {
+                let (first, last) = match &port.port {
+                    PortSpec::Any => (1, u16::MAX),
+                    PortSpec::Number(number) => (number.get(), number.get()),
+                    PortSpec::Range(first, last) => (first.get(), last.get()),
+                    PortSpec::Named(name) => {
+                        wanted.names.insert((name, port.protocol));
+                        continue;
+                    }
+                };
+                ranges.push(PortRange {
+                    protocol: port.protocol,
+                    first,
+                    last,
+                });
+            }
+        }
+        wanted.numbers = wanted.numbers.or(&ranges.into_iter().collect());
+        wanted
+    }
+
+    /// Whether some of these ports may be among the others.
+    fn meets(&self, other: &Wanted<'_>) -> bool {
+        !self.numbers.and(&other.numbers).is_empty()
+            || self
+                .names
+                .iter()
+                .any(|name| other.names.contains(name) || other.has_all(name.1))
+    }
+
+    fn is_within(&self, other: &Wanted<'_>) -> bool {
+        self.numbers.and(&other.numbers) == self.numbers
+            && self
+                .names
+                .iter()
+                .all(|name| other.names.contains(name) || other.has_all(name.1))
+    }
+
+    /// Whether every port of a protocol is among the numbers.
+    fn has_all(&self, protocol: Protocol) -> bool {
+        let all = PortRange {
+            protocol,
+            first: 1,
+            last: u16::MAX,
+        };
+        self.numbers.ranges().any(|range| range == all)
+    }
+}
