@@ -125,7 +125,9 @@ async fn the_command_line_refuses_what_the_webhook_refuses() {
     ] {
         let answers = answers(&case).await;
         let refused = answers.iter().any(|answer| answer["allowed"] == false);
-        let (fails, ids) = check(&case);
+        let (fails, mut ids) = check(&case);
+        // What is only warned of is another matter.
+        ids.retain(|id| id.starts_with("RF7"));
         assert_eq!(fails, refused, "{ids:?}");
         let expected: &[&str] = if refused { &["RF701"] } else { &[] };
         assert_eq!(ids, expected);

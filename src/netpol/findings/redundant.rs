@@ -4,7 +4,8 @@
 //! selectors, blocks and ports mean it, and not by who happens to be there. A policy adds nothing where none of its rules
 //! does and others isolate its pods in each of its directions. They are gone through from the last name to the first, each
 //! held against those that were left, so that all that is found can be removed together. A policy without rules is a
-//! statement of its own (`default-deny`): it is only ever held against other ones without rules.
+//! statement of its own (`default-deny`): it is only ever held against other ones without rules. Rules that are open to
+//! everyone make nothing redundant: they are what is to be narrowed.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -130,7 +131,9 @@ impl Redundant {
             for (position, candidate) in other.rules(direction).iter().enumerate() {
                 let is_itself = other.name == policy.name && Some(position) == index;
                 let at = (other.name.clone(), direction, position);
-                if !is_itself && !self.rules.contains_key(&at) {
+                // What is open to everyone is to be narrowed, and not what it makes idle to be removed.
+                let is_open = candidate.peers == Peers::Any;
+                if !is_itself && !is_open && !self.rules.contains_key(&at) {
                     candidates.push((other, candidate));
                 }
             }
@@ -147,10 +150,10 @@ impl Redundant {
             wanted.is_within(&Wanted::of(covering.iter().map(|(_, rule)| *rule)))
         };
         let all = match &rule.peers {
-            Peers::Any => is_covered(&|peers| *peers == Peers::Any),
+            Peers::Any => false,
             Peers::Only(peers) => peers.iter().all(|peer| {
                 is_covered(&|candidate| match candidate {
-                    Peers::Any => true,
+                    Peers::Any => false,
                     Peers::Only(candidates) => candidates
                         .iter()
                         .any(|candidate| is_peer_within(peer, candidate, &policy.namespace)),
