@@ -63,7 +63,11 @@ fn evidence_is_dated_and_not_written_over() {
     );
     let into = folder.path().join("audit/ringfence-evidence-2027-06-01");
     let read = |name: &str| std::fs::read_to_string(into.join(name)).unwrap();
-    assert_snapshot!("registry-evidence-about", read("evidence.json"));
+    // What `check` finds is in its own tests, and a busy machine may add to it that a policy ran out of time.
+    let mut about: serde_json::Value = serde_json::from_str(&read("evidence.json")).unwrap();
+    let findings = about.as_object_mut().unwrap().remove("findings").unwrap();
+    assert_eq!(findings["files"], 1);
+    insta::assert_json_snapshot!("registry-evidence-about", about);
     let findings: serde_json::Value = serde_json::from_str(&read("findings.json")).unwrap();
     let ids: Vec<&str> = findings["findings"]
         .as_array()
