@@ -17,6 +17,10 @@ use crate::netpol::{
     Selector, Snapshot, WorkloadKind, WorkloadRef,
 };
 
+mod missing;
+
+pub use missing::{WithoutDns, without_dns};
+
 /// The label of every policy that Ringfence makes.
 pub const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
 /// The first part of the names of baseline policies.

@@ -7,13 +7,15 @@ use std::collections::BTreeSet;
 
 use crate::guard::engine::Level;
 use crate::guard::finding::{Finding, Fix};
-use crate::guard::guardrail::Guardrail;
+use crate::guard::guardrail::{Guardrail, Guardrails};
 use crate::guard::registry::{self, Check};
 use crate::guard::review::{Origin, Review, Subject};
 use crate::netpol::findings::{Flaw, Near, Neighbourhood, Never, Nothing, What};
 use crate::netpol::{NetworkPolicy, Object, PolicyName, Snapshot};
 
+mod dns;
 mod one_sided;
+mod sprawl;
 
 /// How many pods may be next to a policy that is judged at admission; beyond, nothing is said.
 const NEXT_TO_IT: usize = 2_000;
@@ -56,6 +58,22 @@ pub(super) fn policy(
             (level, finding)
         })
         .collect()
+}
+
+/// What is wrong with an object among all others that only `check` looks for, since all of them must be known.
+pub(super) fn whole(
+    review: &Review,
+    subject: &Subject,
+    guardrail: &Guardrail,
+    guardrails: &Guardrails,
+    all: &Neighbourhood<'_>,
+) -> Vec<Finding> {
+    let Some(section) = &guardrail.spec.hygiene else {
+        return Vec::new();
+    };
+    let without = dns::egress_without_dns(review, subject, guardrail, guardrails, all.snapshot());
+    let sprawl = sprawl::sprawl(review, subject, guardrail, section, all);
+    without.into_iter().chain(sprawl).collect()
 }
 
 /// Whether a policy is there for pods that are to be none most of the time.
@@ -227,6 +245,7 @@ mod tests {
             mode: Mode::Enforce,
             hygiene: Some(HygieneSection {
                 mode: Some(Mode::Enforce),
+                ..HygieneSection::default()
             }),
             ..GuardrailSpec::default()
         }

@@ -247,6 +247,49 @@ pub const REDUNDANT_POLICY: Check = Check {
                   removed together, and nothing changes.",
 };
 
+/// Egress that is isolated without DNS.
+pub const EGRESS_WITHOUT_DNS: Check = Check {
+    id: "RF608",
+    title: "egress without DNS",
+    severity: Severity::Medium,
+    section: Some(Section::Hygiene),
+    why: "what the pods are allowed to reach they mostly know by name, and no name resolves",
+    description: "Policies isolate the egress of pods and allow some of it, and none lets them reach the cluster's DNS pods \
+                  by UDP and by TCP: DNS answers that are too long for UDP come by TCP. Which pods and ports are the \
+                  cluster's DNS the guardrail says in `baseline.dns`; without that section nothing is found. A pod whose \
+                  egress only policies without rules isolate (a `default-deny`) is meant to send nothing, and pods under \
+                  `baseline.quarantine` are to have no DNS. A policy that needs no names says so by the annotation \
+                  `ringfence.dev/inject: disabled`. Only `check` finds it, of namespaces whose Namespace object and \
+                  workloads are given, with the first policy that opens something for these pods; at admission the \
+                  mutating webhook adds the allow or tells of it. `ringfence baseline` prints what is missing.",
+};
+
+/// Policies that could be one.
+pub const COULD_BE_ONE: Check = Check {
+    id: "RF609",
+    title: "policies could be one",
+    severity: Severity::Low,
+    section: Some(Section::Hygiene),
+    why: "whoever asks what these pods may do has to find and read all of them",
+    description: "Several policies of the namespace have the same podSelector and the same `policyTypes`, the same labels and \
+                  the same owner, so their rules could stand in one; no verdict changes by it. The finding is told of the \
+                  first of them by name, with the one policy that takes the place of all: apply it, then delete the others. \
+                  Policies without rules (a `default-deny`), those that add nothing (RF607) and those that Ringfence wrote \
+                  are left alone. Only `check` finds it.",
+};
+
+/// More policies for a pod than the guardrail allows.
+pub const MANY_POLICIES: Check = Check {
+    id: "RF610",
+    title: "many policies select one pod",
+    severity: Severity::Low,
+    section: Some(Section::Hygiene),
+    why: "what the pod may do is the sum of them all, and nobody reads so many together",
+    description: "More policies of the namespace select the pods of this workload than `hygiene.mostPoliciesPerPod` of the \
+                  guardrail allows (10 unless it says otherwise). Join those that are for the same pods (RF609 has them), \
+                  or raise the bound. Only `check` finds it.",
+};
+
 /// A flow that a reachability rule forbids.
 pub const FORBIDDEN_REACHABLE: Check = Check {
     id: "RF701",
@@ -301,7 +344,7 @@ pub const FAILED_POLICY: Check = Check {
 };
 
 /// Every check that is written in Rust, in the order of the ids.
-pub const CHECKS: [Check; 22] = [
+pub const CHECKS: [Check; 25] = [
     UNREADABLE,
     INVALID,
     UNKNOWN_FIELD,
@@ -320,6 +363,9 @@ pub const CHECKS: [Check; 22] = [
     ONE_SIDED,
     REDUNDANT_RULE,
     REDUNDANT_POLICY,
+    EGRESS_WITHOUT_DNS,
+    COULD_BE_ONE,
+    MANY_POLICIES,
     FORBIDDEN_REACHABLE,
     DEMANDED_UNREACHABLE,
     SELECTS_NOTHING,

@@ -12,6 +12,7 @@ use crate::guard::mutate::{Mutated, mutate};
 use crate::guard::reachability::ReachabilityRules;
 use crate::guard::review::{Operation, Review, Subject};
 use crate::netpol::Snapshot;
+use crate::netpol::findings::Neighbourhood;
 
 /// A cluster as it is known, and what is demanded of it.
 pub(super) struct Cluster {
@@ -64,6 +65,16 @@ impl Cluster {
 
     pub(super) fn create(&self, object: &Value) -> Decision {
         self.judge(&create(object))
+    }
+
+    /// What is found of an object that is there, with all that is there known.
+    pub(super) fn check(&self, object: &Value) -> Decision {
+        let all = Neighbourhood::of(&self.snapshot);
+        let context = Context {
+            neighbourhood: Some(&all),
+            ..self.context()
+        };
+        judge(&create(object), &context, now(), BUDGET)
     }
 
     pub(super) fn update(&self, old: &Value, new: &Value) -> Decision {

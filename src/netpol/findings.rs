@@ -21,6 +21,7 @@ mod never;
 mod nothing;
 mod one_sided;
 mod redundant;
+mod sprawl;
 
 pub use neighbourhood::Neighbourhood;
 

@@ -15,6 +15,7 @@ use super::port::PortMatch;
 use super::problem::Problems;
 use super::selector::Selector;
 
+mod manifest;
 mod read;
 
 /// A NetworkPolicy of `networking.k8s.io/v1`.

@@ -238,6 +238,87 @@ fn what_is_said_to_do_nothing_can_be_taken_away() {
     }
 }
 
+/// Whether each group of policies can be replaced by the one that is proposed; how many groups there were.
+fn one_for_many(objects: &[Value]) -> Result<u32, TestCaseError> {
+    let all = snapshot(objects);
+    let near = Neighbourhood::of(&all);
+    let mut before = None;
+    let mut groups = 0;
+    for policy in all.policies() {
+        let others = near.joinable(policy);
+        let Some(first) = others.first() else {
+            continue;
+        };
+        prop_assert!(
+            others
+                .iter()
+                .all(|other| near.joinable(other).contains(&policy))
+        );
+        if first.name < policy.name {
+            continue;
+        }
+        groups += 1;
+        let gone: Vec<&str> = others.iter().map(|other| other.name.as_str()).collect();
+        let mut left = objects.to_vec();
+        left.retain(|object| {
+            !gone
+                .iter()
+                .any(|name| object["metadata"]["name"] == json!(name))
+        });
+        let own = left
+            .iter_mut()
+            .find(|object| object["metadata"]["name"] == json!(policy.name.as_str()));
+        *own.expect("the policy") = policy.joined(others.iter().copied()).manifest();
+        let before = before.get_or_insert_with(|| everything(&all));
+        prop_assert_eq!(
+            &everything(&snapshot(&left)),
+            &*before,
+            "{} {:?}",
+            policy.name,
+            gone
+        );
+    }
+    Ok(groups)
+}
+
+#[test]
+fn policies_that_could_be_one_are_the_same_as_one() {
+    let mut runner = TestRunner::new(Config {
+        cases: 256,
+        failure_persistence: None,
+        ..Config::default()
+    });
+    let groups = std::cell::Cell::new(0);
+    let outcome = runner.run(&clusters::any_cluster(), |objects| {
+        groups.set(groups.get() + one_for_many(&objects)?);
+        Ok(())
+    });
+    outcome.unwrap_or_else(|failure| panic!("{failure}"));
+    assert!(groups.get() >= 1, "no policies could be one");
+}
+
+#[test]
+fn the_manifest_of_a_policy_reads_as_the_policy() {
+    let mut runner = TestRunner::new(Config {
+        cases: 256,
+        failure_persistence: None,
+        ..Config::default()
+    });
+    let outcome = runner.run(&clusters::any_cluster(), |objects| {
+        for policy in snapshot(&objects).policies() {
+            let again = snapshot(&[policy.manifest()]);
+            let again = again.policy(&policy.reference()).expect("the policy");
+            prop_assert_eq!(&again.selector, &policy.selector);
+            prop_assert_eq!(&again.isolates, &policy.isolates);
+            for direction in Direction::BOTH {
+                prop_assert_eq!(again.rules(direction), policy.rules(direction));
+            }
+        }
+        Ok(())
+    });
+    outcome.unwrap_or_else(|failure| panic!("{failure}"));
+}
+
 #[test]
 fn a_policy_is_held_against_what_is_next_to_it_as_against_everything() {
     let mut runner = TestRunner::new(Config {

@@ -38,6 +38,14 @@ pub(super) fn native(
                 .into_iter()
                 .map(|(level, finding)| Raw::new(Section::Hygiene, level, finding)),
         );
+        if let Some(all) = context.neighbourhood {
+            let found = hygiene::whole(review, subject, guardrail, context.guardrails, all);
+            raw.extend(
+                found
+                    .into_iter()
+                    .map(|finding| Raw::deny(Section::Hygiene, finding)),
+            );
+        }
     }
     if guardrail
         .spec

@@ -231,6 +231,21 @@ impl Default for DocumentationSection {
     }
 }
 
+impl HygieneSection {
+    pub(super) fn default_policies_per_pod() -> u16 {
+        10
+    }
+}
+
+impl Default for HygieneSection {
+    fn default() -> Self {
+        Self {
+            mode: None,
+            most_policies_per_pod: Self::default_policies_per_pod(),
+        }
+    }
+}
+
 impl JsonSchema for ScrapePort {
     fn schema_name() -> std::borrow::Cow<'static, str> {
         "ScrapePort".into()

@@ -305,13 +305,16 @@ pub struct AnnotationRule {
 }
 
 /// What is wrong with policies only when they are seen among all others.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct HygieneSection {
     /// The mode of this section. Where it is left out, the guardrail's, but `Warn` instead of `Enforce`. A webhook only
     /// ever warns.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mode: Option<Mode>,
+    /// How many policies may select one pod; only `check` counts them.
+    #[serde(default = "HygieneSection::default_policies_per_pod")]
+    pub most_policies_per_pod: u16,
 }
 
 /// The user's own policies in Rego.
