@@ -89,9 +89,13 @@ fn could_be_one(
             annotations.insert(purpose.to_owned(), json!(purposes.join("; ")));
         }
     }
+    let all: Vec<String> = others
+        .iter()
+        .map(|other| format!("`{}`", other.name))
+        .collect();
     let others = names(&others);
     let fix = Fix {
-        summary: format!("apply this in its place, then delete {others}"),
+        summary: format!("apply this in its place, then delete {}", all.join(", ")),
         patch: None,
         manifest: Some(manifest),
     };
