@@ -93,6 +93,13 @@ impl Group {
         })
     }
 
+    /// The same pods under the policies of another snapshot.
+    pub fn under(&self, snapshot: &Snapshot) -> Option<Self> {
+        let state = snapshot.namespace(&self.namespace);
+        let (pods, labels) = (self.pods.clone(), &self.namespace_labels);
+        Self::of_pods(pods, &self.namespace, labels, state, snapshot)
+    }
+
     /// The namespace of its pods.
     pub fn namespace(&self) -> &NamespaceName {
         &self.namespace

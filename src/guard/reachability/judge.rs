@@ -5,15 +5,15 @@ use jiff::Timestamp;
 use super::change::Change;
 use super::whole::{self, Violation};
 use super::words::{self, Told};
-use super::{ReachabilityRule, ReachabilityRules};
+use super::{ReachabilityRule, ReachabilityRules, wide};
 use crate::guard::decide::{Context, Cut, Judged};
 use crate::guard::engine::{Budget, Level};
 use crate::guard::exemption::Exemptions;
 use crate::guard::finding::{Finding, ObjectRef};
 use crate::guard::mode::Mode;
 use crate::guard::review::{Kind, Operation, Origin, Review, Subject};
-use crate::netpol::Snapshot;
 use crate::netpol::reach::root;
+use crate::netpol::{Object, Snapshot};
 
 /// What follows from the rules.
 #[derive(Debug, Default)]
@@ -43,10 +43,21 @@ pub(in crate::guard) fn judge(
     if rules.is_empty() {
         return Judgement::default();
     }
-    let Some(change) = Change::of(review, context.snapshot, after) else {
-        return Judgement::default();
+    let broken = if let Some(Object::ClusterNetworkPolicy(policy)) = subject.model() {
+        wide::breaks(
+            review,
+            &policy.name,
+            context.snapshot,
+            after,
+            rules,
+            budget.pods,
+        )
+    } else {
+        let Some(change) = Change::of(review, context.snapshot, after) else {
+            return Judgement::default();
+        };
+        change.breaks(rules, budget.pods)
     };
-    let broken = change.breaks(rules, budget.pods);
     let told = broken.violations.iter().map(|(rule, violation)| {
         let finding = words::of_change(review, subject, rule, violation, after);
         let exemption = context

@@ -12,6 +12,8 @@ use crate::guard::testing::{
 };
 use crate::netpol::ParseError;
 
+mod wide;
+
 fn rule(spec: &Value) -> Value {
     json!({
         "apiVersion": "ringfence.dev/v1alpha1", "kind": "ReachabilityRule",

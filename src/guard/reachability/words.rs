@@ -8,7 +8,8 @@ use crate::guard::registry;
 use crate::guard::review::{Operation, Review, Subject};
 use crate::netpol::reach::root;
 use crate::netpol::{
-    self, Direction, EndVerdict, FieldPath, NotHeld, Object, PolicyRef, RuleRef, Snapshot, Verdict,
+    self, Direction, EndVerdict, FieldPath, NotHeld, Object, PolicyName, PolicyRef, RuleRef,
+    Snapshot, Verdict,
 };
 
 /// How many policies a message names before it only counts.
@@ -49,6 +50,11 @@ pub(super) fn of_change(
     let by_own = seen.own_rule();
     let field = match (by_own, subject.model()) {
         (Some(by), _) => by.field(),
+        (None, Some(Object::ClusterNetworkPolicy(policy)))
+            if review.operation != Operation::Delete =>
+        {
+            seen.field_of(&policy.name)
+        }
         (None, Some(Object::Pod(pod) | Object::Workload(pod))) => {
             FieldPath::of(pod.workload.kind.pod_at().iter().copied())
                 .key("metadata")
@@ -190,6 +196,14 @@ impl<'v> Seen<'v> {
         rules.find(|rule| Some(&rule.policy) == self.own.as_ref())
     }
 
+    /// The rule of a ClusterNetworkPolicy that decides the flow; all of the policy where none of it does.
+    fn field_of(&self, policy: &PolicyName) -> FieldPath {
+        let ends = Direction::BOTH.into_iter();
+        let mut rules = ends.filter_map(|way| self.verdict.as_ref()?.at(way).ruled());
+        let own = rules.find(|ruled| ruled.by.policy == *policy);
+        own.map_or_else(FieldPath::root, |ruled| ruled.by.field())
+    }
+
     /// What would close the flow, in words or as a policy.
     fn remedy(&self) -> Fix {
         let Some(verdict) = &self.verdict else {
@@ -207,6 +221,9 @@ impl<'v> Seen<'v> {
                         place(by),
                         by.policy
                     ));
+                }
+                (EndVerdict::Ruled(ruled), _) => {
+                    return Fix::words(format!("narrow or remove {}", ruled.by));
                 }
                 (EndVerdict::NotIsolated, Some(pod)) => {
                     let namespace = pod.namespace();

@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use super::passing::is_block;
 use super::{Group, Holding, Other};
+use crate::netpol::cluster_policy::{ClusterNetworkPolicy, ClusterPeer};
+use crate::netpol::coverage::Direction;
 use crate::netpol::name::NamespaceName;
 use crate::netpol::net::Family;
 use crate::netpol::pod::Pod;
@@ -77,6 +79,28 @@ impl Opened<'_> {
                 .iter()
                 .any(|(namespace, rule)| is_meant(group, rule, namespace)),
         }
+    }
+}
+
+impl Group {
+    /// Whether a cluster network policy rules its pods in a direction.
+    pub fn is_ruled(&self, policy: &ClusterNetworkPolicy, direction: Direction) -> bool {
+        let first = self.pods().first();
+        !policy.rules(direction).is_empty()
+            && first.is_some_and(|pod| policy.rules_pod(pod, self.namespace_labels()))
+    }
+
+    /// Whether its pods may be at the other end of what a cluster network policy says in a direction.
+    pub fn may_be_peer(&self, policy: &ClusterNetworkPolicy, direction: Direction) -> bool {
+        let mut peers = policy.rules(direction).iter().flat_map(|rule| &rule.peers);
+        peers.any(|peer| match peer {
+            ClusterPeer::Pods(scope) => scope.includes(self.labels(), self.namespace_labels()),
+            // Addresses are asked for one by one, and what is not understood may close everything.
+            ClusterPeer::Nodes(_)
+            | ClusterPeer::Networks(_)
+            | ClusterPeer::DomainNames(_)
+            | ClusterPeer::Unknown(_) => true,
+        })
     }
 }
 

@@ -1,0 +1,177 @@
+//! A changed ClusterNetworkPolicy held against the rules in force: it may have pods of every namespace as its subject, so
+//! each rule is asked for its own pairs of groups, of which one is ruled by the policy and the other one may be its peer,
+//! before the change or after it. Nothing else can be altered: it isolates nothing by itself.
+
+use super::search::{Broken, Pairing, Search};
+use super::{ReachabilityRules, Side};
+use crate::guard::decide::Cut;
+use crate::guard::review::{Operation, Review, Subject};
+use crate::netpol::groups::Group;
+use crate::netpol::reach::bits::BitSet;
+use crate::netpol::{ClusterNetworkPolicy, Direction, PolicyName, Snapshot};
+
+/// How many pairs of groups may be asked for each pod that one check may look at: such a change is rare, and concerns
+/// the whole cluster.
+const PAIRS_PER_POD: usize = 25;
+
+/// What the policy has to do with each group that some rule means.
+struct Altered {
+    /// Those that it rules, or ruled, as they were and as they are.
+    groups: Vec<Option<(Group, Group)>>,
+    egress: Concerned,
+    ingress: Concerned,
+}
+
+/// Whose flows in one direction the policy can alter.
+struct Concerned {
+    ruled: BitSet,
+    peers: BitSet,
+}
+
+/// The rules that a review of the ClusterNetworkPolicy of a name breaks.
+pub(super) fn breaks<'r>(
+    review: &Review,
+    name: &PolicyName,
+    known: &Snapshot,
+    after: &Snapshot,
+    rules: &'r ReachabilityRules,
+    pods: usize,
+) -> Broken<'r> {
+    // What the server says that there was counts, whether it is known here already or not.
+    let old = review.old_object.as_ref().and_then(Subject::model);
+    let before = &match old {
+        Some(object) if review.operation != Operation::Create => known.with(object.clone()),
+        Some(_) | None => known.clone(),
+    };
+    let (old, new) = (before.cluster_policy(name), after.cluster_policy(name));
+    if says(old) == says(new) {
+        return Broken::default();
+    }
+    let altered = Altered::by(name, [known, before, after], rules);
+    let mut search = Search::new(rules, pods.saturating_mul(PAIRS_PER_POD));
+    let mut cut = None;
+    for number in 0..rules.iter().len() {
+        if let Err(met) = altered.one(number, rules, &mut search) {
+            cut = Some(met);
+        }
+    }
+    search.broken(cut)
+}
+
+/// What counts of a policy: all but its metadata.
+fn says(policy: Option<&ClusterNetworkPolicy>) -> Option<impl PartialEq> {
+    policy.map(|policy| {
+        let place = (policy.tier, policy.priority);
+        (place, &policy.subject, &policy.ingress, &policy.egress)
+    })
+}
+
+// === impl Altered ===
+
+impl Altered {
+    /// What it has to do with the groups in what is known, before the change and after it.
+    fn by(
+        name: &PolicyName,
+        [known, before, after]: [&Snapshot; 3],
+        rules: &ReachabilityRules,
+    ) -> Self {
+        let index = rules.index();
+        let mut meant = BitSet::below(index.groups.len());
+        for number in 0..rules.iter().len() {
+            for side in Side::BOTH {
+                if let Some(groups) = index.meant(number, side) {
+                    meant.add(groups);
+                }
+            }
+        }
+        let policies = [known, before, after].map(|snapshot| snapshot.cluster_policy(name));
+        let is = |holds: &dyn Fn(&Group, &ClusterNetworkPolicy) -> bool| {
+            let holds = |number: &usize| {
+                let group = index.groups.get(*number);
+                let mut policies = policies.iter().flatten();
+                group.is_some_and(|group| policies.any(|policy| holds(group, policy)))
+            };
+            BitSet::of(index.groups.len(), meant.iter().filter(holds))
+        };
+        let concerned = |direction: Direction| Concerned {
+            ruled: is(&|group, policy| group.is_ruled(policy, direction)),
+            peers: is(&|group, policy| group.may_be_peer(policy, direction)),
+        };
+        let (egress, ingress) = (concerned(Direction::Egress), concerned(Direction::Ingress));
+        let groups = index.groups.iter().enumerate().map(|(number, group)| {
+            let is_ruled = egress.ruled.contains(number) || ingress.ruled.contains(number);
+            let both = || Some((group.under(before)?, group.under(after)?));
+            is_ruled.then(both).flatten()
+        });
+        Self {
+            groups: groups.collect(),
+            egress,
+            ingress,
+        }
+    }
+
+    /// Asks one rule.
+    fn one(
+        &self,
+        number: usize,
+        rules: &ReachabilityRules,
+        search: &mut Search<'_>,
+    ) -> Result<(), Cut> {
+        let index = rules.index();
+        let (Some(from), Some(to)) = (
+            index.meant(number, Side::From),
+            index.meant(number, Side::To),
+        ) else {
+            return Ok(());
+        };
+        let state = |group: usize| -> Option<(Option<&Group>, &Group)> {
+            match self.groups.get(group)? {
+                Some((before, after)) => Some((Some(before), after)),
+                None => index.groups.get(group).map(|group| (Some(group), group)),
+            }
+        };
+        // Addresses outside are few, so they come first.
+        for (side, meant) in [(Side::From, from), (Side::To, to)] {
+            let concerned = self.concerned(side);
+            for group in meant
+                .iter()
+                .filter(|group| concerned.ruled.contains(*group))
+            {
+                if let Some(own) = state(group) {
+                    search.outside(&[number], side, own);
+                }
+            }
+        }
+        for source in from.iter() {
+            let mut noticed = BitSet::below(index.groups.len());
+            if self.egress.ruled.contains(source) {
+                noticed.add(&self.egress.peers);
+            }
+            if self.ingress.peers.contains(source) {
+                noticed.add(&self.ingress.ruled);
+            }
+            for destination in noticed.and(to).iter() {
+                if search.is_found(number) {
+                    return Ok(());
+                }
+                search.spend()?;
+                if let (Some(own), Some(other)) = (state(source), state(destination)) {
+                    let pairing = Pairing {
+                        side: Side::From,
+                        own,
+                        other,
+                    };
+                    search.pair(&[number], &pairing, |_| true);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn concerned(&self, side: Side) -> &Concerned {
+        match side {
+            Side::From => &self.egress,
+            Side::To => &self.ingress,
+        }
+    }
+}
