@@ -25,6 +25,7 @@ mod passing;
 mod tiers;
 
 pub use difference::Opened;
+pub(super) use passing::ports_of;
 pub use passing::{Holding, Other};
 
 /// Pods of one namespace with the same labels, ports and families of addresses.

@@ -26,6 +26,7 @@ pub use connections::{Connection, Party, Row};
 pub use diff::{Diff, IsolationChange, Standing};
 pub use exposure::{Exposure, Newcomer, OpenPorts};
 pub use ports::{PortRange, PortSet};
+pub(super) use tiers::Said;
 pub use why::{Change, Explanation, Says, Step, StepPolicy};
 
 pub(crate) mod bits;

@@ -7,12 +7,13 @@ use super::neighbourhood::{Kind, Neighbourhood};
 use super::{Flaw, OneSided, What, peers_field};
 use crate::netpol::Tier;
 use crate::netpol::coverage::Direction;
+use crate::netpol::groups::ports_of;
 use crate::netpol::name::{NamespaceName, PolicyRef};
 use crate::netpol::net::Family;
 use crate::netpol::pod::Pod;
-use crate::netpol::policy::{NamespaceScope, NetworkPolicy, Peer, Peers, Ports, Rule};
-use crate::netpol::port::{Port, PortSpec};
-use crate::netpol::reach::{PortRange, PortSet};
+use crate::netpol::policy::{NamespaceScope, NetworkPolicy, Peer, Peers, Rule};
+use crate::netpol::port::Port;
+use crate::netpol::reach::PortSet;
 use crate::netpol::snapshot::NamespaceState;
 
 /// How many pairs of kinds of pods are looked at for one peer.
@@ -77,7 +78,7 @@ fn whole_peer<'n, 's: 'n>(
                 Direction::Ingress => (own, two, one),
                 Direction::Egress => (other, one, two),
             };
-            let ports = ports(rule, to);
+            let ports = ports_of(rule, to.ports);
             let Some(first) = ports.ranges().next() else {
                 continue;
             };
@@ -118,7 +119,8 @@ fn denying(
             continue;
         }
         let may_pass = policy.rules(opposite).iter().any(|rule| {
-            !ports(rule, to).and(ports_asked).is_empty() && may_be_peer(near, policy, rule, own)
+            !ports_of(rule, to.ports).and(ports_asked).is_empty()
+                && may_be_peer(near, policy, rule, own)
         });
         if may_pass {
             return None;
@@ -180,38 +182,4 @@ fn share_family(one: &Pod, two: &Pod) -> bool {
     };
     let others = families(two);
     families(one).iter().any(|family| others.contains(family))
-}
-
-/// The ports that a rule is for, at one destination.
-pub(super) fn ports(rule: &Rule, to: &Kind<'_>) -> PortSet {
-    let Ports::Only(matches) = &rule.ports else {
-        return PortSet::all();
-    };
-    let mut ranges = Vec::new();
-    for port in matches {
-        let mut add = |first: Port, last: Port| {
-            ranges.push(PortRange {
-                protocol: port.protocol,
-                first: first.get(),
-                last: last.get(),
-            });
-        };
-        match &port.port {
-            PortSpec::Any => ranges.push(PortRange {
-                protocol: port.protocol,
-                first: 1,
-                last: u16::MAX,
-            }),
-            PortSpec::Number(number) => add(*number, *number),
-            PortSpec::Range(first, last) => add(*first, *last),
-            PortSpec::Named(name) => {
-                let named = to
-                    .ports
-                    .iter()
-                    .filter(|own| own.protocol == port.protocol && own.name.as_ref() == Some(name));
-                named.for_each(|own| add(own.port, own.port));
-            }
-        }
-    }
-    ranges.into_iter().collect()
 }

@@ -220,20 +220,10 @@ impl<'s> Wanted<'s> {
                 continue;
             };
             for port in ports {
-                let (first, last) = match &port.port {
-                    PortSpec::Any => (1, u16::MAX),
-                    PortSpec::Number(number) => (number.get(), number.get()),
-                    PortSpec::Range(first, last) => (first.get(), last.get()),
-                    PortSpec::Named(name) => {
-                        wanted.names.insert((name, port.protocol));
-                        continue;
-                    }
-                };
-                ranges.push(PortRange {
-                    protocol: port.protocol,
-                    first,
-                    last,
-                });
+                ranges.extend(PortRange::of(port));
+                if let PortSpec::Named(name) = &port.port {
+                    wanted.names.insert((name, port.protocol));
+                }
             }
         }
         wanted.numbers = wanted.numbers.or(&ranges.into_iter().collect());

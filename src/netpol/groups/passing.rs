@@ -128,34 +128,19 @@ pub(super) fn is_block(peer: &Peer) -> bool {
 }
 
 /// The ports of a rule, names as the destination's containers have them.
-fn ports_of(rule: &Rule, named: &[ContainerPort]) -> PortSet {
-    let Ports::Only(ports) = &rule.ports else {
+pub(in crate::netpol) fn ports_of(rule: &Rule, named: &[ContainerPort]) -> PortSet {
+    let Ports::Only(entries) = &rule.ports else {
         return EVERY_PORT.clone();
     };
-    let mut ranges = Vec::with_capacity(ports.len());
-    for port in ports {
-        let protocol = port.protocol;
-        let (first, last) = match &port.port {
-            PortSpec::Any => (1, u16::MAX),
-            PortSpec::Number(port) => (port.get(), port.get()),
-            PortSpec::Range(first, last) => (first.get(), last.get()),
-            PortSpec::Named(name) => {
-                let own = named
-                    .iter()
-                    .filter(|port| port.protocol == protocol && port.name.as_ref() == Some(name));
-                ranges.extend(own.map(|port| PortRange {
-                    protocol,
-                    first: port.port.get(),
-                    last: port.port.get(),
-                }));
-                continue;
-            }
-        };
-        ranges.push(PortRange {
-            protocol,
-            first,
-            last,
-        });
+    let mut ranges = Vec::with_capacity(entries.len());
+    for entry in entries {
+        ranges.extend(PortRange::of(entry));
+        if let PortSpec::Named(name) = &entry.port {
+            let own = named
+                .iter()
+                .filter(|port| port.protocol == entry.protocol && port.name.as_ref() == Some(name));
+            ranges.extend(own.map(PortRange::of_container));
+        }
     }
     ranges.into_iter().collect()
 }

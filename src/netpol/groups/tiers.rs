@@ -17,8 +17,8 @@ use crate::netpol::labels::Labels;
 use crate::netpol::net::Family;
 use crate::netpol::node::Node;
 use crate::netpol::pod::Pod;
-use crate::netpol::port::{ContainerPort, PortSpec};
-use crate::netpol::reach::{PortRange, PortSet};
+use crate::netpol::port::ContainerPort;
+use crate::netpol::reach::{PortRange, PortSet, Said};
 use crate::netpol::snapshot::Snapshot;
 
 /// The cluster network policies that rule pods in a direction, in the order in which they are asked.
@@ -99,19 +99,14 @@ impl Wide {
         named: &[ContainerPort],
         network: Option<PortSet>,
     ) -> PortSet {
-        let mut said = Said {
-            open: EVERY_PORT.clone(),
-            passed: PortSet::none(),
-            accepted: PortSet::none(),
-        };
+        let mut said = Said::nothing(EVERY_PORT.clone());
         self.ask(Tier::Admin, other, named, &mut said);
         if let Some(network) = network {
-            return said.accepted.or(&said.open.or(&said.passed).and(&network));
+            return said.with_network(&network);
         }
-        said.open = said.open.or(&said.passed);
-        said.passed = PortSet::none();
+        said.next_tier();
         self.ask(Tier::Baseline, other, named, &mut said);
-        said.accepted.or(&said.open).or(&said.passed)
+        said.in_the_end()
     }
 
     fn ask(&self, tier: Tier, other: &Other<'_>, named: &[ContainerPort], said: &mut Said) {
@@ -196,25 +191,6 @@ impl Wide {
     }
 }
 
-/// What was said of which ports so far; of the others, that they are denied.
-struct Said {
-    open: PortSet,
-    passed: PortSet,
-    accepted: PortSet,
-}
-
-impl Said {
-    fn decide(&mut self, action: Action, ports: &PortSet) {
-        let taken = self.open.and(ports);
-        self.open = self.open.without(&taken);
-        match action {
-            Action::Deny => {}
-            Action::Pass => self.passed = self.passed.or(&taken),
-            Action::Accept => self.accepted = self.accepted.or(&taken),
-        }
-    }
-}
-
 /// The ports of a rule, names as the destination's containers have them.
 fn ports_of(rule: &ClusterRule, named: &[ContainerPort]) -> PortSet {
     let ClusterPorts::Only(ports) = &rule.ports else {
@@ -223,25 +199,10 @@ fn ports_of(rule: &ClusterRule, named: &[ContainerPort]) -> PortSet {
     let mut ranges = Vec::new();
     for port in ports {
         match port {
-            ClusterPort::Numbered(port) => {
-                let (first, last) = match &port.port {
-                    PortSpec::Number(port) => (port.get(), port.get()),
-                    PortSpec::Range(first, last) => (first.get(), last.get()),
-                    PortSpec::Any | PortSpec::Named(_) => (1, u16::MAX),
-                };
-                ranges.push(PortRange {
-                    protocol: port.protocol,
-                    first,
-                    last,
-                });
-            }
+            ClusterPort::Numbered(port) => ranges.extend(PortRange::of(port)),
             ClusterPort::Named(name) => {
                 let own = named.iter().filter(|port| port.name.as_ref() == Some(name));
-                ranges.extend(own.map(|port| PortRange {
-                    protocol: port.protocol,
-                    first: port.port.get(),
-                    last: port.port.get(),
-                }));
+                ranges.extend(own.map(PortRange::of_container));
             }
         }
     }

@@ -152,26 +152,21 @@ impl OpenPorts {
         let (mut ranges, mut named) = (Vec::new(), BTreeSet::new());
         for port in matches {
             let protocol = port.protocol;
-            let mut add = |first: u16, last: u16| {
-                ranges.push(PortRange {
-                    protocol,
-                    first,
-                    last,
-                });
+            ranges.extend(PortRange::of(port));
+            let PortSpec::Named(name) = &port.port else {
+                continue;
             };
-            match &port.port {
-                PortSpec::Any => add(1, u16::MAX),
-                PortSpec::Number(port) => add(port.get(), port.get()),
-                PortSpec::Range(first, last) => add(first.get(), last.get()),
-                PortSpec::Named(name) => match direction {
-                    Direction::Ingress => {
-                        let own = pod.ports_named(name, protocol);
-                        own.for_each(|port| add(port.get(), port.get()));
-                    }
-                    Direction::Egress => {
-                        named.insert((protocol, name.clone()));
-                    }
-                },
+            match direction {
+                Direction::Ingress => {
+                    ranges.extend(pod.ports_named(name, protocol).map(|port| PortRange {
+                        protocol,
+                        first: port.get(),
+                        last: port.get(),
+                    }));
+                }
+                Direction::Egress => {
+                    named.insert((protocol, name.clone()));
+                }
             }
         }
         Self {

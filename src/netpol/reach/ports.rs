@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use super::spans::{self, Span};
-use crate::netpol::port::{Port, Protocol};
+use crate::netpol::port::{ContainerPort, Port, PortMatch, PortSpec, Protocol};
 
 /// The last port that there is.
 const LAST: u32 = 0xffff;
@@ -27,6 +27,32 @@ pub struct PortRange {
     pub first: u16,
     /// The last one.
     pub last: u16,
+}
+
+impl PortRange {
+    /// The numbers that an entry of a rule has; none where it has a name, which each destination has numbers for.
+    pub(in crate::netpol) fn of(entry: &PortMatch) -> Option<Self> {
+        let (first, last) = match &entry.port {
+            PortSpec::Any => (1, u16::MAX),
+            PortSpec::Number(port) => (port.get(), port.get()),
+            PortSpec::Range(first, last) => (first.get(), last.get()),
+            PortSpec::Named(_) => return None,
+        };
+        Some(Self {
+            protocol: entry.protocol,
+            first,
+            last,
+        })
+    }
+
+    /// The one port of a container.
+    pub(in crate::netpol) fn of_container(port: &ContainerPort) -> Self {
+        Self {
+            protocol: port.protocol,
+            first: port.port.get(),
+            last: port.port.get(),
+        }
+    }
 }
 
 impl PortSet {

@@ -13,9 +13,9 @@ use crate::netpol::coverage::Direction;
 /// What a policy by itself says of which faces at which ports; no face and port is in two of them.
 pub(super) type Pieces = Vec<(Action, PortSet, BitSet)>;
 
-/// What was said of some faces so far.
+/// What was said of which ports so far; of the others, that they are denied.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct State {
+pub(in crate::netpol) struct Said {
     /// Nothing yet, in this tier.
     open: PortSet,
     /// That the next tier decides.
@@ -25,7 +25,7 @@ struct State {
 }
 
 /// Disjoint sets of faces with what was said of them.
-struct States(Vec<(State, BitSet)>);
+struct States(Vec<(Said, BitSet)>);
 
 /// What one policy says of all faces; `table` is the destination's own, for the names of ports in ingress rules.
 pub(super) fn pieces(ends: &Ends<'_>, wide: usize, direction: Direction, table: usize) -> Pieces {
@@ -60,35 +60,66 @@ pub(super) fn through(
     network: Option<&Parts>,
     family: &BitSet,
 ) -> Parts {
-    let start = State {
-        open: PortSet::all(),
-        passed: PortSet::none(),
-        accepted: PortSet::none(),
-    };
-    let mut states = States(vec![(start, family.clone())]);
+    let mut states = States(vec![(Said::nothing(PortSet::all()), family.clone())]);
     states.ask(asked, Tier::Admin);
     let mut parts = Parts::default();
     let Some(network) = network else {
         states.next_tier();
         states.ask(asked, Tier::Baseline);
         for (state, faces) in states.0 {
-            // What nobody decides, passes.
-            parts.put(state.accepted.or(&state.open).or(&state.passed), faces);
+            parts.put(state.in_the_end(), faces);
         }
         parts.0.retain(|(ports, _)| !ports.is_empty());
         return parts;
     };
     for (state, mut faces) in states.0 {
-        let left = state.open.or(&state.passed);
         for (ports, members) in &network.0 {
             let both = members.and(&faces);
             faces = faces.without(&both);
-            parts.put(state.accepted.or(&left.and(ports)), both);
+            parts.put(state.with_network(ports), both);
         }
         parts.put(state.accepted, faces);
     }
     parts.0.retain(|(ports, _)| !ports.is_empty());
     parts
+}
+
+impl Said {
+    /// Nothing yet, of all of these ports.
+    pub(in crate::netpol) fn nothing(ports: PortSet) -> Self {
+        Self {
+            open: ports,
+            passed: PortSet::none(),
+            accepted: PortSet::none(),
+        }
+    }
+
+    /// Hears what a rule says of some ports, which counts for those that are open.
+    pub(in crate::netpol) fn decide(&mut self, action: Action, ports: &PortSet) {
+        let taken = self.open.and(ports);
+        self.open = self.open.without(&taken);
+        match action {
+            Action::Deny => {}
+            Action::Pass => self.passed = self.passed.or(&taken),
+            Action::Accept => self.accepted = self.accepted.or(&taken),
+        }
+    }
+
+    /// Opens to the next tier what was passed on to it.
+    pub(in crate::netpol) fn next_tier(&mut self) {
+        self.open = self.open.or(&self.passed);
+        self.passed = PortSet::none();
+    }
+
+    /// The ports that pass where network policies have the last word on what is left, and let these pass.
+    pub(in crate::netpol) fn with_network(&self, network: &PortSet) -> PortSet {
+        self.accepted.or(&self.open.or(&self.passed).and(network))
+    }
+
+    /// The ports that pass where nobody else is asked: what nobody decides, passes.
+    pub(in crate::netpol) fn in_the_end(&self) -> PortSet {
+        self.accepted.or(&self.open).or(&self.passed)
+    }
 }
 
 impl States {
@@ -116,12 +147,7 @@ impl States {
             }
             let rest = members.without(&both);
             let mut new = state.clone();
-            new.open = new.open.without(&taken);
-            match action {
-                Action::Deny => {}
-                Action::Pass => new.passed = new.passed.or(&taken),
-                Action::Accept => new.accepted = new.accepted.or(&taken),
-            }
+            new.decide(action, &taken);
             decided.put(new, both);
             decided.put(state, rest);
         }
@@ -130,12 +156,11 @@ impl States {
 
     fn next_tier(&mut self) {
         for (state, _) in &mut self.0 {
-            state.open = state.open.or(&state.passed);
-            state.passed = PortSet::none();
+            state.next_tier();
         }
     }
 
-    fn put(&mut self, state: State, faces: BitSet) {
+    fn put(&mut self, state: Said, faces: BitSet) {
         if faces.is_empty() {
             return;
         }

@@ -14,7 +14,7 @@ use crate::netpol::coverage::Direction;
 use crate::netpol::name::{NamespaceName, PortName};
 use crate::netpol::node::Node;
 use crate::netpol::policy::{NamespaceScope, NetworkPolicy, Peer, Peers, Ports, Rule};
-use crate::netpol::port::{PortMatch, PortSpec, Protocol};
+use crate::netpol::port::{PortSpec, Protocol};
 use crate::netpol::selector::Selector;
 use crate::netpol::snapshot::{NamespaceState, Snapshot};
 
@@ -168,7 +168,7 @@ impl<'s> Words<'s> {
                 let (mut ranges, mut named) = (Vec::new(), Vec::new());
                 for port in ports {
                     match port {
-                        ClusterPort::Numbered(port) => ranges.extend(range(port)),
+                        ClusterPort::Numbered(port) => ranges.extend(PortRange::of(port)),
                         ClusterPort::Named(name) => named.extend(
                             Protocol::ALL.map(|protocol| self.names.number((name, protocol))),
                         ),
@@ -232,7 +232,7 @@ impl<'s> Words<'s> {
         };
         let (mut ranges, mut named) = (Vec::new(), Vec::new());
         for port in ports {
-            ranges.extend(range(port));
+            ranges.extend(PortRange::of(port));
             if let PortSpec::Named(name) = &port.port {
                 named.push(self.names.number((name, port.protocol)));
             }
@@ -259,21 +259,6 @@ impl<'s> Words<'s> {
             }
         }
     }
-}
-
-/// The numbers of an entry that has any.
-fn range(port: &PortMatch) -> Option<PortRange> {
-    let (first, last) = match &port.port {
-        PortSpec::Any => (1, u16::MAX),
-        PortSpec::Number(port) => (port.get(), port.get()),
-        PortSpec::Range(first, last) => (first.get(), last.get()),
-        PortSpec::Named(_) => return None,
-    };
-    Some(PortRange {
-        protocol: port.protocol,
-        first,
-        last,
-    })
 }
 
 impl SpokenWide<'_> {
