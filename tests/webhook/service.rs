@@ -206,7 +206,7 @@ async fn an_answer_comes_before_the_callers_deadline_in_the_configured_direction
         .await;
         // The first slow one may be computed on the spot; from then on no deadline is missed.
         cluster
-            .validate(&create(&hostile(pod("shop", "first"), 20)))
+            .validate(&create(&hostile(pod("shop", "first"), 200)))
             .await;
         let mut client = cluster.client();
         let object = slow(pod(namespace, "web"), 3_000);
@@ -326,7 +326,7 @@ async fn beyond_its_places_the_webhook_sheds_and_says_when_to_come_back() {
     )
     .await;
     cluster
-        .validate(&create(&hostile(pod("trial", "first"), 20)))
+        .validate(&create(&hostile(pod("trial", "first"), 200)))
         .await;
     let held: Vec<_> = (0..2)
         .map(|_| {
