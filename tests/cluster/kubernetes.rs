@@ -1,0 +1,340 @@
+//! A Kubernetes control plane of the test's own: etcd, one API server or more, and the controller manager if wanted.
+//! Everything listens on loopback, keeps its files in one temporary folder and ends with the test.
+
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use jiff::{SignedDuration, Timestamp};
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use ringfence::certs::{Authority, Names, Validity};
+use tokio::sync::OnceCell;
+
+use crate::process::Process;
+
+/// The release that `tests/cluster/go.mod` asks for.
+const RELEASE: &str = "1.36.3";
+/// The token of a member of `system:masters`; good for nothing but this control plane.
+const TOKEN: &str = "admin";
+
+/// A control plane. It ends when this is dropped.
+pub(crate) struct Kubernetes {
+    // In the order in which they are to end.
+    manager: Option<Process>,
+    servers: Mutex<Vec<Option<Process>>>,
+    ports: Vec<u16>,
+    etcd_port: u16,
+    folder: PathBuf,
+    _etcd: Process,
+}
+
+/// The path of one of the Kubernetes programs.
+fn program(name: &str) -> PathBuf {
+    let folder = std::env::var_os("KUBEBUILDER_ASSETS").map_or_else(
+        || {
+            let cache = std::env::var_os("XDG_CACHE_HOME").map_or_else(
+                || Path::new(&std::env::var_os("HOME").unwrap()).join(".cache"),
+                PathBuf::from,
+            );
+            cache.join(format!("ringfence/tools/kubernetes-{RELEASE}"))
+        },
+        PathBuf::from,
+    );
+    let path = folder.join(name);
+    assert!(
+        path.exists(),
+        "{} is missing: `tests/run --only kubernetes` builds it",
+        path.display()
+    );
+    path
+}
+
+/// A port that nobody listens on at this moment.
+pub(crate) fn free_port() -> u16 {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    listener.local_addr().unwrap().port()
+}
+
+impl Kubernetes {
+    /// The control plane that all tests share who do not change it as a whole: each works in namespaces of its own and
+    /// registers nothing.
+    pub(crate) async fn shared() -> &'static Self {
+        static SHARED: OnceCell<Kubernetes> = OnceCell::const_new();
+        SHARED.get_or_init(Self::start).await
+    }
+
+    /// A control plane without the controller manager.
+    pub(crate) async fn start() -> Self {
+        Self::with_servers(1).await
+    }
+
+    /// A control plane in which Deployments make pods, namespaces end and what has no owner any more is collected.
+    pub(crate) async fn start_with_manager() -> Self {
+        let mut this = Self::start().await;
+        let mut command = Command::new(program("kube-controller-manager"));
+        command.args([
+            &format!("--kubeconfig={}", this.kubeconfig().display()),
+            &format!("--service-account-private-key-file={}", this.file("sa.key")),
+            &format!("--root-ca-file={}", this.file("ca.crt")),
+            "--use-service-account-credentials",
+            "--leader-elect=false",
+            "--secure-port=0",
+        ]);
+        this.manager = Some(Process::start(
+            "kube-controller-manager",
+            &this.folder,
+            &mut command,
+        ));
+        this
+    }
+
+    /// A control plane with several API servers on one etcd.
+    pub(crate) async fn with_servers(count: usize) -> Self {
+        let folder = tempfile::Builder::new()
+            .prefix("ringfence-cluster-")
+            .tempdir()
+            .unwrap()
+            .keep();
+        prepare(&folder);
+        let (etcd_port, peers) = (free_port(), free_port());
+        let mut command = Command::new(program("etcd"));
+        command.args([
+            &format!("--data-dir={}", folder.join("etcd").display()),
+            &format!("--listen-client-urls=http://127.0.0.1:{etcd_port}"),
+            &format!("--advertise-client-urls=http://127.0.0.1:{etcd_port}"),
+            &format!("--listen-peer-urls=http://127.0.0.1:{peers}"),
+            &format!("--initial-advertise-peer-urls=http://127.0.0.1:{peers}"),
+            &format!("--initial-cluster=default=http://127.0.0.1:{peers}"),
+            "--unsafe-no-fsync",
+            "--log-level=warn",
+        ]);
+        let etcd = Process::start_and_remove("etcd", &folder, &mut command, Some(&folder));
+        let this = Self {
+            manager: None,
+            servers: Mutex::default(),
+            ports: (0..count).map(|_| free_port()).collect(),
+            etcd_port,
+            folder,
+            _etcd: etcd,
+        };
+        for (index, port) in this.ports.iter().enumerate() {
+            kubeconfig(&this.folder, &format!("server-{index}"), *port);
+            this.servers().push(None);
+            this.start_server(index).await;
+        }
+        this
+    }
+
+    /// Starts an API server that was stopped, at its old address, and waits until it is ready.
+    pub(crate) async fn start_server(&self, index: usize) {
+        let port = self.ports[index];
+        let name = format!("kube-apiserver-{index}");
+        let mut command = Command::new(program("kube-apiserver"));
+        command.args([
+            &format!("--etcd-servers=http://127.0.0.1:{}", self.etcd_port),
+            &format!("--secure-port={port}"),
+            "--bind-address=127.0.0.1",
+            "--advertise-address=127.0.0.1",
+            "--endpoint-reconciler-type=none",
+            &format!("--tls-cert-file={}", self.file("server.crt")),
+            &format!("--tls-private-key-file={}", self.file("server.key")),
+            &format!("--cert-dir={}", self.file(&name)),
+            &format!("--service-account-key-file={}", self.file("sa.pub")),
+            &format!("--service-account-signing-key-file={}", self.file("sa.key")),
+            "--service-account-issuer=https://kubernetes.default.svc",
+            &format!("--token-auth-file={}", self.file("tokens.csv")),
+            "--authorization-mode=RBAC",
+            "--service-cluster-ip-range=10.96.0.0/16",
+            "--allow-privileged=true",
+            &format!("--audit-policy-file={}", self.file("audit.yaml")),
+            &format!("--audit-log-path={}", self.audit_log(index).display()),
+        ]);
+        let process = Process::start(&name, &self.folder, &mut command);
+        let begun = Instant::now();
+        let client = self.client_of(index).await;
+        loop {
+            let ready = client.request_text(http_get("/readyz")).await;
+            if ready.is_ok_and(|text| text == "ok") {
+                break;
+            }
+            assert!(process.is_running(), "{name} ended:\n{}", process.log());
+            assert!(
+                begun.elapsed() < Duration::from_secs(90),
+                "{name} is not ready:\n{}",
+                process.log()
+            );
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        self.servers()[index] = Some(process);
+    }
+
+    /// Kills an API server.
+    pub(crate) fn stop_server(&self, index: usize) {
+        let process = self.servers()[index].take();
+        drop(process);
+    }
+
+    /// A client of a member of `system:masters`.
+    pub(crate) async fn client(&self) -> kube::Client {
+        self.client_of(0).await
+    }
+
+    /// The same, of one of several API servers.
+    pub(crate) async fn client_of(&self, index: usize) -> kube::Client {
+        let mut config = self.config(index).await;
+        // A test that waits for one answer for minutes is a test that hangs.
+        config.read_timeout = Some(Duration::from_mins(5));
+        kube::Client::try_from(config).unwrap()
+    }
+
+    /// A client that acts as somebody else, with these groups beside `system:authenticated`.
+    pub(crate) async fn client_as(&self, user: &str, groups: &[&str]) -> kube::Client {
+        let mut config = self.config(0).await;
+        config.auth_info.impersonate = Some(user.to_owned());
+        let groups = groups.iter().copied().chain(["system:authenticated"]);
+        config.auth_info.impersonate_groups = Some(groups.map(str::to_owned).collect());
+        kube::Client::try_from(config).unwrap()
+    }
+
+    async fn config(&self, index: usize) -> kube::Config {
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let file = self.kubeconfig_of(index);
+        let kubeconfig = Kubeconfig::read_from(file).unwrap();
+        kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
+            .await
+            .unwrap()
+    }
+
+    /// The kubeconfig of a member of `system:masters`.
+    pub(crate) fn kubeconfig(&self) -> PathBuf {
+        self.kubeconfig_of(0)
+    }
+
+    /// The same, of one of several API servers.
+    pub(crate) fn kubeconfig_of(&self, index: usize) -> PathBuf {
+        self.folder.join(format!("server-{index}.kubeconfig"))
+    }
+
+    /// What an API server's audit log holds, one JSON object per line.
+    pub(crate) fn audit_log(&self, index: usize) -> PathBuf {
+        self.folder.join(format!("audit-{index}.log"))
+    }
+
+    /// A folder for files of the test, gone with the control plane.
+    pub(crate) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Runs kubectl with something on its standard input.
+    pub(crate) fn kubectl(&self, arguments: &[&str], input: &str) -> Output {
+        use std::io::Write as _;
+        let mut child = Command::new(program("kubectl"))
+            .arg(format!("--kubeconfig={}", self.kubeconfig().display()))
+            .arg(format!("--cache-dir={}", self.file("kubectl-cache")))
+            .args(arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        // kubectl may end without having read all of it.
+        let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
+        child.wait_with_output().unwrap()
+    }
+
+    /// `kubectl apply` of manifests, which must work; gives what it prints.
+    pub(crate) fn apply(&self, manifests: &str) -> String {
+        let output = self.kubectl(&["apply", "-f", "-"], manifests);
+        let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{errors}");
+        String::from_utf8_lossy(&output.stdout).into_owned() + &errors
+    }
+
+    /// Ringfence's own program, with the kubeconfig and these arguments.
+    #[allow(dead_code, reason = "the first test that runs it is to come")]
+    pub(crate) fn ringfence(&self, name: &str, subcommand: &str, arguments: &[&str]) -> Process {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_ringfence"));
+        command
+            .arg(subcommand)
+            .arg("--kubeconfig")
+            .arg(self.kubeconfig())
+            .args(arguments);
+        Process::start(name, &self.folder, &mut command)
+    }
+
+    /// Waits until an API server answers as it should, for instance once it has taken a registration up.
+    pub(crate) async fn eventually<T, F>(what: &str, mut attempt: impl FnMut() -> F) -> T
+    where
+        F: Future<Output = Option<T>>,
+    {
+        let begun = Instant::now();
+        loop {
+            if let Some(found) = attempt().await {
+                return found;
+            }
+            assert!(begun.elapsed() < Duration::from_mins(1), "not seen: {what}");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    fn servers(&self) -> std::sync::MutexGuard<'_, Vec<Option<Process>>> {
+        self.servers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn file(&self, name: &str) -> String {
+        self.folder.join(name).display().to_string()
+    }
+}
+
+fn http_get(path: &str) -> hyper::Request<Vec<u8>> {
+    hyper::Request::get(path).body(Vec::new()).unwrap()
+}
+
+/// Keys, certificates and users, made anew for each control plane.
+fn prepare(folder: &Path) {
+    let names = Names::parse([
+        "127.0.0.1",
+        "localhost",
+        "kubernetes",
+        "kubernetes.default.svc",
+    ])
+    .unwrap();
+    let validity = Validity::starting(Timestamp::now(), SignedDuration::from_hours(24)).unwrap();
+    let authority = Authority::generate("test cluster", names.clone(), validity).unwrap();
+    let leaf = authority.issue(&names, validity).unwrap();
+    let write = |name: &str, text: &str| std::fs::write(folder.join(name), text).unwrap();
+    write("ca.crt", authority.certificate_pem());
+    write("server.crt", leaf.certificate_pem());
+    write("server.key", leaf.key().expose());
+    let accounts = rcgen::KeyPair::generate().unwrap();
+    write("sa.key", &accounts.serialize_pem());
+    write("sa.pub", &accounts.public_key_pem());
+    write(
+        "tokens.csv",
+        &format!("{TOKEN},admin,admin,\"system:masters\"\n"),
+    );
+    // What users change, with whom they act as; not what is read.
+    write(
+        "audit.yaml",
+        "apiVersion: audit.k8s.io/v1\nkind: Policy\nomitStages: [RequestReceived]\nrules:\n\
+         - level: Metadata\n  verbs: [create, update, patch, delete, deletecollection]\n- level: None\n",
+    );
+}
+
+fn kubeconfig(folder: &Path, name: &str, port: u16) {
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    let authority = folder.join("ca.crt");
+    let text = serde_json::json!({
+        "apiVersion": "v1",
+        "kind": "Config",
+        "clusters": [{"name": "test", "cluster": {
+            "server": format!("https://{address}"), "certificate-authority": authority,
+        }}],
+        "users": [{"name": "admin", "user": {"token": TOKEN}}],
+        "contexts": [{"name": "test", "context": {"cluster": "test", "user": "admin"}}],
+        "current-context": "test",
+    });
+    std::fs::write(folder.join(format!("{name}.kubeconfig")), text.to_string()).unwrap();
+}

@@ -1,0 +1,12 @@
+//! Ringfence against a real Kubernetes API server: etcd, kube-apiserver and, where a test asks for it, the controller
+//! manager, as processes of the test. `tests/run --only kubernetes` builds them once into the cache.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a failed test says so by a panic"
+)]
+
+mod kubernetes;
+mod process;
+mod support;
