@@ -3,6 +3,7 @@
 //! A [`Shutdown`] tells every part how far the process is on its way out; a [`Tasks`] owns everything that runs beside
 //! the main path. Nothing here knows what the parts do.
 
+pub mod admin;
 mod readiness;
 mod shutdown;
 mod tasks;

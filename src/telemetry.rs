@@ -3,6 +3,8 @@
 //! Field names are the same everywhere: `namespace`, `name`, `kind`, `operation`, `uid`, `mode`, `outcome`, `rule`,
 //! `reason`, `error`. Standard output is left to what a command prints.
 
+pub mod metrics;
+
 use std::io::IsTerminal as _;
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};

@@ -19,7 +19,7 @@ use hyper::{HeaderMap, StatusCode};
 use tokio::sync::Semaphore;
 
 use crate::guard::decide::State as Known;
-use crate::runtime::Readiness;
+use crate::runtime::{Readiness, admin};
 
 use super::body::{Bodies, BodyError, BodyOptions, discard};
 use super::deadline::patience;
@@ -110,25 +110,13 @@ impl Webhook {
             .route("/livez", get(async || "ok\n"))
             .route(
                 "/readyz",
-                get(async |State(webhook): State<Arc<Self>>| webhook.readyz()),
+                get(async |State(webhook): State<Arc<Self>>| admin::ready(&webhook.readiness)),
             )
             .fallback(async || {
                 let text = "no such path: there are /validate, /mutate, /livez and /readyz\n";
                 (StatusCode::NOT_FOUND, text)
             })
             .with_state(self)
-    }
-
-    fn readyz(&self) -> Response {
-        let reasons = self.readiness.reasons();
-        if reasons.is_empty() {
-            return "ok\n".into_response();
-        }
-        (
-            StatusCode::SERVICE_UNAVAILABLE,
-            format!("not ready\n{}\n", reasons.join("\n")),
-        )
-            .into_response()
     }
 
     async fn handle(webhook: Arc<Self>, verb: Verb, request: Request) -> Response {
