@@ -10,6 +10,7 @@ use clap::{Parser, Subcommand};
 pub mod baseline;
 pub mod certs;
 pub mod check;
+mod cluster;
 pub mod completions;
 pub mod crds;
 pub mod demo;

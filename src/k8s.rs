@@ -1,10 +1,13 @@
-//! Kubernetes objects from where they are kept: folders of manifests.
+//! Kubernetes objects from where they are kept: folders of manifests, or an API server.
 //!
 //! `yaml` turns the text of one file into values and remembers where each field stands in it;
 //! `manifests` walks folders and streams and gives Kubernetes objects; `folder` takes a folder of them for a cluster;
-//! `changes` tells when files change. Nothing here judges an object.
+//! `changes` tells when files change. `client` reaches an API server, and `live` follows a cluster there. Nothing here
+//! judges an object.
 
 pub mod changes;
+pub mod client;
 pub mod folder;
+pub mod live;
 pub mod manifests;
 pub mod yaml;

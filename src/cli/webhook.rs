@@ -1,4 +1,4 @@
-//! `ringfence webhook`: serve the admission webhook. Without a cluster it judges against a folder of manifests.
+//! `ringfence webhook`: serve the admission webhook, judging against a cluster or against a folder of manifests.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -9,12 +9,16 @@ use anyhow::{Context, bail};
 use arc_swap::ArcSwap;
 use clap::ValueEnum;
 use jiff::{SignedDuration, Timestamp};
+use tokio::sync::watch;
 
 use super::Exit;
-use super::inputs::{Inputs, PODS};
+use super::cluster::ClusterArgs;
+use super::inputs::{Inputs, PODS, engine};
 use crate::certs::{Access, Authority, Names, Validity, write_file};
 use crate::guard::decide::State;
+use crate::guard::engine::PolicyEngine;
 use crate::k8s::changes::{self, Changes};
+use crate::k8s::live::{self, Live};
 use crate::runtime::{Readiness, Shutdown, Tasks, Trigger, follow_signals};
 use crate::telemetry::{self, LogFormat};
 use crate::webhook::router::{OnFailure, ReviewLimit, Webhook, WebhookOptions};
@@ -22,19 +26,24 @@ use crate::webhook::server::{self, Ending, ServerOptions};
 use crate::webhook::tls::{CertificateSlot, Identity, PairFiles, TlsVersions, server_config};
 
 /// Arguments of `ringfence webhook`.
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Clone, clap::Args)]
 #[command(after_help = "Examples:\n  \
     ringfence webhook --manifests deploy/ --listen 127.0.0.1:8443 --ca-out ca.crt\n  \
-    curl --cacert ca.crt https://127.0.0.1:8443/readyz\n\n\
+    curl --cacert ca.crt https://127.0.0.1:8443/readyz\n  \
+    ringfence webhook --kubeconfig ~/.kube/config --context staging\n\n\
+    With neither --manifests nor --kubeconfig nor --context it judges against the cluster whose pod it runs in. There \
+    the Guardrails of the cluster are in force, and without any, nothing is refused or changed.\n\n\
     A change in the folders, the guardrails or the policies is taken up within a second; what cannot be read is \
     logged, and the last good state stays in force.")]
 pub struct Args {
-    /// Folders or files of manifests: the cluster that requests are judged against.
-    #[arg(long, required = true, value_name = "PATH")]
+    #[command(flatten)]
+    cluster: ClusterArgs,
+    /// Folders or files of manifests that requests are judged against, as if they were the cluster.
+    #[arg(long, value_name = "PATH", conflicts_with_all = ["kubeconfig", "context"])]
     manifests: Vec<PathBuf>,
     /// A file or folder with Guardrails (and Exemptions). Without it: the Guardrails among the manifests, else the
     /// built-in one.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", requires = "manifests")]
     guardrail: Vec<PathBuf>,
     /// A folder of your own policies in Rego.
     #[arg(long, value_name = "DIR")]
@@ -109,11 +118,12 @@ async fn serve(args: Args) -> anyhow::Result<Exit> {
     let mut tasks = Tasks::new();
     tasks.spawn("signals", follow_signals(trigger));
 
-    // Watched before it is read, so that no change falls in between.
-    let changes = changes::watch(&args.watched()).context("cannot watch the files")?;
-    let state = args.state()?;
-    describe(&state);
-    let known = Arc::new(ArcSwap::from_pointee(state));
+    let readiness = Readiness::new(shutdown.clone());
+    let known = if args.manifests.is_empty() {
+        cluster(&args, &readiness, &mut tasks).await?
+    } else {
+        folder(&args, &mut tasks)?
+    };
     let slot = CertificateSlot::new(args.identity()?);
     let listener = server::listen(args.listen)?;
     let address = listener.local_addr()?;
@@ -136,17 +146,11 @@ async fn serve(args: Args) -> anyhow::Result<Exit> {
         },
         ..WebhookOptions::default()
     };
-    let router = Webhook::new(
-        Arc::clone(&known),
-        Readiness::new(shutdown.clone()),
-        options,
-    )
-    .router();
+    let router = Webhook::new(known, readiness, options).router();
     let server_options = ServerOptions {
         drain_delay: Duration::from_secs(args.drain_delay),
         ..ServerOptions::default()
     };
-    tasks.spawn("manifests", follow(args, changes, known));
     tracing::info!(%address, "listening");
     tokio::select! {
         ending = server::run(listener, tls, router, server_options, shutdown.clone()) => Ok(match ending {
@@ -171,6 +175,74 @@ async fn ended(tasks: &mut Tasks, shutdown: Shutdown) -> anyhow::Result<Exit> {
         }
     }
     std::future::pending().await
+}
+
+/// The state of a cluster, followed.
+async fn cluster(
+    args: &Args,
+    readiness: &Readiness,
+    tasks: &mut Tasks,
+) -> anyhow::Result<Arc<ArcSwap<State>>> {
+    let client = args.cluster.connect().await?;
+    let changes = changes::watch(&args.policies).context("cannot watch the policies")?;
+    let (sender, engine) = watch::channel(engine(&args.policies)?);
+    if !args.policies.is_empty() {
+        tasks.spawn(
+            "policies",
+            follow_policies(args.policies.clone(), changes, sender),
+        );
+    }
+    let live = live::follow(
+        &client,
+        live::Options::following(engine),
+        readiness.clone(),
+        tasks,
+    );
+    tasks.spawn("first state", tell_of_first(live.clone()));
+    Ok(live.state)
+}
+
+/// Logs what a cluster was found to hold.
+async fn tell_of_first(live: Live) -> anyhow::Result<()> {
+    live.changed().wait_for(|published| *published > 0).await?;
+    describe(&live.state.load());
+    std::future::pending().await
+}
+
+/// Reads the policies in Rego again when a file changes. What cannot be read leaves the last good ones in force.
+async fn follow_policies(
+    policies: Vec<PathBuf>,
+    mut changes: Changes,
+    engines: watch::Sender<Arc<dyn PolicyEngine>>,
+) -> anyhow::Result<()> {
+    while changes.next().await {
+        let policies = policies.clone();
+        match tokio::task::spawn_blocking(move || engine(&policies)).await? {
+            Ok(engine) => {
+                tracing::info!(rego = engine.registry().len(), "policies taken up");
+                engines.send_replace(engine);
+            }
+            Err(error) => tracing::warn!(
+                error = format!("{error:#}"),
+                "not taken up, the last good policies stay"
+            ),
+        }
+    }
+    bail!("the files are not watched any more")
+}
+
+/// The state of a folder, read again when a file changes.
+fn folder(args: &Args, tasks: &mut Tasks) -> anyhow::Result<Arc<ArcSwap<State>>> {
+    // Watched before it is read, so that no change falls in between.
+    let changes = changes::watch(&args.watched()).context("cannot watch the files")?;
+    let state = args.state()?;
+    describe(&state);
+    let known = Arc::new(ArcSwap::from_pointee(state));
+    tasks.spawn(
+        "manifests",
+        follow(args.clone(), changes, Arc::clone(&known)),
+    );
+    Ok(known)
 }
 
 /// Reads everything again when a file changes. What cannot be read leaves the last good state in force.

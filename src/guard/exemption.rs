@@ -3,6 +3,8 @@
 //! It is bound to its namespace and ends by itself. A finding that is exempted is not lost: it is kept with the
 //! name of the exemption, counted and reported.
 
+use std::sync::Arc;
+
 use jiff::Timestamp;
 use kube::CustomResource;
 use schemars::JsonSchema;
@@ -72,9 +74,9 @@ pub struct Exemption {
     pub spec: ExemptionSpec,
 }
 
-/// The exemptions that are known. Whether the one who wrote an exemption was allowed to is settled before it gets here.
+/// The exemptions that are known; cheap to clone. Whether the one who wrote an exemption was allowed to is settled before it gets here.
 #[derive(Clone, Debug, Default)]
-pub struct Exemptions(Vec<Exemption>);
+pub struct Exemptions(Arc<[Exemption]>);
 
 // === impl Exemption ===
 
@@ -175,7 +177,7 @@ impl ExemptObject {
 impl Exemptions {
     /// The exemptions that are known.
     pub fn new(exemptions: Vec<Exemption>) -> Self {
-        Self(exemptions)
+        Self(exemptions.into())
     }
 
     /// All of them.

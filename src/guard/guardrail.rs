@@ -4,6 +4,8 @@
 //! default to. Guardrails add up: each that selects a namespace is applied by itself.
 //! [`Guardrail::parse`] turns the manifest into the checked form that the checks work with.
 
+use std::sync::Arc;
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube::CustomResource;
 use schemars::JsonSchema;
@@ -137,9 +139,9 @@ pub struct Guardrail {
     pub parameters: Value,
 }
 
-/// The guardrails in force.
+/// The guardrails in force; cheap to clone.
 #[derive(Clone, Debug, Default)]
-pub struct Guardrails(Vec<Guardrail>);
+pub struct Guardrails(Arc<[Guardrail]>);
 // === impl GuardrailSpec ===
 
 impl GuardrailSpec {
@@ -226,7 +228,7 @@ impl Guardrails {
     /// Guardrails in force, in the order of their names.
     pub fn new(mut guardrails: Vec<Guardrail>) -> Self {
         guardrails.sort_by(|a, b| a.name.cmp(&b.name));
-        Self(guardrails)
+        Self(guardrails.into())
     }
 
     /// All of them.

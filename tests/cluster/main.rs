@@ -8,5 +8,6 @@
 )]
 
 mod kubernetes;
+mod live;
 mod process;
 mod support;

@@ -1,0 +1,179 @@
+//! How far the watches can be relied on: which first lists are complete, and since when the API server is not heard.
+//!
+//! A watch that is quiet may be well or dead. So the API server is asked for its version every few seconds, and a watch
+//! that failed is doubted until it has told something again, or has gone on for a while without failing.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::kind::Kind;
+
+/// How long a watch that was begun again may take to fail.
+const TRIAL: Duration = Duration::from_secs(6);
+
+/// What is known of the watches and of the way to the API server.
+#[derive(Debug)]
+pub(super) struct Health(Mutex<Known>);
+
+#[derive(Debug)]
+struct Known {
+    watches: BTreeMap<Kind, Watch>,
+    heard: Instant,
+    silent: bool,
+}
+
+/// What has become of one watch.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Watch {
+    /// Its first list is complete.
+    pub listed: bool,
+    /// The kind is not served: its CRD is not there.
+    pub absent: bool,
+    /// How often it had to begin again after a failure.
+    pub restarts: u64,
+    /// How many lists have been taken in.
+    pub lists: u64,
+    /// How many changes have been taken in.
+    pub changes: u64,
+    broken: Option<Broken>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Broken {
+    since: Instant,
+    doubted_until: Instant,
+}
+
+impl Health {
+    pub(super) fn new(now: Instant) -> Self {
+        let watches = Kind::ALL.into_iter().map(|kind| (kind, Watch::default()));
+        Self(Mutex::new(Known {
+            watches: watches.collect(),
+            heard: now,
+            silent: false,
+        }))
+    }
+
+    /// A list is complete; tells whether it was the first.
+    pub(super) fn listed(&self, kind: Kind, absent: bool) -> bool {
+        let mut known = self.known();
+        let watch = known.watches.entry(kind).or_default();
+        let first = !watch.listed;
+        watch.listed = true;
+        watch.absent = absent;
+        watch.broken = None;
+        watch.lists = watch.lists.saturating_add(u64::from(!absent));
+        first
+    }
+
+    /// A change was told.
+    pub(super) fn told(&self, kind: Kind) {
+        let mut known = self.known();
+        let watch = known.watches.entry(kind).or_default();
+        watch.broken = None;
+        watch.changes = watch.changes.saturating_add(1);
+    }
+
+    /// A watch failed, and begins again after this pause; tells whether it was well before.
+    pub(super) fn failed(&self, kind: Kind, now: Instant, pause: Duration) -> bool {
+        let mut known = self.known();
+        let watch = known.watches.entry(kind).or_default();
+        watch.restarts = watch.restarts.saturating_add(1);
+        let before = watch.broken.filter(|broken| now < broken.doubted_until);
+        watch.broken = Some(Broken {
+            since: before.map_or(now, |broken| broken.since),
+            doubted_until: now.checked_add(pause + TRIAL).unwrap_or(now),
+        });
+        before.is_none()
+    }
+
+    /// The API server answered, or did not.
+    pub(super) fn probed(&self, answered: bool, now: Instant) {
+        let mut known = self.known();
+        known.silent = !answered;
+        if answered {
+            known.heard = now;
+        }
+    }
+
+    /// The kinds whose first list is not complete.
+    pub(super) fn missing(&self) -> Vec<Kind> {
+        let known = self.known();
+        let missing = known.watches.iter().filter(|(_, watch)| !watch.listed);
+        missing.map(|(kind, _)| *kind).collect()
+    }
+
+    /// For how long changes may have been missed: since the first watch that is broken failed, or the API server was last
+    /// heard. Nothing while all is well.
+    pub(super) fn age(&self, now: Instant) -> Duration {
+        let known = self.known();
+        let broken = known.watches.values().filter_map(|watch| watch.broken);
+        let doubted = broken.filter(|broken| now < broken.doubted_until);
+        let since = doubted
+            .map(|broken| broken.since)
+            .chain(known.silent.then_some(known.heard))
+            .min();
+        since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since))
+    }
+
+    /// What has become of each watch.
+    pub(super) fn watches(&self) -> Vec<(Kind, Watch)> {
+        let known = self.known();
+        let watches = known.watches.iter();
+        watches.map(|(kind, watch)| (*kind, *watch)).collect()
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn a_failure_makes_the_state_old_until_the_watch_is_heard_or_has_held_for_a_while() {
+        let begun = Instant::now();
+        let health = Health::new(begun);
+        assert_eq!(health.age(begun + SECOND * 100), Duration::ZERO);
+
+        assert!(health.failed(Kind::Pod, begun, SECOND));
+        assert!(!health.failed(Kind::Pod, begun + SECOND * 3, SECOND * 2));
+        assert_eq!(health.age(begun + SECOND * 4), SECOND * 4);
+        health.told(Kind::Pod);
+        assert_eq!(health.age(begun + SECOND * 4), Duration::ZERO);
+
+        assert!(health.failed(Kind::Pod, begun + SECOND * 10, SECOND));
+        assert_eq!(health.age(begun + SECOND * 16), SECOND * 6);
+        assert_eq!(health.age(begun + SECOND * 17), Duration::ZERO);
+        assert!(
+            health.failed(Kind::Pod, begun + SECOND * 20, SECOND),
+            "it was well in between"
+        );
+    }
+
+    #[test]
+    fn an_api_server_that_does_not_answer_makes_the_state_old_though_no_watch_failed() {
+        let begun = Instant::now();
+        let health = Health::new(begun);
+        health.probed(true, begun + SECOND * 5);
+        health.probed(false, begun + SECOND * 10);
+        assert_eq!(health.age(begun + SECOND * 11), SECOND * 6);
+        health.probed(true, begun + SECOND * 15);
+        assert_eq!(health.age(begun + SECOND * 16), Duration::ZERO);
+    }
+
+    #[test]
+    fn what_is_missing_is_told_by_kind() {
+        let health = Health::new(Instant::now());
+        for kind in Kind::ALL.into_iter().filter(|kind| *kind != Kind::Node) {
+            assert!(health.listed(kind, false));
+        }
+        assert_eq!(health.missing(), [Kind::Node]);
+        assert!(!health.listed(Kind::Pod, false), "not the first one");
+    }
+}

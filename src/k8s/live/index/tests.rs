@@ -1,0 +1,131 @@
+use serde_json::{Value, json};
+
+use super::super::object::Wire;
+use super::*;
+use crate::guard::decide::State;
+use crate::guard::engine::NoPolicies;
+
+fn item(kind: Kind, value: Value) -> Item {
+    serde_json::from_value::<Wire>(value).unwrap().item(kind)
+}
+
+fn namespace(name: &str) -> Item {
+    let value = json!({"metadata": {"name": name, "resourceVersion": "1", "managedFields": [{}]}});
+    item(Kind::Namespace, value)
+}
+
+fn pod(name: &str, app: &str) -> Item {
+    let value = json!({
+        "metadata": {"name": name, "namespace": "shop", "labels": {"app": app}},
+        "spec": {"containers": [{"name": "main"}]}
+    });
+    item(Kind::Pod, value)
+}
+
+fn guardrail(mode: &str) -> Item {
+    let value = json!({
+        "apiVersion": "ringfence.dev/v1alpha1", "kind": "Guardrail",
+        "metadata": {"name": "all", "uid": "u", "generation": 3, "newInSomeRelease": true},
+        "spec": {"mode": mode, "coverage": {}}, "status": {"conditions": []}
+    });
+    item(Kind::Guardrail, value)
+}
+
+fn state(index: &mut Index) -> State {
+    index.state(Arc::new(NoPolicies))
+}
+
+fn pods(index: &mut Index) -> Vec<String> {
+    let state = state(index);
+    let pods = state.snapshot.pods();
+    pods.map(|pod| pod.name().as_str().to_owned()).collect()
+}
+
+#[test]
+fn what_is_told_again_and_says_the_same_does_not_matter() {
+    let mut index = Index::default();
+    for (matters, change) in [
+        (true, Change::Apply(pod("a", "web"))),
+        (false, Change::Apply(pod("a", "web"))),
+        (true, Change::Apply(pod("a", "db"))),
+        (true, Change::Delete(pod("a", "db").key)),
+        (false, Change::Delete(pod("a", "db").key)),
+    ] {
+        assert_eq!(index.take(Kind::Pod, change), matters);
+    }
+    for (matters, change) in [
+        (true, Change::Apply(guardrail("Audit"))),
+        (false, Change::Apply(guardrail("Audit"))),
+        (true, Change::Apply(guardrail("Enforce"))),
+    ] {
+        assert_eq!(index.take(Kind::Guardrail, change), matters);
+    }
+    assert_eq!(
+        state(&mut index)
+            .guardrails
+            .iter()
+            .next()
+            .unwrap()
+            .spec
+            .mode,
+        crate::guard::mode::Mode::Enforce
+    );
+    assert_eq!(index.undecodable_if_changed(), None);
+}
+
+#[test]
+fn a_new_list_takes_away_what_it_does_not_have_and_of_its_own_kind_only() {
+    let mut index = Index::default();
+    index.take(Kind::Namespace, Change::Restart(vec![namespace("shop")]));
+    index.take(
+        Kind::Pod,
+        Change::Restart(vec![pod("a", "web"), pod("b", "web")]),
+    );
+    assert_eq!(pods(&mut index), ["a", "b"]);
+
+    assert!(!index.take(
+        Kind::Pod,
+        Change::Restart(vec![pod("b", "web"), pod("a", "web")])
+    ));
+    assert!(index.take(
+        Kind::Pod,
+        Change::Restart(vec![pod("b", "web"), pod("c", "web")])
+    ));
+    assert_eq!(pods(&mut index), ["b", "c"]);
+    assert!(index.take(Kind::Pod, Change::Absent));
+    assert_eq!(pods(&mut index), Vec::<String>::new());
+    assert_eq!(state(&mut index).snapshot.namespaces().count(), 1);
+}
+
+#[test]
+fn the_last_good_version_stays_in_force_until_the_object_is_gone() {
+    let mut index = Index::default();
+    index.take(Kind::Guardrail, Change::Apply(guardrail("Enforce")));
+    let bad = || guardrail("Sometimes");
+    assert!(!index.take(Kind::Guardrail, Change::Apply(bad())));
+    let told = index.undecodable_if_changed().unwrap();
+    assert_eq!(told.len(), 1);
+    assert!(
+        told[0].earlier_in_force && told[0].reason.contains("mode"),
+        "{told:?}"
+    );
+    assert!(!index.take(Kind::Guardrail, Change::Apply(bad())));
+    assert_eq!(index.undecodable_if_changed(), None, "told once");
+    assert_eq!(state(&mut index).guardrails.iter().count(), 1);
+
+    // A list that has it, bad as it is, does not take it away.
+    assert!(!index.take(Kind::Guardrail, Change::Restart(vec![bad()])));
+    assert_eq!(state(&mut index).guardrails.iter().count(), 1);
+    assert!(index.take(Kind::Guardrail, Change::Restart(Vec::new())));
+    assert_eq!(state(&mut index).guardrails.iter().count(), 0);
+    assert_eq!(index.undecodable_if_changed(), Some(Vec::new()));
+}
+
+#[test]
+fn one_that_was_never_understood_is_forgotten_when_it_is_gone() {
+    let mut index = Index::default();
+    assert!(!index.take(Kind::Guardrail, Change::Apply(guardrail("Sometimes"))));
+    assert!(!index.undecodable_if_changed().unwrap()[0].earlier_in_force);
+    index.take(Kind::Guardrail, Change::Delete(guardrail("Audit").key));
+    assert_eq!(index.undecodable_if_changed(), Some(Vec::new()));
+}

@@ -1,0 +1,143 @@
+//! One watch: from the API server's events to changes of the index, for as long as the process lives.
+//!
+//! A list comes in pages and is held back until it is complete, so that it takes effect at once. After a failure the watch
+//! goes on where it was; after several, or when the API server says that it has forgotten (410), it begins with a new list.
+
+use std::hash::{BuildHasher as _, RandomState};
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures_util::StreamExt as _;
+use kube::runtime::watcher::{self, Event};
+use kube::{Api, Client};
+use tokio::sync::mpsc;
+
+use super::health::Health;
+use super::index::Change;
+use super::kind::Kind;
+use super::object::Wire;
+
+/// How many objects one page of a list has at most: what is held as JSON at once.
+const PAGE: u32 = 250;
+/// How long one watch request lasts, in seconds: also how long a connection that died silently goes unnoticed at most.
+const WATCH_SECONDS: u32 = 120;
+/// The first pause after a failure; it doubles with each further one.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+/// The longest pause.
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// After how many failures in a row a watch begins with a new list: the API server may have lost its past.
+const FAILURES: u32 = 5;
+/// How often a kind that is not served is asked for again.
+const ABSENT: Duration = Duration::from_secs(5);
+
+/// Nobody takes the changes any more.
+#[derive(Debug, thiserror::Error)]
+#[error("the index is gone")]
+pub(super) struct Closed;
+
+/// Follows a kind.
+pub(super) async fn follow(
+    client: Client,
+    kind: Kind,
+    health: Arc<Health>,
+    changes: mpsc::Sender<(Kind, Change)>,
+) -> Result<(), Closed> {
+    let mut config = watcher::Config::default()
+        .page_size(PAGE)
+        .timeout(WATCH_SECONDS);
+    config.field_selector = kind.field_selector().map(str::to_owned);
+    let resource = kind.resource();
+    let send = async |change| changes.send((kind, change)).await.map_err(|_| Closed);
+    loop {
+        let api: Api<Wire> = Api::all_with(client.clone(), &resource);
+        let mut events = pin!(watcher::watcher(api, config.clone()));
+        let (mut listed, mut failures) = (Vec::new(), 0);
+        while let Some(event) = events.next().await {
+            match event {
+                Ok(Event::Init) => listed = Vec::new(),
+                Ok(Event::InitApply(object)) => listed.push(object.item(kind)),
+                Ok(Event::InitDone) => {
+                    failures = 0;
+                    send(Change::Restart(std::mem::take(&mut listed))).await?;
+                }
+                Ok(Event::Apply(object)) => {
+                    failures = 0;
+                    send(Change::Apply(object.item(kind))).await?;
+                }
+                Ok(Event::Delete(object)) => {
+                    failures = 0;
+                    send(Change::Delete(object.key())).await?;
+                }
+                Err(error) if kind.is_optional() && is_unknown(&error) => {
+                    send(Change::Absent).await?;
+                    tokio::time::sleep(ABSENT).await;
+                    break;
+                }
+                Err(error) => {
+                    failures += 1;
+                    let pause = pause(failures);
+                    if health.failed(kind, Instant::now(), pause) {
+                        tracing::warn!(kind = kind.as_str(), error = %words(&error), "the watch failed, trying again");
+                    }
+                    tokio::time::sleep(pause).await;
+                    if failures >= FAILURES {
+                        break;
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Whether the API server knows no such resource.
+fn is_unknown(error: &watcher::Error) -> bool {
+    let source = match error {
+        watcher::Error::InitialListFailed(source)
+        | watcher::Error::WatchStartFailed(source)
+        | watcher::Error::WatchFailed(source) => source,
+        watcher::Error::WatchError(status) => return status.code == 404,
+        watcher::Error::NoResourceVersion => return false,
+    };
+    matches!(source, kube::Error::Api(status) if status.code == 404)
+}
+
+/// The error with its causes.
+pub(super) fn words(error: &dyn std::error::Error) -> String {
+    let mut words = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let more = error.to_string();
+        if !words.contains(&more) {
+            words.push_str(": ");
+            words.push_str(&more);
+        }
+        cause = error.source();
+    }
+    words
+}
+
+/// Doubling, and up to a half shorter by chance, so that replicas do not come all at once.
+fn pause(failures: u32) -> Duration {
+    let doubled = FIRST_PAUSE.saturating_mul(1 << failures.saturating_sub(1).min(16));
+    let longest = doubled.min(LONGEST_PAUSE);
+    let chance = RandomState::new().hash_one(failures) % 512;
+    longest.saturating_sub(longest.mul_f64(f64::from(u32::try_from(chance).unwrap_or(0)) / 1024.0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_grow_to_a_bound_and_are_never_nothing() {
+        for failures in 1..100 {
+            let pause = pause(failures);
+            assert!(
+                pause >= FIRST_PAUSE / 2 && pause <= LONGEST_PAUSE,
+                "{failures}: {pause:?}"
+            );
+        }
+        assert!(pause(50) >= LONGEST_PAUSE / 2);
+    }
+}

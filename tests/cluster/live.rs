@@ -1,0 +1,281 @@
+//! A cluster that is followed: what is made, changed and deleted shows in the state, whatever happens to the API server.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use k8s_openapi::api::core::v1::{Namespace, Pod};
+use k8s_openapi::api::networking::v1::NetworkPolicy;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::api::{ApiResource, DeleteParams, DynamicObject, Patch, PatchParams, PostParams};
+use kube::core::GroupVersionKind;
+use kube::{Api, Client, CustomResourceExt as _};
+use ringfence::guard::decide::State;
+use ringfence::guard::engine::NoPolicies;
+use ringfence::guard::exemption::ExemptionManifest;
+use ringfence::guard::guardrail::GuardrailManifest;
+use ringfence::guard::mode::Mode;
+use ringfence::guard::reachability::ReachabilityRuleManifest;
+use ringfence::k8s::live::{self, Kind, Live, Options};
+use ringfence::runtime::{Readiness, Tasks, Trigger};
+use serde_json::{Value, json};
+
+use crate::kubernetes::Kubernetes;
+
+/// A cluster that is followed by the test itself.
+pub(crate) struct Following {
+    pub(crate) live: Live,
+    pub(crate) readiness: Readiness,
+    _tasks: Tasks,
+    _trigger: Trigger,
+}
+
+pub(crate) fn follow(client: &Client) -> Following {
+    let (trigger, shutdown) = Trigger::new();
+    let readiness = Readiness::new(shutdown);
+    let mut tasks = Tasks::new();
+    let options = Options::new(Arc::new(NoPolicies));
+    let live = live::follow(client, options, readiness.clone(), &mut tasks);
+    Following {
+        live,
+        readiness,
+        _tasks: tasks,
+        _trigger: trigger,
+    }
+}
+
+impl Following {
+    /// Waits until the state is as it should be.
+    pub(crate) async fn until(&self, what: &str, is: impl Fn(&State) -> bool) {
+        let mut changed = self.live.changed();
+        let seen = async {
+            while !is(&self.live.state.load()) {
+                changed.changed().await.unwrap();
+            }
+        };
+        let seen = tokio::time::timeout(Duration::from_mins(1), seen).await;
+        assert!(seen.is_ok(), "not seen in the state: {what}");
+    }
+
+    pub(crate) async fn complete(&self) {
+        self.until("complete", |_| self.live.is_complete()).await;
+    }
+}
+
+/// Ringfence's own kinds, served.
+pub(crate) async fn install(client: &Client) {
+    let definitions: Api<CustomResourceDefinition> = Api::all(client.clone());
+    let own = [
+        GuardrailManifest::crd(),
+        ReachabilityRuleManifest::crd(),
+        ExemptionManifest::crd(),
+    ];
+    for definition in own {
+        let name = definition.metadata.name.clone().unwrap();
+        let force = PatchParams::apply("test").force();
+        let patch = Patch::Apply(&definition);
+        definitions.patch(&name, &force, &patch).await.unwrap();
+        Kubernetes::eventually("the kind served", async || {
+            let definition = definitions.get(&name).await.unwrap();
+            let conditions = definition.status?.conditions?;
+            let mut established = conditions.iter();
+            let is = |it: &&_| {
+                let it: &k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinitionCondition = it;
+                it.type_ == "Established" && it.status == "True"
+            };
+            established.find(is).map(|_| ())
+        })
+        .await;
+    }
+}
+
+pub(crate) fn guardrails(client: &Client) -> Api<DynamicObject> {
+    let kind = GroupVersionKind::gvk("ringfence.dev", "v1alpha1", "Guardrail");
+    let resource = ApiResource::from_gvk_with_plural(&kind, "guardrails");
+    Api::all_with(client.clone(), &resource)
+}
+
+pub(crate) fn guardrail(name: &str, spec: &Value) -> DynamicObject {
+    serde_json::from_value(json!({
+        "apiVersion": "ringfence.dev/v1alpha1", "kind": "Guardrail", "metadata": {"name": name}, "spec": spec
+    }))
+    .unwrap()
+}
+
+pub(crate) async fn make<K>(client: &Client, namespace: &str, object: Value)
+where
+    K: kube::Resource<Scope = kube::core::NamespaceResourceScope>
+        + Clone
+        + std::fmt::Debug
+        + serde::Serialize
+        + serde::de::DeserializeOwned,
+    K::DynamicType: Default,
+{
+    let api: Api<K> = Api::namespaced(client.clone(), namespace);
+    let object: K = serde_json::from_value(object).unwrap();
+    api.create(&PostParams::default(), &object).await.unwrap();
+}
+
+pub(crate) async fn make_namespace(client: &Client, name: &str) {
+    let namespaces: Api<Namespace> = Api::all(client.clone());
+    let object = serde_json::from_value(json!({"metadata": {"name": name}})).unwrap();
+    namespaces
+        .create(&PostParams::default(), &object)
+        .await
+        .unwrap();
+    // Without the controller manager nobody makes it.
+    let account = json!({"metadata": {"name": "default"}});
+    make::<k8s_openapi::api::core::v1::ServiceAccount>(client, name, account).await;
+}
+
+pub(crate) fn pod(name: &str) -> Value {
+    json!({
+        "metadata": {"name": name, "labels": {"app": name}},
+        "spec": {"containers": [{"name": "main", "image": "none"}]}
+    })
+}
+
+pub(crate) fn default_deny() -> Value {
+    json!({
+        "metadata": {"name": "default-deny"},
+        "spec": {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
+    })
+}
+
+fn at_once() -> DeleteParams {
+    DeleteParams {
+        grace_period_seconds: Some(0),
+        ..DeleteParams::default()
+    }
+}
+
+#[tokio::test]
+async fn what_the_cluster_holds_shows_in_the_state_and_what_is_gone_does_not() {
+    let cluster = Kubernetes::with_servers(2).await;
+    let client = cluster.client_of(0).await;
+    let following = follow(&client);
+    let reasons = following.readiness.reasons();
+    assert!(
+        reasons.iter().any(|reason| reason.contains("first lists")),
+        "{reasons:?}"
+    );
+    following.complete().await;
+    assert_eq!(following.readiness.reasons(), Vec::<String>::new());
+
+    objects_come_and_go(&client, &following).await;
+    own_kinds_are_taken_up_when_they_are_served(&client, &following).await;
+    what_nobody_understands_changes_nothing(&client, &following).await;
+    what_changes_while_the_api_server_is_gone(&cluster, &following).await;
+}
+
+async fn objects_come_and_go(client: &Client, following: &Following) {
+    make_namespace(client, "shop").await;
+    make::<Pod>(client, "shop", pod("web")).await;
+    make::<Pod>(client, "shop", pod("db")).await;
+    make::<NetworkPolicy>(client, "shop", default_deny()).await;
+    following
+        .until("all four", |state| {
+            state.snapshot.pods_in(&"shop".into()).count() == 2
+                && state.snapshot.policies_in(&"shop".into()).count() == 1
+                && state
+                    .snapshot
+                    .namespace(&"shop".into())
+                    .is_some_and(|it| it.object().is_some())
+        })
+        .await;
+    let pods: Api<Pod> = Api::namespaced(client.clone(), "shop");
+    pods.delete("web", &at_once()).await.unwrap();
+    following
+        .until("one pod", |state| state.snapshot.pods().count() == 1)
+        .await;
+}
+
+async fn own_kinds_are_taken_up_when_they_are_served(client: &Client, following: &Following) {
+    assert_eq!(following.live.state.load().guardrails.iter().count(), 0);
+    install(client).await;
+    let spec = json!({"mode": "Enforce", "coverage": {}});
+    let all = guardrails(client);
+    all.create(&PostParams::default(), &guardrail("all", &spec))
+        .await
+        .unwrap();
+    following
+        .until("a guardrail", |state| state.guardrails.iter().count() == 1)
+        .await;
+}
+
+/// One that the API server takes: its last good version stays.
+async fn what_nobody_understands_changes_nothing(client: &Client, following: &Following) {
+    let all = guardrails(client);
+    let definitions: Api<CustomResourceDefinition> = Api::all(client.clone());
+    let loose = json!([{
+        "op": "replace", "path": "/spec/versions/0/schema/openAPIV3Schema",
+        "value": {"type": "object", "x-kubernetes-preserve-unknown-fields": true}
+    }]);
+    let loose: Patch<DynamicObject> = Patch::Json(serde_json::from_value(loose).unwrap());
+    definitions
+        .patch("guardrails.ringfence.dev", &PatchParams::default(), &loose)
+        .await
+        .unwrap();
+    let bad = Patch::Merge(json!({"spec": {"mode": "Sometimes"}}));
+    Kubernetes::eventually("the looser schema", async || {
+        let patched = all.patch("all", &PatchParams::default(), &bad).await;
+        patched.ok().map(|_| ())
+    })
+    .await;
+    let told = Kubernetes::eventually("it told", async || {
+        let told = following.live.undecodable();
+        told.first().cloned()
+    })
+    .await;
+    assert_eq!(
+        (told.kind, told.key.name.as_str()),
+        (Kind::Guardrail, "all")
+    );
+    assert!(
+        told.earlier_in_force && told.reason.contains("mode"),
+        "{told:?}"
+    );
+    let state = following.live.state.load_full();
+    let mode = state.guardrails.iter().next().map(|it| it.spec.mode);
+    assert_eq!(mode, Some(Mode::Enforce));
+}
+
+async fn what_changes_while_the_api_server_is_gone(cluster: &Kubernetes, following: &Following) {
+    assert_eq!(following.live.age(), Duration::ZERO);
+    cluster.stop_server(0);
+    let begun = Instant::now();
+    Kubernetes::eventually("the state old", async || {
+        (following.live.age() > Duration::from_secs(1)).then_some(())
+    })
+    .await;
+    assert!(following.live.age() <= begun.elapsed() + Duration::from_secs(6));
+    let other = cluster.client_of(1).await;
+    Api::<Pod>::namespaced(other.clone(), "shop")
+        .delete("db", &at_once())
+        .await
+        .unwrap();
+    make::<Pod>(&other, "shop", pod("cache")).await;
+    guardrails(&other)
+        .delete("all", &DeleteParams::default())
+        .await
+        .unwrap();
+    assert!(following.live.is_complete(), "it goes on with what it had");
+    cluster.start_server(0).await;
+    following
+        .until("what changed meanwhile", |state| {
+            let pods: Vec<_> = state
+                .snapshot
+                .pods()
+                .map(|pod| pod.name().as_str())
+                .collect();
+            pods == ["cache"] && state.guardrails.iter().count() == 0
+        })
+        .await;
+    Kubernetes::eventually("the state young", async || {
+        (following.live.age() == Duration::ZERO).then_some(())
+    })
+    .await;
+    assert!(following.live.undecodable().is_empty());
+    let watches = following.live.watches();
+    let pods = watches.iter().find(|(kind, _)| *kind == Kind::Pod).unwrap();
+    assert!(pods.1.restarts > 0 && pods.1.changes > 0, "{pods:?}");
+}
