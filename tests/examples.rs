@@ -19,7 +19,7 @@ use serde_json::Value;
 const EXAMPLES: &str = "deploy/examples";
 
 /// Each violation and the ids that `check` finds. The others are about requests to a webhook; the demo shows them.
-const VIOLATIONS: [(&str, &[&str]); 19] = [
+const VIOLATIONS: [(&str, &[&str]); 20] = [
     ("adds-nothing", &["RF606", "RF607"]),
     ("dead-rules", &["RF603", "RF604", "RF604"]),
     ("egress-without-dns", &["RF608"]),
@@ -36,6 +36,7 @@ const VIOLATIONS: [(&str, &[&str]); 19] = [
     ("policy-for-nobody", &["RF602"]),
     ("quarantine", &[]),
     ("rule-without-peers", &["RF301"]),
+    ("shadowed-rule", &["RF611"]),
     ("sprawl", &["RF609", "RF610"]),
     ("undocumented-policy", &["RF501", "RF502"]),
     ("world-by-halves", &["RF302"]),

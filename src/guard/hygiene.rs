@@ -15,21 +15,31 @@ use crate::netpol::{NetworkPolicy, Object, PolicyName, Snapshot};
 
 mod dns;
 mod one_sided;
+mod shadowed;
 mod sprawl;
+mod without_policy;
 
 /// How many pods may be next to a policy that is judged at admission; beyond, nothing is said.
 const NEXT_TO_IT: usize = 2_000;
 
-/// What is wrong with a policy among all others.
-pub(super) fn policy(
+/// What is wrong with a policy, or with pods, among all others.
+pub(super) fn object(
     review: &Review,
     subject: &Subject,
     guardrail: &Guardrail,
     all: Option<&Neighbourhood<'_>>,
     snapshot: &Snapshot,
 ) -> Vec<(Level, Finding)> {
-    let Some(Object::NetworkPolicy(policy)) = subject.model() else {
-        return Vec::new();
+    let policy = match subject.model() {
+        Some(Object::NetworkPolicy(policy)) => policy,
+        Some(Object::ClusterNetworkPolicy(policy)) => {
+            return shadowed::cluster_policy(review, policy, all, snapshot);
+        }
+        Some(Object::Pod(pod) | Object::Workload(pod)) => {
+            let snapshot = all.map_or(snapshot, Neighbourhood::snapshot);
+            return without_policy::pods(review, pod, guardrail, snapshot);
+        }
+        _ => return Vec::new(),
     };
     let flaws = match all {
         // Of two manifests of one name the later counts.
@@ -41,10 +51,7 @@ pub(super) fn policy(
             .map(|near| near.flaws(policy))
             .unwrap_or_default(),
     };
-    let level = match review.origin {
-        Origin::Manifest => Level::Deny,
-        Origin::Admission => Level::Warn,
-    };
+    let level = level(review);
     flaws
         .into_iter()
         .filter(|flaw| !is_meant(flaw, policy, guardrail))
@@ -58,6 +65,14 @@ pub(super) fn policy(
             (level, finding)
         })
         .collect()
+}
+
+/// What is found here is refused by `check` at most: a webhook warns.
+fn level(review: &Review) -> Level {
+    match review.origin {
+        Origin::Manifest => Level::Deny,
+        Origin::Admission => Level::Warn,
+    }
 }
 
 /// What is wrong with an object among all others that only `check` looks for, since all of them must be known.
@@ -119,6 +134,16 @@ fn words(what: &What, policy: &NetworkPolicy) -> (&'static Check, String, String
                 "adds nothing: {} all that it does",
                 others(by, policy, "isolates and allows", "isolate and allow")
             ),
+            "remove the policy".to_owned(),
+        ),
+        What::RuleShadowed(by) => (
+            &registry::SHADOWED,
+            shadowed::message(by),
+            "remove the rule".to_owned(),
+        ),
+        What::PolicyShadowed(by) => (
+            &registry::SHADOWED,
+            shadowed::message(by),
             "remove the policy".to_owned(),
         ),
         What::NeverMatches(why) => {

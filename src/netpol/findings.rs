@@ -7,13 +7,14 @@
 
 use std::collections::BTreeSet;
 
+use super::cluster_policy::ClusterNetworkPolicy;
 use super::coverage::Direction;
 use super::field::FieldPath;
 use super::name::{PolicyName, PolicyRef};
 use super::policy::NetworkPolicy;
 use super::port::{Port, Protocol};
 use super::selector::Requirement;
-use super::snapshot::NamespaceState;
+use super::snapshot::{NamespaceState, Snapshot};
 use super::workload::WorkloadRef;
 
 mod neighbourhood;
@@ -21,9 +22,12 @@ mod never;
 mod nothing;
 mod one_sided;
 mod redundant;
+mod shadowed;
 mod sprawl;
+mod wanted;
 
 pub use neighbourhood::Neighbourhood;
+pub use shadowed::Before;
 
 /// What is wrong with one field of a policy.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,6 +53,10 @@ pub enum What {
     RuleAddsNothing(BTreeSet<PolicyName>),
     /// The policy adds nothing to these others, whatever pods there are.
     PolicyAddsNothing(BTreeSet<PolicyName>),
+    /// A rule never decides a flow: these take all that it speaks of before it is asked.
+    RuleShadowed(BTreeSet<Before>),
+    /// The policy never decides a flow.
+    PolicyShadowed(BTreeSet<Before>),
 }
 
 /// Why a selection is empty.
@@ -141,6 +149,13 @@ impl Neighbourhood<'_> {
             });
             return flaws;
         }
+        if let Some(by) = shadowed::policy(self.snapshot(), policy) {
+            flaws.push(Flaw {
+                field: FieldPath::of(["spec"]),
+                what: What::PolicyShadowed(by),
+            });
+            return flaws;
+        }
         for direction in Direction::BOTH {
             for (index, rule) in policy.rules(direction).iter().enumerate() {
                 let at = (policy.name.clone(), direction, index);
@@ -154,7 +169,15 @@ impl Neighbourhood<'_> {
                 let nobody = nothing::peers(self, policy, direction, index, rule);
                 let is_dead = nothing::all_peers(rule, &nobody);
                 flaws.extend(nobody);
-                if !is_dead {
+                if is_dead {
+                    continue;
+                }
+                if let Some(by) = shadowed::rule(self.snapshot(), policy, direction, rule) {
+                    flaws.push(Flaw {
+                        field: rule_field(direction, index),
+                        what: What::RuleShadowed(by),
+                    });
+                } else {
                     flaws.extend(never::ports(self, policy, direction, index, rule));
                     flaws.extend(one_sided::peers(self, policy, direction, index, rule));
                 }
@@ -162,6 +185,11 @@ impl Neighbourhood<'_> {
         }
         flaws
     }
+}
+
+/// What is wrong with a cluster network policy of a snapshot among the others, in the order of its fields.
+pub fn cluster_flaws(snapshot: &Snapshot, policy: &ClusterNetworkPolicy) -> Vec<Flaw> {
+    shadowed::in_cluster_policy(snapshot, policy)
 }
 
 /// The field of a rule.

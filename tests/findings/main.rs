@@ -13,11 +13,11 @@ use std::net::IpAddr;
 
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
-use ringfence::netpol::findings::{Flaw, Neighbourhood, OneSided, What};
+use ringfence::netpol::findings::{self, Flaw, Neighbourhood, OneSided, What};
 use ringfence::netpol::reach::Place;
 use ringfence::netpol::{
     Direction, EndVerdict, Endpoint, FieldPath, Flow, PortSet, Reachability, Segment, Snapshot,
-    parse,
+    Tier, parse,
 };
 use serde_json::{Value, json};
 
@@ -111,15 +111,62 @@ fn together(objects: &[Value], before: &[PortSet]) -> Result<(), TestCaseError> 
         own.expect("the policy")["spec"]["policyTypes"] = json!(types);
         for Flaw { field, what } in near.flaws(policy).into_iter().rev() {
             match what {
-                What::RuleAddsNothing(_) => left = without(&left, name, &field),
-                What::PolicyAddsNothing(_) => {
+                What::RuleAddsNothing(_) | What::RuleShadowed(_) => {
+                    left = without(&left, name, &field);
+                }
+                What::PolicyAddsNothing(_) | What::PolicyShadowed(_) => {
                     left.retain(|object| object["metadata"]["name"] != json!(name));
                 }
                 _ => {}
             }
         }
     }
+    for policy in all.cluster_policies() {
+        let name = policy.name.as_str();
+        for Flaw { field, what } in findings::cluster_flaws(&all, policy).into_iter().rev() {
+            match what {
+                What::PolicyShadowed(_) => {
+                    left.retain(|object| object["metadata"]["name"] != json!(name))
+                }
+                _ => left = without(&left, name, &field),
+            }
+        }
+    }
     prop_assert_eq!(&everything(&snapshot(&left)), before);
+    Ok(())
+}
+
+/// Whether each rule and policy of the whole cluster that never decides can be taken away.
+fn shadowed(
+    objects: &[Value],
+    before: &[PortSet],
+    seen: &mut BTreeMap<&'static str, u32>,
+) -> Result<(), TestCaseError> {
+    let all = snapshot(objects);
+    for policy in all.cluster_policies() {
+        let name = policy.name.as_str();
+        for Flaw { field, what } in findings::cluster_flaws(&all, policy) {
+            let (kind, changed) = match (&what, policy.tier) {
+                (What::PolicyShadowed(_), _) => {
+                    let left = objects
+                        .iter()
+                        .filter(|object| object["metadata"]["name"] != json!(name));
+                    ("cluster policy shadowed", left.cloned().collect())
+                }
+                (_, Tier::Admin) => ("Admin rule shadowed", without(objects, name, &field)),
+                (_, Tier::Baseline) => ("Baseline rule shadowed", without(objects, name, &field)),
+            };
+            *seen.entry(kind).or_default() += 1;
+            prop_assert_eq!(
+                &everything(&snapshot(&changed)),
+                before,
+                "{} {}: {:?}",
+                name,
+                field,
+                what
+            );
+        }
+    }
     Ok(())
 }
 
@@ -142,16 +189,18 @@ fn check(objects: &[Value], seen: &mut BTreeMap<&'static str, u32>) -> Result<()
         let objects = &objects;
         for Flaw { field, what } in near.flaws(policy) {
             let (kind, changed) = match &what {
-                What::SelectsNothing(_) | What::PolicyAddsNothing(_) => {
+                What::SelectsNothing(_) | What::PolicyAddsNothing(_) | What::PolicyShadowed(_) => {
                     let left = objects
                         .iter()
                         .filter(|object| object["metadata"]["name"] != json!(name));
                     let kind = match &what {
                         What::SelectsNothing(_) => "policy selects nothing",
+                        What::PolicyShadowed(_) => "policy shadowed",
                         _ => "policy adds nothing",
                     };
                     (kind, left.cloned().collect())
                 }
+                What::RuleShadowed(_) => ("rule shadowed", without(objects, name, &field)),
                 What::RuleAddsNothing(_) => ("rule adds nothing", without(objects, name, &field)),
                 What::OneSided(found) => {
                     one_sided(&all, found)?;
@@ -184,7 +233,7 @@ fn check(objects: &[Value], seen: &mut BTreeMap<&'static str, u32>) -> Result<()
             );
         }
     }
-    Ok(())
+    shadowed(objects, &before, seen)
 }
 
 /// What makes a folder one of a whole cluster.
@@ -230,6 +279,11 @@ fn what_is_said_to_do_nothing_can_be_taken_away() {
         ("rule adds nothing", 20),
         ("policy adds nothing", 1),
         ("one-sided", 2),
+        ("rule shadowed", 20),
+        ("policy shadowed", 1),
+        ("Admin rule shadowed", 20),
+        ("Baseline rule shadowed", 20),
+        ("cluster policy shadowed", 1),
     ] {
         assert!(
             seen.get(kind).is_some_and(|seen| *seen >= least),

@@ -32,7 +32,7 @@ pub(super) fn native(
         }));
     }
     if guardrail.spec.hygiene.is_some() {
-        let found = hygiene::policy(review, subject, guardrail, context.neighbourhood, snapshot);
+        let found = hygiene::object(review, subject, guardrail, context.neighbourhood, snapshot);
         raw.extend(
             found
                 .into_iter()

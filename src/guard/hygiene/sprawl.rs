@@ -125,6 +125,7 @@ fn names(policies: &[&NetworkPolicy]) -> String {
 mod tests {
     use serde_json::{Value, json};
 
+    use crate::guard::decide::Decision;
     use crate::guard::guardrail::{GuardrailSpec, HygieneSection};
     use crate::guard::testing::{Cluster, deployment, ids, namespace, policy};
 
@@ -209,10 +210,11 @@ mod tests {
     fn policies_for_one_pod_are_counted_in_check_only() {
         let web = deployment("web", &json!({"app": "web"}));
         let policies = [port("a", 80), port("b", 81)];
-        assert_eq!(ids(&cluster(3, &policies).check(&web)), Vec::<&str>::new());
+        let are_many = |decision: &Decision| ids(decision).contains(&"RF610");
+        assert!(!are_many(&cluster(3, &policies).check(&web)));
         let many = cluster(2, &policies);
-        assert_eq!(ids(&many.check(&web)), ["RF610"]);
-        assert_eq!(ids(&many.create(&web)), Vec::<&str>::new());
+        assert!(are_many(&many.check(&web)));
+        assert!(!are_many(&many.create(&web)));
         assert_eq!(ids(&many.create(&policies[0])), Vec::<&str>::new());
     }
 }

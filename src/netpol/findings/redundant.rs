@@ -10,12 +10,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::neighbourhood::Neighbourhood;
+use super::wanted::Wanted;
 use crate::netpol::coverage::Direction;
 use crate::netpol::labels::NAMESPACE_NAME_LABEL;
-use crate::netpol::name::{NamespaceName, PolicyName, PortName};
-use crate::netpol::policy::{NamespaceScope, NetworkPolicy, Peer, Peers, Ports, Rule};
-use crate::netpol::port::{PortSpec, Protocol};
-use crate::netpol::reach::{PortRange, PortSet};
+use crate::netpol::name::{NamespaceName, PolicyName};
+use crate::netpol::policy::{NamespaceScope, NetworkPolicy, Peer, Peers, Rule};
 use crate::netpol::selector::{Requirement, Selector};
 use crate::netpol::snapshot::NamespaceState;
 
@@ -24,13 +23,6 @@ use crate::netpol::snapshot::NamespaceState;
 pub(super) struct Redundant {
     pub(super) policies: BTreeMap<PolicyName, BTreeSet<PolicyName>>,
     pub(super) rules: BTreeMap<(PolicyName, Direction, usize), BTreeSet<PolicyName>>,
-}
-
-/// The ports of a rule: numbers, and names that each destination has its own numbers for.
-#[derive(Debug, Default)]
-struct Wanted<'s> {
-    numbers: PortSet,
-    names: BTreeSet<(&'s PortName, Protocol)>,
 }
 
 impl Redundant {
@@ -165,7 +157,7 @@ impl Redundant {
 }
 
 /// Whether all that one selector means the other one means too.
-fn is_within(selector: &Selector, other: &Selector) -> bool {
+pub(super) fn is_within(selector: &Selector, other: &Selector) -> bool {
     other.is_everything() || selector == other || selector.implies(other)
 }
 
@@ -205,55 +197,5 @@ fn scope(namespaces: &NamespaceScope, own: &NamespaceName) -> Selector {
     match namespaces {
         NamespaceScope::Own => Selector::new([Requirement::is(NAMESPACE_NAME_LABEL, own.as_str())]),
         NamespaceScope::Selected(selector) => selector.clone(),
-    }
-}
-
-// === impl Wanted ===
-
-impl<'s> Wanted<'s> {
-    fn of(rules: impl IntoIterator<Item = &'s Rule>) -> Self {
-        let mut ranges = Vec::new();
-        let mut wanted = Self::default();
-        for rule in rules {
-            let Ports::Only(ports) = &rule.ports else {
-                wanted.numbers = PortSet::all();
-                continue;
-            };
-            for port in ports {
-                ranges.extend(PortRange::of(port));
-                if let PortSpec::Named(name) = &port.port {
-                    wanted.names.insert((name, port.protocol));
-                }
-            }
-        }
-        wanted.numbers = wanted.numbers.or(&ranges.into_iter().collect());
-        wanted
-    }
-
-    /// Whether some of these ports may be among the others.
-    fn meets(&self, other: &Wanted<'_>) -> bool {
-        !self.numbers.and(&other.numbers).is_empty()
-            || self
-                .names
-                .iter()
-                .any(|name| other.names.contains(name) || other.has_all(name.1))
-    }
-
-    fn is_within(&self, other: &Wanted<'_>) -> bool {
-        self.numbers.and(&other.numbers) == self.numbers
-            && self
-                .names
-                .iter()
-                .all(|name| other.names.contains(name) || other.has_all(name.1))
-    }
-
-    /// Whether every port of a protocol is among the numbers.
-    fn has_all(&self, protocol: Protocol) -> bool {
-        let all = PortRange {
-            protocol,
-            first: 1,
-            last: u16::MAX,
-        };
-        self.numbers.ranges().any(|range| range == all)
     }
 }

@@ -1,0 +1,191 @@
+//! What never decides a flow, in words, and ClusterNetworkPolicies held to it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::level;
+use crate::guard::engine::Level;
+use crate::guard::finding::{Finding, Fix};
+use crate::guard::registry;
+use crate::guard::review::Review;
+use crate::netpol::findings::{self, Before, Neighbourhood, What};
+use crate::netpol::{Action, ClusterNetworkPolicy, PolicyName, Priority, Snapshot, Tier};
+
+/// What never decides in a ClusterNetworkPolicy.
+pub(super) fn cluster_policy(
+    review: &Review,
+    policy: &ClusterNetworkPolicy,
+    all: Option<&Neighbourhood<'_>>,
+    snapshot: &Snapshot,
+) -> Vec<(Level, Finding)> {
+    let snapshot = all.map_or(snapshot, Neighbourhood::snapshot);
+    // Of two manifests of one name the later counts.
+    if snapshot.cluster_policy(&policy.name) != Some(policy) {
+        return Vec::new();
+    }
+    let flaws = findings::cluster_flaws(snapshot, policy);
+    let found = flaws.into_iter().filter_map(|flaw| {
+        let (by, what) = match &flaw.what {
+            What::RuleShadowed(by) => (by, "rule"),
+            What::PolicyShadowed(by) => (by, "policy"),
+            _ => return None,
+        };
+        let fix = Fix::words(format!(
+            "remove the {what}, or give it a place before what takes its flows"
+        ));
+        let check = &registry::SHADOWED;
+        let object = review.object_ref();
+        let finding = Finding::of(check, object, flaw.field, message(by), Some(fix));
+        Some((level(review), finding))
+    });
+    found.collect()
+}
+
+/// Who takes all flows before.
+pub(super) fn message(by: &BTreeSet<Before>) -> String {
+    let mut policies: Vec<String> = Vec::new();
+    let mut rules: BTreeMap<(Tier, Priority, &PolicyName), Vec<(usize, Action)>> = BTreeMap::new();
+    for one in by {
+        match one {
+            Before::Policy(policy) => {
+                policies.push(format!("`{}/{}`", policy.namespace, policy.name))
+            }
+            Before::Rule {
+                policy,
+                tier,
+                priority,
+                index,
+                action,
+            } => {
+                let of_policy = rules.entry((*tier, *priority, policy)).or_default();
+                of_policy.push((*index, *action));
+            }
+        }
+    }
+    if rules.is_empty() {
+        let (policy, isolates) = if policies.len() == 1 {
+            ("NetworkPolicy", "isolates")
+        } else {
+            ("NetworkPolicies", "isolate")
+        };
+        let names = policies.join(" and ");
+        return format!(
+            "never decides a flow: {policy} {names} {isolates} all pods that it is for, and the Baseline tier is not asked"
+        );
+    }
+    let count = rules
+        .values()
+        .map(Vec::len)
+        .fold(0_usize, usize::saturating_add);
+    let rules = rules.into_iter().map(|((tier, priority, name), rules)| {
+        let rules = rules
+            .into_iter()
+            .map(|(index, action)| format!("rule {index} ({action})"));
+        let rules: Vec<String> = rules.collect();
+        format!("{} of `{name}` ({tier} {priority})", rules.join(" and "))
+    });
+    let rules: Vec<String> = rules.collect();
+    let take = if count == 1 { "takes" } else { "take" };
+    format!(
+        "never decides a flow: {} {take} all of them before",
+        rules.join(", ")
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use crate::guard::guardrail::{GuardrailSpec, HygieneSection};
+    use crate::guard::testing::{Cluster, deployment, namespace, policy};
+
+    fn wide(name: &str, tier: &str, priority: u16, ingress: &Value) -> Value {
+        json!({
+            "apiVersion": "policy.networking.k8s.io/v1alpha2", "kind": "ClusterNetworkPolicy",
+            "metadata": {"name": name},
+            "spec": {"tier": tier, "priority": priority, "subject": {"namespaces": {}}, "ingress": ingress}
+        })
+    }
+
+    /// What `check` says never decides, by field, of the last of these objects.
+    fn found(objects: &[Value]) -> Vec<(String, String)> {
+        let spec = GuardrailSpec {
+            hygiene: Some(HygieneSection::default()),
+            ..GuardrailSpec::default()
+        };
+        let web = deployment("web", &json!({"app": "web"}));
+        let there = [&[namespace("shop"), web][..], objects].concat();
+        let decision = Cluster::under(&spec, &there).check(objects.last().unwrap());
+        let found = decision.judged.iter().map(|judged| &judged.finding);
+        let found = found.filter(|finding| finding.id.as_str() == "RF611");
+        let found = found.map(|finding| (finding.field.to_string(), finding.message.clone()));
+        found.collect()
+    }
+
+    fn from_all(action: &str) -> Value {
+        json!({"action": action, "from": [{"namespaces": {}}]})
+    }
+
+    fn scrape(action: &str) -> Value {
+        json!({
+            "action": action, "from": [{"namespaces": {"matchLabels": {"team": "ops"}}}],
+            "protocols": [{"tcp": {"destinationPort": {"number": 9090}}}]
+        })
+    }
+
+    #[test]
+    fn a_rule_behind_one_that_takes_all_of_its_flows_names_it() {
+        let deny = wide("deny", "Admin", 10, &json!([from_all("Deny")]));
+        let late = wide("late", "Admin", 20, &json!([scrape("Accept")]));
+        assert_eq!(
+            found(&[deny.clone(), late.clone()]),
+            [(
+                "spec.ingress[0]".to_owned(),
+                "never decides a flow: rule 0 (Deny) of `deny` (Admin 10) takes all of them before"
+                    .to_owned()
+            )]
+        );
+        // Which of two of one priority is asked first is not defined.
+        let tied = wide("tied", "Admin", 10, &json!([scrape("Accept")]));
+        assert_eq!(found(&[deny.clone(), tied]), []);
+        assert_eq!(found(&[late, deny]), []);
+        let own = json!([from_all("Deny"), scrape("Accept")]);
+        assert_eq!(found(&[wide("own", "Admin", 1, &own)]).len(), 1);
+    }
+
+    #[test]
+    fn a_network_policy_behind_the_admin_tier_is_found_unless_a_pass_may_lead_to_it() {
+        let from_ops = json!([{
+            "from": [{"namespaceSelector": {"matchLabels": {"team": "ops"}}}],
+            "ports": [{"port": 9090}]
+        }]);
+        let allow = policy("allow", &json!({"podSelector": {}, "ingress": from_ops}));
+        let deny = wide("deny", "Admin", 10, &json!([from_all("Deny")]));
+        let by_deny = found(&[deny.clone(), allow.clone()]);
+        assert_eq!(by_deny.len(), 1);
+        assert_eq!(by_deny[0].0, "spec.ingress[0]");
+        let pass = wide("pass", "Admin", 5, &json!([scrape("Pass")]));
+        assert_eq!(found(&[pass, deny.clone(), allow.clone()]), []);
+        let after = wide("after", "Admin", 15, &json!([scrape("Pass")]));
+        assert_eq!(found(&[after, deny, allow]).len(), 1);
+    }
+
+    #[test]
+    fn a_baseline_for_a_namespace_with_a_default_deny_is_never_asked() {
+        let deny = policy(
+            "deny",
+            &json!({"podSelector": {}, "policyTypes": ["Ingress"]}),
+        );
+        let mut baseline = wide("base", "Baseline", 0, &json!([from_all("Deny")]));
+        // It is for whatever namespace comes.
+        assert_eq!(found(&[deny.clone(), baseline.clone()]), []);
+        baseline["spec"]["subject"] =
+            json!({"namespaces": {"matchLabels": {"kubernetes.io/metadata.name": "shop"}}});
+        let shadowed = found(&[deny, baseline.clone()]);
+        assert_eq!(shadowed.len(), 1);
+        assert_eq!(
+            shadowed[0].1,
+            "never decides a flow: NetworkPolicy `shop/deny` isolates all pods that it is for, and the Baseline tier is not asked"
+        );
+        assert_eq!(found(&[baseline]), []);
+    }
+}
