@@ -14,9 +14,11 @@ use crate::netpol::findings::{Flaw, Near, Neighbourhood, Never, Nothing, What};
 use crate::netpol::{NetworkPolicy, Object, PolicyName, Snapshot};
 
 mod dns;
+mod everything;
 mod one_sided;
 mod shadowed;
 mod sprawl;
+mod vocabulary;
 mod without_policy;
 
 /// How many pods may be next to a policy that is judged at admission; beyond, nothing is said.
@@ -88,7 +90,8 @@ pub(super) fn whole(
     };
     let without = dns::egress_without_dns(review, subject, guardrail, guardrails, all.snapshot());
     let sprawl = sprawl::sprawl(review, subject, guardrail, section, all);
-    without.into_iter().chain(sprawl).collect()
+    let wild = vocabulary::wild(review, subject, guardrail, section, all);
+    without.into_iter().chain(sprawl).chain(wild).collect()
 }
 
 /// Whether a policy is there for pods that are to be none most of the time.
@@ -146,6 +149,7 @@ fn words(what: &What, policy: &NetworkPolicy) -> (&'static Check, String, String
             shadowed::message(by),
             "remove the policy".to_owned(),
         ),
+        What::OpensEverything(found) => everything::words(found),
         What::NeverMatches(why) => {
             let (message, fix) = never(why);
             (&registry::NEVER_MATCHES, message, fix)

@@ -213,7 +213,7 @@ pub const FAILED_POLICY: Check = Check {
 };
 
 /// Every check that is written in Rust, in the order of the ids.
-pub const CHECKS: [Check; 27] = [
+pub const CHECKS: [Check; 29] = [
     UNREADABLE,
     INVALID,
     UNKNOWN_FIELD,
@@ -236,6 +236,8 @@ pub const CHECKS: [Check; 27] = [
     COULD_BE_ONE,
     MANY_POLICIES,
     SHADOWED,
+    OPENS_EVERYTHING,
+    WILD_LABELS,
     WITHOUT_POLICY,
     FORBIDDEN_REACHABLE,
     DEMANDED_UNREACHABLE,

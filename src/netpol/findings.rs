@@ -17,6 +17,7 @@ use super::selector::Requirement;
 use super::snapshot::{NamespaceState, Snapshot};
 use super::workload::WorkloadRef;
 
+mod everything;
 mod neighbourhood;
 mod never;
 mod nothing;
@@ -24,10 +25,13 @@ mod one_sided;
 mod redundant;
 mod shadowed;
 mod sprawl;
+mod vocabulary;
 mod wanted;
 
+pub use everything::{Everything, Whole};
 pub use neighbourhood::Neighbourhood;
 pub use shadowed::Before;
+pub use vocabulary::{Ask, Wild};
 
 /// What is wrong with one field of a policy.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,6 +59,8 @@ pub enum What {
     PolicyAddsNothing(BTreeSet<PolicyName>),
     /// A rule never decides a flow: these take all that it speaks of before it is asked.
     RuleShadowed(BTreeSet<Before>),
+    /// Rules open everything, piece by piece.
+    OpensEverything(Vec<Everything>),
     /// The policy never decides a flow.
     PolicyShadowed(BTreeSet<Before>),
 }
@@ -183,13 +189,16 @@ impl Neighbourhood<'_> {
                 }
             }
         }
+        flaws.extend(everything::policy(self, policy));
         flaws
     }
 }
 
 /// What is wrong with a cluster network policy of a snapshot among the others, in the order of its fields.
 pub fn cluster_flaws(snapshot: &Snapshot, policy: &ClusterNetworkPolicy) -> Vec<Flaw> {
-    shadowed::in_cluster_policy(snapshot, policy)
+    let mut flaws = shadowed::in_cluster_policy(snapshot, policy);
+    flaws.extend(everything::cluster_policy(policy));
+    flaws
 }
 
 /// The field of a rule.

@@ -235,6 +235,10 @@ impl HygieneSection {
     pub(super) fn default_policies_per_pod() -> u16 {
         10
     }
+
+    pub(super) fn default_label_values() -> u16 {
+        30
+    }
 }
 
 impl Default for HygieneSection {
@@ -242,6 +246,7 @@ impl Default for HygieneSection {
         Self {
             mode: None,
             most_policies_per_pod: Self::default_policies_per_pod(),
+            most_label_values: Self::default_label_values(),
         }
     }
 }

@@ -315,6 +315,10 @@ pub struct HygieneSection {
     /// How many policies may select one pod; only `check` counts them.
     #[serde(default = "HygieneSection::default_policies_per_pod")]
     pub most_policies_per_pod: u16,
+    /// How many values a label key may have over all workloads, where conventions or selectors use it and it does not name
+    /// the workload; only `check` counts them.
+    #[serde(default = "HygieneSection::default_label_values")]
+    pub most_label_values: u16,
 }
 
 /// The user's own policies in Rego.

@@ -1,8 +1,8 @@
-//! What never decides a flow, in words, and ClusterNetworkPolicies held to it.
+//! What never decides a flow, in words, and policies of the whole cluster held to it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::level;
+use super::{everything, level};
 use crate::guard::engine::Level;
 use crate::guard::finding::{Finding, Fix};
 use crate::guard::registry;
@@ -24,30 +24,32 @@ pub(super) fn cluster_policy(
     }
     let flaws = findings::cluster_flaws(snapshot, policy);
     let found = flaws.into_iter().filter_map(|flaw| {
-        let (by, what) = match &flaw.what {
-            What::RuleShadowed(by) => (by, "rule"),
-            What::PolicyShadowed(by) => (by, "policy"),
+        let remove =
+            |what| format!("remove the {what}, or give it a place before what takes its flows");
+        let (check, message, fix) = match &flaw.what {
+            What::RuleShadowed(by) => (&registry::SHADOWED, message(by), remove("rule")),
+            What::PolicyShadowed(by) => (&registry::SHADOWED, message(by), remove("policy")),
+            What::OpensEverything(found) => everything::words(found),
             _ => return None,
         };
-        let fix = Fix::words(format!(
-            "remove the {what}, or give it a place before what takes its flows"
-        ));
-        let check = &registry::SHADOWED;
-        let object = review.object_ref();
-        let finding = Finding::of(check, object, flaw.field, message(by), Some(fix));
+        let fix = Some(Fix::words(fix));
+        let finding = Finding::of(check, review.object_ref(), flaw.field, message, fix);
         Some((level(review), finding))
     });
     found.collect()
 }
 
+/// Where a cluster network policy stands among the others.
+type Place<'b> = (Tier, Priority, &'b PolicyName);
+
 /// Who takes all flows before.
 pub(super) fn message(by: &BTreeSet<Before>) -> String {
     let mut policies: Vec<String> = Vec::new();
-    let mut rules: BTreeMap<(Tier, Priority, &PolicyName), Vec<(usize, Action)>> = BTreeMap::new();
+    let mut rules: BTreeMap<Place<'_>, Vec<(usize, Action)>> = BTreeMap::new();
     for one in by {
         match one {
             Before::Policy(policy) => {
-                policies.push(format!("`{}/{}`", policy.namespace, policy.name))
+                policies.push(format!("`{}/{}`", policy.namespace, policy.name));
             }
             Before::Rule {
                 policy,

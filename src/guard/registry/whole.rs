@@ -158,6 +158,39 @@ pub const SHADOWED: Check = Check {
                   together, and no verdict changes. Remove it, or give it a place before what takes its flows.",
 };
 
+/// Rules that open everything piece by piece.
+pub const OPENS_EVERYTHING: Check = Check {
+    id: "RF612",
+    title: "everything is open, piece by piece",
+    severity: Severity::Medium,
+    section: Some(Section::Hygiene),
+    why: "each rule looks narrow, and together they are as wide as one that nobody would let pass",
+    description: "By what they mean, rules of a policy open everything: selectors that are together every pod there can be (one \
+                  label value and all but that value), selectors that are together each namespace there is (all but one that \
+                  does not exist), blocks that hold the addresses of all pods, ports that are together all numbers of a \
+                  protocol. What one peer or block says in one word is left to RF301 to RF304, and so are blocks that are \
+                  together the world. Namespaces are counted by `check` only: all requirements where the workloads of \
+                  kube-system and every Namespace are given, else only those that leave something out (`NotIn`, \
+                  `DoesNotExist`), and not below three namespaces. Of a ClusterNetworkPolicy the Accept rules before any other \
+                  are looked at. One finding tells of all in a policy.",
+};
+
+/// A label key whose values have run wild.
+pub const WILD_LABELS: Check = Check {
+    id: "RF613",
+    title: "label values have run wild",
+    severity: Severity::Low,
+    section: Some(Section::Hygiene),
+    why: "a policy that selects by one spelling misses the pods that have another",
+    description: "A label key that the conventions of the guardrail or a selector of a policy use has more values over all \
+                  workloads than `hygiene.mostLabelValues` allows (30 unless it says otherwise), or several that are probably \
+                  one: they differ in capitals, in separators, by a number at the end that another one lacks, or are known \
+                  words for one stage (`prod`, `production`). Keys that name a workload (`app`, `k8s-app`, `name`, \
+                  `app.kubernetes.io/name`, `…/instance`, `…/version`) may have any number of values, and only other spellings \
+                  are found there. Keys for which a convention lists `values` or a `pattern` are left to RF102. The finding is told once, of \
+                  the first workload with the rarest value, and by `check` only.",
+};
+
 /// Pods that no policy isolates in a direction.
 pub const WITHOUT_POLICY: Check = Check {
     id: "RF614",

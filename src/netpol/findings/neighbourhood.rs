@@ -1,9 +1,10 @@
 //! The pods of a snapshot by namespace, those alike as one, and what is known of whom a peer means.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use super::redundant::Redundant;
+use super::vocabulary::{Answers, Ask, Wild};
 
 use crate::netpol::labels::{Labels, NAMESPACE_NAME_LABEL};
 use crate::netpol::name::NamespaceName;
@@ -33,6 +34,7 @@ pub struct Neighbourhood<'s> {
     is_all: bool,
     is_whole_cluster: bool,
     nothing: Redundant,
+    vocabulary: Answers,
 }
 
 /// The pods of one namespace.
@@ -140,6 +142,7 @@ impl<'s> Neighbourhood<'s> {
             is_all: false,
             is_whole_cluster: system.is_some_and(|system| system.pods().next().is_some()),
             nothing: Redundant::default(),
+            vocabulary: Answers::default(),
         }
     }
 
@@ -182,6 +185,16 @@ impl<'s> Neighbourhood<'s> {
             Some(found) => found.get_or_init(|| Redundant::of(self, namespace, most)),
             None => &self.nothing,
         }
+    }
+
+    /// The label keys whose values have run wild, by name; an answer is kept for who asks the same again.
+    pub fn wild(&self, ask: &Ask) -> Arc<[Wild]> {
+        self.vocabulary.of(self.snapshot, ask)
+    }
+
+    /// Whether what was read is a whole cluster.
+    pub(super) fn is_whole_cluster(&self) -> bool {
+        self.is_whole_cluster
     }
 
     /// Whether all namespaces were looked at.

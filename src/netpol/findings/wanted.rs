@@ -9,7 +9,7 @@ use crate::netpol::port::{PortSpec, Protocol};
 use crate::netpol::reach::{PortRange, PortSet};
 
 /// The ports of some rules.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Wanted<'s> {
     pub(super) numbers: PortSet,
     names: BTreeSet<(&'s PortName, Protocol)>,
@@ -95,7 +95,7 @@ impl<'s> Wanted<'s> {
     }
 
     /// Whether every port of a protocol is among the numbers.
-    fn has_all(&self, protocol: Protocol) -> bool {
+    pub(super) fn has_all(&self, protocol: Protocol) -> bool {
         let all = PortRange {
             protocol,
             first: 1,
