@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::guard::finding::{Finding, FindingId, ObjectRef};
+use crate::guard::status::Status;
 use crate::netpol::{FieldPath, NamespaceName, ParseError, Problem};
 
 /// Which objects are let off which checks.
@@ -27,6 +28,10 @@ use crate::netpol::{FieldPath, NamespaceName, ParseError, Problem};
     namespaced,
     printcolumn = r#"{"name":"Expires","type":"string","jsonPath":".spec.expires"}"#,
     printcolumn = r#"{"name":"Owner","type":"string","jsonPath":".spec.owner"}"#,
+    printcolumn = r#"{"name":"Accepted","type":"string","jsonPath":".status.conditions[?(@.type==\"Accepted\")].status"}"#,
+    printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#,
+    status = "Status",
+    doc = "Lets objects of its namespace off some checks until a day: which, why, and who answers for it.",
     derive = "PartialEq"
 )]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -35,10 +40,10 @@ pub struct ExemptionSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub guardrail: Option<String>,
     /// The ids of the checks, such as `RF401`.
-    #[schemars(length(min = 1))]
+    #[schemars(length(min = 1, max = 100))]
     pub checks: Vec<FindingId>,
     /// The objects, of the same namespace.
-    #[schemars(length(min = 1))]
+    #[schemars(length(min = 1, max = 100))]
     pub objects: Vec<ExemptObject>,
     /// Why.
     #[schemars(length(min = 1))]

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::guard::mode::Mode;
+use crate::guard::status::Status;
 use crate::netpol::{Labels, ParseError, Selector};
 
 mod check;
@@ -42,6 +43,10 @@ pub const VERSION: &str = "v1alpha1";
     shortname = "gr",
     category = "ringfence",
     printcolumn = r#"{"name":"Mode","type":"string","jsonPath":".spec.mode"}"#,
+    printcolumn = r#"{"name":"Accepted","type":"string","jsonPath":".status.conditions[?(@.type==\"Accepted\")].status"}"#,
+    printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#,
+    status = "Status",
+    doc = "What is demanded of the network policies, workloads and namespaces that it selects, and what is done about what is not so.",
     derive = "PartialEq"
 )]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]

@@ -21,6 +21,7 @@ use serde_json::Value;
 
 use crate::guard::finding::Severity;
 use crate::guard::mode::Mode;
+use crate::guard::status::Status;
 use crate::netpol::groups::Group;
 use crate::netpol::{Labels, ParseError, PortSet, Protocol, Selector};
 
@@ -55,6 +56,10 @@ pub(in crate::guard) use judge::judge;
     category = "ringfence",
     printcolumn = r#"{"name":"Expect","type":"string","jsonPath":".spec.expect"}"#,
     printcolumn = r#"{"name":"Mode","type":"string","jsonPath":".spec.mode"}"#,
+    printcolumn = r#"{"name":"Accepted","type":"string","jsonPath":".status.conditions[?(@.type==\"Accepted\")].status"}"#,
+    printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#,
+    status = "Status",
+    doc = "Who must not, or must, reach whom, and at which ports.",
     derive = "PartialEq"
 )]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -66,12 +71,13 @@ pub struct ReachabilityRuleSpec {
     #[serde(default = "high")]
     pub severity: Severity,
     /// Who opens the connections; each entry adds to the others.
-    #[schemars(length(min = 1))]
+    #[schemars(length(min = 1, max = 100))]
     pub from: Vec<RuleEnd>,
     /// To whom; each entry adds to the others.
-    #[schemars(length(min = 1))]
+    #[schemars(length(min = 1, max = 100))]
     pub to: Vec<RuleEnd>,
     /// At which ports of the destination's pods. Absent or empty: every port of every protocol.
+    #[schemars(length(max = 100))]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ports: Vec<RulePort>,
     /// Whether none of these flows may pass, or all of them must.
@@ -84,8 +90,27 @@ pub struct ReachabilityRuleSpec {
 /// One end of the flows: pods, or addresses outside of the cluster.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(extend("x-kubernetes-validations" = [
+    {
+        "rule": "has(self.namespaces) || has(self.namespaceSelector) || has(self.podSelector) || has(self.cidrs)",
+        "message": "must say who: `namespaces`, `namespaceSelector` or `podSelector` (`podSelector: {}` is every pod), or `cidrs`"
+    },
+    {
+        "rule": "!has(self.cidrs) || !(has(self.namespaces) || has(self.namespaceSelector) || has(self.podSelector))",
+        "message": "`cidrs` may not stand beside selectors of pods: write a second entry"
+    },
+    {
+        "rule": "!has(self.namespaces) || !has(self.namespaceSelector)",
+        "message": "`namespaceSelector` may not stand beside `namespaces`"
+    },
+    {
+        "rule": "!has(self.except) || has(self.cidrs)",
+        "message": "`except` may only stand beside `cidrs`"
+    }
+]))]
 pub struct RuleEnd {
     /// Pods in the namespaces of these names.
+    #[schemars(length(max = 100))]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub namespaces: Vec<String>,
     /// Pods in the namespaces with these labels. An empty selector: in every namespace.
@@ -95,9 +120,15 @@ pub struct RuleEnd {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pod_selector: Option<LabelSelector>,
     /// Addresses outside of the cluster: blocks such as `203.0.113.0/24`, and `0.0.0.0/0` with `::/0` for the internet.
+    #[schemars(length(max = 100), inner(length(max = 43)), extend("x-kubernetes-validations" = [
+        {"rule": "self.all(block, isCIDR(block))", "message": "must be blocks of addresses, such as 203.0.113.0/24"}
+    ]))]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub cidrs: Vec<String>,
     /// Blocks that are left out of `cidrs`.
+    #[schemars(length(max = 100), inner(length(max = 43)), extend("x-kubernetes-validations" = [
+        {"rule": "self.all(block, isCIDR(block))", "message": "must be blocks of addresses, such as 203.0.113.0/24"}
+    ]))]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub except: Vec<String>,
 }
@@ -105,6 +136,10 @@ pub struct RuleEnd {
 /// Some ports of one protocol.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(extend("x-kubernetes-validations" = [{
+    "rule": "!has(self.endPort) || (has(self.port) && self.port <= self.endPort)",
+    "message": "`endPort` needs a `port`, and may not be below it"
+}]))]
 pub struct RulePort {
     /// The protocol.
     #[serde(default)]

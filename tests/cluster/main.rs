@@ -7,6 +7,7 @@
     reason = "a failed test says so by a panic"
 )]
 
+mod definitions;
 mod kubernetes;
 mod live;
 mod process;

@@ -7,7 +7,8 @@ use crate::netpol::{FieldPath, ParseError, Problem, Selector};
 
 impl Guardrail {
     /// Checks what a manifest says.
-    pub(super) fn check(name: String, spec: GuardrailSpec) -> Result<Self, ParseError> {
+    pub(super) fn check(name: String, mut spec: GuardrailSpec) -> Result<Self, ParseError> {
+        leave_out_disabled(&mut spec);
         let mut problems = Vec::new();
         let at = FieldPath::of(["spec"]);
         let mut selector =
@@ -58,6 +59,20 @@ impl Guardrail {
             }),
             _ => Err(ParseError { problems }),
         }
+    }
+}
+
+/// What says `enabled: false` is from here on as if it had said `null`: it is not there.
+fn leave_out_disabled(spec: &mut GuardrailSpec) {
+    if let Some(baseline) = &mut spec.baseline {
+        baseline.dns.take_if(|dns| !dns.enabled);
+        baseline
+            .monitoring
+            .take_if(|monitoring| !monitoring.enabled);
+    }
+    if let Some(breadth) = &mut spec.breadth {
+        breadth.ingress.take_if(|limits| !limits.enabled);
+        breadth.egress.take_if(|limits| !limits.enabled);
     }
 }
 
@@ -140,7 +155,7 @@ fn bounds(spec: &GuardrailSpec) -> Vec<Problem> {
             if dns.ports.is_empty() {
                 refuse(
                     at.key("dns").key("ports"),
-                    "must name at least one port; use `dns: null` for no DNS allow",
+                    "must name at least one port; use `enabled: false` for no DNS allow",
                 );
             }
             if dns.ports.contains(&0) {
@@ -155,7 +170,7 @@ fn bounds(spec: &GuardrailSpec) -> Vec<Problem> {
             if monitoring.ports.is_empty() {
                 refuse(
                     at.clone(),
-                    "must name at least one port; use `monitoring: null` for no monitoring allow",
+                    "must name at least one port; use `enabled: false` for no monitoring allow",
                 );
             }
             for (index, port) in monitoring.ports.iter().enumerate() {

@@ -129,6 +129,7 @@ impl DnsAllow {
 impl Default for DnsAllow {
     fn default() -> Self {
         Self {
+            enabled: true,
             namespace_selector: Self::default_namespace(),
             pod_selector: Self::default_pods(),
             ports: Self::default_ports(),
@@ -150,6 +151,7 @@ impl MonitoringAllow {
 impl Default for MonitoringAllow {
     fn default() -> Self {
         Self {
+            enabled: true,
             namespace_selector: Self::default_namespace(),
             pod_selector: None,
             ports: Self::default_ports(),
@@ -189,6 +191,7 @@ impl BreadthLimits {
 impl Default for BreadthLimits {
     fn default() -> Self {
         Self {
+            enabled: true,
             any_peer: false,
             all_namespaces: false,
             widest_prefix_v4: Self::default_v4(),

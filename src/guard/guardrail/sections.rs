@@ -21,6 +21,7 @@ pub struct LabelsSection {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mode: Option<Mode>,
     /// The conventions, each judged by itself.
+    #[schemars(length(max = 100))]
     #[serde(default = "LabelsSection::default_rules")]
     pub rules: Vec<LabelRule>,
     /// Whether a label that is a typo of one that a policy of the namespace selects by is found.
@@ -33,6 +34,7 @@ pub struct LabelsSection {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct LabelRule {
     /// The key of the label.
+    #[schemars(length(min = 1, max = 317))]
     pub key: String,
     /// Other keys that serve as well.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -44,6 +46,9 @@ pub struct LabelRule {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub values: Vec<String>,
     /// A regular expression that the whole value must match.
+    #[schemars(length(max = 1000), extend("x-kubernetes-validations" = [
+        {"rule": "''.matches(self) || !''.matches(self)", "message": "must be a regular expression"}
+    ]))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pattern: Option<String>,
     /// The kinds that it holds for. Empty: Pod and all kinds that make pods.
@@ -115,10 +120,10 @@ pub struct BaselineSection {
     /// How a policy that forgot the allows gets them.
     #[serde(default)]
     pub inject: Inject,
-    /// The way to the cluster's DNS, for policies that isolate egress. `null`: none.
+    /// The way to the cluster's DNS, for policies that isolate egress.
     #[serde(default = "some_default::<DnsAllow>")]
     pub dns: Option<DnsAllow>,
-    /// The scrapes of the monitoring, for policies that isolate ingress. `null`: none.
+    /// The scrapes of the monitoring, for policies that isolate ingress.
     #[serde(default = "some_default::<MonitoringAllow>")]
     pub monitoring: Option<MonitoringAllow>,
     /// Pods that get none of these allows in any way.
@@ -155,6 +160,9 @@ pub enum OptOut {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct DnsAllow {
+    /// Whether there is one. `false`: no allow.
+    #[serde(default = "yes")]
+    pub enabled: bool,
     /// The namespace of the DNS pods, by its labels.
     #[serde(default = "DnsAllow::default_namespace")]
     pub namespace_selector: LabelSelector,
@@ -163,6 +171,7 @@ pub struct DnsAllow {
     pub pod_selector: LabelSelector,
     /// The ports that the DNS pods listen on (after translation of the Service), UDP and TCP.
     #[serde(default = "DnsAllow::default_ports")]
+    #[schemars(length(min = 1, max = 100), inner(range(min = 1, max = 65535)))]
     pub ports: Vec<u16>,
     /// Addresses of a node-local DNS cache, such as 169.254.20.10.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -173,6 +182,9 @@ pub struct DnsAllow {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct MonitoringAllow {
+    /// Whether there is one. `false`: no allow.
+    #[serde(default = "yes")]
+    pub enabled: bool,
     /// The namespace of the monitoring, by its labels.
     #[serde(default = "MonitoringAllow::default_namespace")]
     pub namespace_selector: LabelSelector,
@@ -181,6 +193,7 @@ pub struct MonitoringAllow {
     pub pod_selector: Option<LabelSelector>,
     /// The TCP ports that are scraped: numbers or names of container ports.
     #[serde(default = "MonitoringAllow::default_ports")]
+    #[schemars(length(min = 1, max = 100))]
     pub ports: Vec<ScrapePort>,
 }
 
@@ -240,10 +253,10 @@ pub struct BreadthSection {
     /// The mode of this section, where it differs from the guardrail's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mode: Option<Mode>,
-    /// What ingress rules may open. `null`: anything.
+    /// What ingress rules may open.
     #[serde(default = "some_default::<BreadthLimits>")]
     pub ingress: Option<BreadthLimits>,
-    /// What egress rules may open. `null`: anything.
+    /// What egress rules may open.
     #[serde(default = "some_default::<BreadthLimits>")]
     pub egress: Option<BreadthLimits>,
 }
@@ -252,6 +265,9 @@ pub struct BreadthSection {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct BreadthLimits {
+    /// Whether there are any. `false`: rules may open anything.
+    #[serde(default = "yes")]
+    pub enabled: bool,
     /// Whether a rule without peers (any peer, the world included) may be.
     #[serde(default)]
     pub any_peer: bool,
@@ -268,7 +284,9 @@ pub struct BreadthLimits {
     pub widest_prefix_v6: u8,
     /// Blocks that may be opened however wide they are, and everything within them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(with = "Vec<String>")]
+    #[schemars(with = "Vec<String>", length(max = 100), inner(length(max = 43)), extend("x-kubernetes-validations" = [
+        {"rule": "self.all(block, isCIDR(block))", "message": "must be blocks of addresses, such as 203.0.113.0/24"}
+    ]))]
     pub allowed_blocks: Vec<IpNet>,
 }
 
@@ -300,6 +318,9 @@ pub struct AnnotationRule {
     #[serde(default)]
     pub presence: Presence,
     /// A regular expression that the whole value must match.
+    #[schemars(length(max = 1000), extend("x-kubernetes-validations" = [
+        {"rule": "''.matches(self) || !''.matches(self)", "message": "must be a regular expression"}
+    ]))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pattern: Option<String>,
 }

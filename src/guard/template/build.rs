@@ -61,6 +61,7 @@ pub(super) fn dns(values: &Values<'_>, namespace: &str) -> Value {
     let usual = DnsAllow::default();
     let section = BaselineSection {
         dns: Some(DnsAllow {
+            enabled: true,
             namespace_selector: in_namespace(values, "dns-namespace").to_label_selector(),
             pod_selector: values.selector("dns-pods").to_label_selector(),
             ports: if ports.is_empty() { usual.ports } else { ports },

@@ -197,6 +197,7 @@ pub(super) const TEMPLATES: &[Template] = &[
             let scrapers = values.selector("monitoring-pods");
             let section = BaselineSection {
                 monitoring: Some(MonitoringAllow {
+                    enabled: true,
                     namespace_selector: in_namespace(values, "monitoring-namespace")
                         .to_label_selector(),
                     pod_selector: Some(scrapers.to_label_selector())
