@@ -19,7 +19,7 @@ use crate::report::yaml;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
     ringfence crds | kubectl apply --server-side -f -\n  \
-    ringfence crds --output-dir deploy/chart/crds")]
+    ringfence crds --output-dir deploy/crds")]
 pub struct Args {
     /// Write one file a kind into this folder, instead of printing.
     #[arg(long, value_name = "DIR")]

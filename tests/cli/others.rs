@@ -61,18 +61,18 @@ fn the_demo_decides_as_expected() {
 }
 
 #[test]
-fn the_definitions_of_the_chart_are_those_of_the_types() {
+fn the_definitions_that_are_kept_are_those_of_the_types() {
     let folder = tempfile::tempdir().unwrap();
     let output = folder.path().display().to_string();
     let seen = ringfence(repository(), &["crds", "--output-dir", &output], "");
     assert!(seen.starts_with("exit: 0"), "{seen}");
-    let kept = repository().join("deploy/chart/crds");
+    let kept = repository().join("deploy/crds");
     for made in std::fs::read_dir(folder.path()).unwrap() {
         let name = made.unwrap().file_name();
         let read = |folder: &std::path::Path| std::fs::read_to_string(folder.join(&name)).unwrap();
         assert!(
             read(folder.path()) == read(&kept),
-            "{} is old: ringfence crds --output-dir deploy/chart/crds",
+            "{} is old: ringfence crds --output-dir deploy/crds",
             name.display()
         );
     }

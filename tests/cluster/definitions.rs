@@ -5,13 +5,13 @@ use serde_json::{Value, json};
 
 use crate::kubernetes::Kubernetes;
 
-const DEFINITIONS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/chart/crds");
+const DEFINITIONS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/crds");
 const EXAMPLES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/examples");
 
 /// The shared cluster, with the definitions in it.
 async fn cluster() -> &'static Kubernetes {
     let cluster = Kubernetes::shared().await;
-    let applied = cluster.kubectl(&["apply", "--server-side", "-f", DEFINITIONS], "");
+    let applied = cluster.kubectl(&["apply", "--server-side", "-k", DEFINITIONS], "");
     let errors = String::from_utf8_lossy(&applied.stderr).into_owned();
     assert!(applied.status.success(), "{errors}");
     assert!(!errors.contains("unrecognized format"), "{errors}");

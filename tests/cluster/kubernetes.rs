@@ -274,7 +274,7 @@ impl Kubernetes {
             if let Some(found) = attempt().await {
                 return found;
             }
-            assert!(begun.elapsed() < Duration::from_mins(1), "not seen: {what}");
+            assert!(begun.elapsed() < Duration::from_mins(3), "not seen: {what}");
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
