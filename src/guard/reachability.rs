@@ -8,8 +8,8 @@
 //! How data passes through: [`ReachabilityRule::parse`] makes the checked form of a manifest (`reachability/check.rs`);
 //! [`ReachabilityRules`] holds those in force with the pods of the cluster in groups (`reachability/index.rs`). A rule by
 //! itself is held against all of them (`reachability/whole.rs`); a change of anything else only against the pairs that it can
-//! alter (`reachability/change.rs`, and `reachability/wide.rs` for a ClusterNetworkPolicy). Either gives violations, which
-//! `reachability/words.rs` makes findings of.
+//! alter (`reachability/change.rs`; `reachability/wide.rs` for a ClusterNetworkPolicy, `reachability/node.rs` for a Node). Either
+//! gives violations, which `reachability/words.rs` makes findings of.
 //! `reachability/scenario.rs` is what `ringfence test` runs, on pods to be by `reachability/assume.rs`.
 
 use ipnet::IpNet;
@@ -30,6 +30,7 @@ mod change;
 mod check;
 mod index;
 mod judge;
+mod node;
 mod outside;
 mod scenario;
 mod search;

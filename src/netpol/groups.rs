@@ -21,15 +21,18 @@ use super::snapshot::{NamespaceState, Snapshot};
 use tiers::Wide;
 
 mod difference;
+mod doors;
 mod passing;
 mod tiers;
 
 pub use difference::Opened;
+pub use doors::Door;
+use passing::EVERY_PORT;
 pub(super) use passing::ports_of;
 pub use passing::{Holding, Other};
 
 /// Pods of one namespace with the same labels, ports and families of addresses.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Group {
     namespace: NamespaceName,
     namespace_labels: Labels,

@@ -21,6 +21,7 @@ use super::pod::Pod;
 use super::policy::NetworkPolicy;
 use super::service::Service;
 use super::workload::{WorkloadKind, WorkloadRef};
+pub(super) use wide::Nodes;
 use wide::Wide;
 
 mod wide;
@@ -151,23 +152,23 @@ impl Snapshot {
     }
 
     /// All nodes that are known, as they are shared between snapshots.
-    pub(super) fn shared_nodes(&self) -> impl Iterator<Item = &Arc<Node>> {
-        self.wide.shared_nodes()
+    pub(super) fn shared_nodes(&self) -> &Nodes {
+        self.wide.nodes()
     }
 
     /// All nodes that are known, by name.
     pub fn nodes(&self) -> impl Iterator<Item = &Node> {
-        self.wide.nodes()
+        self.wide.nodes().iter()
     }
 
     /// A node.
     pub fn node(&self, name: &NodeName) -> Option<&Node> {
-        self.wide.node(name)
+        self.wide.nodes().get(name)
     }
 
     /// The nodes that have an address; more than one only while two claim it.
     pub fn nodes_at(&self, address: IpAddr) -> impl Iterator<Item = &Node> {
-        self.wide.nodes_at(address.to_canonical())
+        self.wide.nodes().at(address.to_canonical())
     }
 
     /// A service.
@@ -214,7 +215,7 @@ impl Snapshot {
     pub fn insert(&mut self, object: Object) {
         let object = match object {
             Object::ClusterNetworkPolicy(policy) => return self.wide.insert_policy(policy),
-            Object::Node(node) => return self.wide.insert_node(node),
+            Object::Node(node) => return self.wide.nodes_mut().insert(node),
             object => object,
         };
         self.forget_addresses(&object.key());
@@ -253,7 +254,7 @@ impl Snapshot {
     pub fn remove(&mut self, key: &ObjectKey) {
         match key {
             ObjectKey::ClusterNetworkPolicy(name) => self.wide.remove_policy(name),
-            ObjectKey::Node(name) => self.wide.remove_node(name),
+            ObjectKey::Node(name) => self.wide.nodes_mut().remove(name),
             _ => {}
         }
         self.forget_addresses(key);

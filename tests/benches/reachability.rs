@@ -1,8 +1,8 @@
 //! Admission under 100 reachability rules in a large cluster: what one changed policy, or workload, costs.
 //!
 //! `cargo bench --bench reachability`. First the changes of each kind, in every namespace, with median
-//! and 99th percentile; then each kind by itself. `index` is what a new state costs before its first request, `whole` one
-//! rule from a team to everyone, as `ringfence check` does.
+//! and 99th percentile; then each kind by itself. `index` is what new rules cost before the first request,
+//! `following` what a change in one namespace costs when it is published, `whole` one rule from a team to everyone, as `ringfence check` does.
 
 // What a bench cannot prepare has failed.
 #![allow(clippy::expect_used)]
@@ -16,6 +16,7 @@ use ringfence::guard::decide::{State, judge};
 use ringfence::guard::engine::{Budget, NoPolicies};
 use ringfence::guard::reachability::{ReachabilityRule, ReachabilityRules};
 use ringfence::guard::review::{Operation, Review, Subject};
+use ringfence::netpol::{ObjectKey, PolicyRef};
 use serde_json::{Value, json};
 
 #[path = "../support/large.rs"]
@@ -183,6 +184,9 @@ fn decide(state: &State, review: &Review) -> usize {
         .count()
 }
 
+/// How often each change is judged: the quickest time counts, so that what else the machine does is left out.
+const TIMES: usize = 5;
+
 /// Median and 99th percentile of every kind of change.
 fn percentiles(state: &State) {
     let mut by_kind: Vec<(&str, Vec<Duration>, usize)> = Vec::new();
@@ -190,9 +194,13 @@ fn percentiles(state: &State) {
     let step = if cfg!(debug_assertions) { 100 } else { 1 };
     for namespace in (0..large::NAMESPACES - 10).step_by(step) {
         for (position, (kind, review)) in changes(namespace).iter().enumerate() {
-            let begun = Instant::now();
-            let found = decide(state, review);
-            let took = begun.elapsed();
+            let mut took = Duration::MAX;
+            let mut found = 0;
+            for _ in 0..TIMES {
+                let begun = Instant::now();
+                found = decide(state, review);
+                took = took.min(begun.elapsed());
+            }
             if by_kind.len() == position {
                 by_kind.push((kind, Vec::new(), 0));
             }
@@ -229,6 +237,16 @@ fn reachability(criterion: &mut Criterion) {
     }
     group.bench_function("index", |bencher| {
         bencher.iter(|| ReachabilityRules::new(rules(), &state.snapshot));
+    });
+    let key = ObjectKey::NetworkPolicy(PolicyRef {
+        namespace: "team-7".into(),
+        name: "scrape".into(),
+    });
+    group.bench_function("following", |bencher| {
+        bencher.iter(|| {
+            let changed = std::slice::from_ref(&key);
+            state.reachability.following(&state.snapshot, changed)
+        });
     });
     let broad = json!({
         "apiVersion": "ringfence.dev/v1alpha1", "kind": "ReachabilityRule", "metadata": {"name": "broad"},

@@ -23,7 +23,10 @@ use ringfence::guard::exemption::Exemptions;
 use ringfence::guard::guardrail::Guardrails;
 use ringfence::guard::reachability::{ReachabilityRule, ReachabilityRules};
 use ringfence::guard::review::{Operation, Review, Subject};
-use ringfence::netpol::{Endpoint, Flow, Labels, Object, Pod, Port, Protocol, Snapshot};
+use ringfence::netpol::groups::Group;
+use ringfence::netpol::{
+    Direction, Endpoint, Flow, Labels, Object, ObjectKey, Pod, Port, PortSet, Protocol, Snapshot,
+};
 use serde_json::{Value, json};
 
 /// Where some block of the generated policies or rules begins or has just ended.
@@ -317,10 +320,6 @@ fn check_change(
     review: &Review,
     rules: &[Value],
 ) -> Result<usize, TestCaseError> {
-    // A node comes and goes by itself; what it does to flows is met when all is checked.
-    if review.kind == "Node" {
-        return Ok(0);
-    }
     let before = snapshot(objects);
     let after = after(review, &before);
     let found = found(review, checked(rules), &before);
@@ -437,4 +436,139 @@ fn what_a_rule_meets_is_what_is_wrong() {
     let cases = (any_cluster(), any_rules());
     let outcome = runner(256).run(&cases, |(objects, rules)| check_whole(&objects, &rules));
     outcome.unwrap_or_else(|failure| panic!("{failure}"));
+}
+
+#[test]
+fn what_a_node_breaks_is_what_is_wrong_after_it_and_was_not_before() {
+    let node = || {
+        let labels = select(vec![json!({}), json!({"app": "x"}), json!({"app": "y"})]);
+        let addresses = select(vec![
+            json!([]),
+            json!(["192.168.0.1"]),
+            json!(["192.168.0.2", "fd01::1"]),
+        ]);
+        (labels, addresses).prop_map(|(labels, addresses)| {
+            let addresses = addresses.as_array().expect("addresses").iter();
+            let addresses: Vec<Value> = addresses
+                .map(|address| json!({"type": "InternalIP", "address": address}))
+                .collect();
+            json!({
+                "apiVersion": "v1", "kind": "Node", "metadata": {"name": "n1", "labels": labels},
+                "status": {"addresses": addresses}
+            })
+        })
+    };
+    let action = || select(vec!["Accept", "Deny"]);
+    let wide = (action(), action(), select(vec!["Admin", "Baseline"])).prop_map(
+        |(nodes, others, tier)| {
+            json!({
+                "apiVersion": "policy.networking.k8s.io/v1alpha2", "kind": "ClusterNetworkPolicy",
+                "metadata": {"name": "nodes"},
+                "spec": {"tier": tier, "priority": 0, "subject": {"namespaces": {}}, "egress": [
+                    {"action": nodes, "to": [{"nodes": {"matchLabels": {"app": "x"}}}]},
+                    {"action": others, "to": [{"networks": ["192.168.0.0/16", "fd01::/64"]}]}
+                ]}
+            })
+        },
+    );
+    let rules = (any_rules(), select(vec!["Deny", "Allow"])).prop_map(|(mut rules, expect)| {
+        let to = json!([{"cidrs": ["192.168.0.0/16", "fd01::/64"], "except": ["192.168.0.2/32"]}]);
+        rules.push(json!({
+            "apiVersion": "ringfence.dev/v1alpha1", "kind": "ReachabilityRule", "metadata": {"name": "nodes"},
+            "spec": {"from": [{"podSelector": {}}], "to": to, "ports": [], "expect": expect, "mode": "Enforce"}
+        }));
+        rules
+    });
+    let cases = (any_cluster(), wide, option::of(node()), node(), rules);
+    let broken = Cell::new(0);
+    let outcome = runner(256).run(&cases, |(mut objects, wide, old, new, rules)| {
+        objects.retain(|object| object["kind"] != "Node");
+        objects.push(wide);
+        objects.extend(old.clone());
+        let operation = if old.is_some() {
+            Operation::Update
+        } else {
+            Operation::Create
+        };
+        let review = Review::made_of(operation, Some(Subject::new(new)), old.map(Subject::new));
+        broken.set(broken.get() + check_change(&objects, &review, &rules)?);
+        Ok(())
+    });
+    outcome.unwrap_or_else(|failure| panic!("{failure}"));
+    assert!(broken.get() > 10, "only {} rules were broken", broken.get());
+}
+
+#[test]
+fn rules_that_are_carried_on_are_what_they_are_when_made_anew() {
+    let changes = vec((any::<Index>(), any::<bool>()), 1..6);
+    let cases = (any_cluster(), any_cluster(), any_rules(), changes);
+    let kept = Cell::new(0);
+    let outcome = runner(256).run(&cases, |(objects, others, rules, changes)| {
+        let mut known = snapshot(&objects);
+        let mut carried = ReachabilityRules::new(checked(&rules), &known);
+        for (index, comes) in changes {
+            let subject = index.get(if comes { &others } else { &objects });
+            let object = Subject::new(subject.clone())
+                .model()
+                .expect("a kind")
+                .clone();
+            let key = object.key();
+            known = if comes {
+                known.with(object)
+            } else {
+                known.without(&key)
+            };
+            let is_wide = matches!(key, ObjectKey::Node(_) | ObjectKey::ClusterNetworkPolicy(_));
+            kept.set(kept.get() + usize::from(!is_wide));
+            carried = carried.following(&known, &[key]);
+            let fresh = ReachabilityRules::new(checked(&rules), &known);
+            prop_assert!(carried == fresh, "{:?} is not {:?}", carried, fresh);
+        }
+        Ok(())
+    });
+    outcome.unwrap_or_else(|failure| panic!("{failure}"));
+    assert!(
+        kept.get() > 200,
+        "only {} changes of a namespace",
+        kept.get()
+    );
+}
+
+#[test]
+fn who_passes_has_a_door_at_both_ends() {
+    let passed = Cell::new(0);
+    let outcome = runner(256).run(&any_cluster(), |objects| {
+        let known = snapshot(&objects);
+        let groups: Vec<Group> = known
+            .namespaces()
+            .flat_map(|state| Group::of_namespace(state, &known))
+            .collect();
+        let through = |of: &Group, direction: Direction, other: &Group| {
+            let doors = of.doors(direction).into_iter();
+            let doors = doors.filter(|door| door.is_for(other));
+            doors
+                .map(|door| door.ports_for(other, direction))
+                .fold(PortSet::none(), |all, ports| all.or(&ports))
+        };
+        for from in &groups {
+            let elsewhere = groups.iter();
+            for to in elsewhere.filter(|to| to.namespace() != from.namespace()) {
+                let (out, into) = (
+                    through(from, Direction::Egress, to),
+                    through(to, Direction::Ingress, from),
+                );
+                for source in from.pods() {
+                    for destination in to.pods() {
+                        let open = from.reaches(source, to, destination);
+                        prop_assert!(open.without(&out).is_empty(), "out: {} {}", open, out);
+                        prop_assert!(open.without(&into).is_empty(), "into: {} {}", open, into);
+                        passed.set(passed.get() + usize::from(!open.is_empty()));
+                    }
+                }
+            }
+        }
+        Ok(())
+    });
+    outcome.unwrap_or_else(|failure| panic!("{failure}"));
+    assert!(passed.get() > 100, "only {} pairs", passed.get());
 }

@@ -10,13 +10,13 @@ use crate::netpol::Snapshot;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Skip {
-    /// A subresource that changes nothing that is judged, such as `scale` or `status`.
+    /// A subresource that changes nothing that is judged, such as `scale`, or `status` of all but nodes.
     Subresource,
     /// A connection, such as exec.
     Connect,
     /// The object, or its namespace, is on its way out.
     Terminating,
-    /// The node itself asks.
+    /// The node itself asks, and not about itself.
     Node,
     /// The namespace controller or a garbage collector deletes.
     Collector,
@@ -39,16 +39,14 @@ pub fn skip(review: &Review, snapshot: &Snapshot) -> Option<Skip> {
     if review.operation == Operation::Connect {
         return Some(Skip::Connect);
     }
+    // What a node is and where, rules for nodes depend on, whoever says it.
+    let of_node = is_node(review);
     match review.subresource.as_deref() {
         None | Some("" | "ephemeralcontainers" | "resize") => {}
+        Some("status") if of_node => {}
         Some(_) => return Some(Skip::Subresource),
     }
-    if review
-        .user
-        .groups
-        .iter()
-        .any(|group| group == "system:nodes")
-    {
+    if !of_node && by_node(review) {
         return Some(Skip::Node);
     }
     if review.operation == Operation::Delete {
@@ -69,12 +67,38 @@ pub fn skip(review: &Review, snapshot: &Snapshot) -> Option<Skip> {
             return Some(Skip::Terminating);
         }
         if let (Some(new), Some(old)) = (&review.object, &review.old_object)
-            && insignificant(&new.value, &old.value)
+            && if of_node {
+                same_node(&new.value, &old.value)
+            } else {
+                insignificant(&new.value, &old.value)
+            }
         {
             return Some(Skip::Insignificant);
         }
     }
     None
+}
+
+/// Whether the change is one of a Node.
+fn is_node(review: &Review) -> bool {
+    review.kind == "Node" && review.kind_version.group.is_empty()
+}
+
+/// Whether a node itself asks.
+fn by_node(review: &Review) -> bool {
+    let mut groups = review.user.groups.iter();
+    groups.any(|group| group == "system:nodes")
+}
+
+/// Whether a node tells what it is: to refuse that would take it out of the cluster.
+pub(super) fn of_itself(review: &Review) -> bool {
+    is_node(review) && (by_node(review) || review.subresource.is_some())
+}
+
+/// Whether a node has the labels and addresses that it had: it tells how it fares every few seconds.
+fn same_node(new: &Value, old: &Value) -> bool {
+    let same = |at: &str| new.pointer(at) == old.pointer(at);
+    same("/metadata/labels") && same("/status/addresses")
 }
 
 /// Whether an update touches only what nobody judges: finalizers, managed fields, versions and the status.

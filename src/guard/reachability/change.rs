@@ -5,15 +5,17 @@
 //! rules of a policy cannot mean. What was wrong before is left out, port by port: of each pair of pods only what the
 //! change makes wrong is held against it.
 
-use super::index::Index;
+use std::collections::BTreeSet;
+
+use super::index::{Index, Member, Part, meaning};
 use super::search::{Broken, Pairing, Search};
-use super::{Expect, ReachabilityRules, Side};
+use super::{Expect, ReachabilityRule, ReachabilityRules, Side};
 use crate::guard::decide::Cut;
 use crate::guard::review::{Operation, Review, Subject};
 use crate::netpol::groups::{Group, Opened};
 use crate::netpol::object::ObjectKey;
 use crate::netpol::reach::bits::BitSet;
-use crate::netpol::{NamespaceName, Object, Pod, Snapshot};
+use crate::netpol::{Direction, NamespaceName, Object, Pod, PortSet, Snapshot};
 
 /// A change, as far as reachability is concerned: the namespace that it happens in.
 #[derive(Debug)]
@@ -42,6 +44,31 @@ struct Local {
     before: Option<Group>,
     after: Group,
     touched: bool,
+}
+
+/// What a change is held against.
+struct Asking<'r> {
+    rules: &'r [ReachabilityRule],
+    /// Of each group of the namespace.
+    meanings: Vec<Meaning>,
+    index: &'r Index,
+}
+
+/// The rules that mean a group at each side, by their positions.
+struct Meaning {
+    from: BitSet,
+    to: BitSet,
+}
+
+/// The rules that a touched group at one side may break, by their positions.
+struct Suspects {
+    rules: BitSet,
+    /// Those of them that demand flows which they have not demanded before, so that it is not enough to look at what was
+    /// open.
+    new_demands: BitSet,
+    /// The ports of the others at which more passes, and less.
+    opened: PortSet,
+    closed: PortSet,
 }
 
 // === impl Change ===
@@ -158,11 +185,22 @@ impl Change {
     /// The rules that it breaks.
     pub(super) fn breaks<'r>(&self, rules: &'r ReachabilityRules, most: usize) -> Broken<'r> {
         let index = rules.index();
+        let known = index.part(&self.namespace);
+        let meanings = self.locals.iter().map(|local| {
+            let members = known.into_iter().flat_map(|part| &part.members);
+            Meaning::of(&local.after, members, rules)
+        });
+        let asking = Asking {
+            rules: rules.iter().as_slice(),
+            meanings: meanings.collect(),
+            index,
+        };
         let mut search = Search::new(rules, most);
         let mut cut = None;
-        for local in self.locals.iter().filter(|local| local.touched) {
-            for side in Side::BOTH {
-                if let Err(met) = self.one(local, side, index, &mut search) {
+        for (local, meaning) in self.locals.iter().zip(&asking.meanings) {
+            for side in Side::BOTH.into_iter().filter(|_| local.touched) {
+                let asked = meaning.at(side).and(search.open());
+                if let Err(met) = self.one(local, side, &asked, &asking, &mut search) {
                     cut = Some(met);
                 }
             }
@@ -170,27 +208,24 @@ impl Change {
         search.broken(cut)
     }
 
-    /// The flows of one touched group, of which it is at one side.
+    /// The flows of one touched group, of which it is at one side, by the rules that mean it there.
     fn one(
         &self,
         local: &Local,
         side: Side,
-        index: &Index,
+        asked: &BitSet,
+        asking: &Asking<'_>,
         search: &mut Search<'_>,
     ) -> Result<(), Cut> {
         let own = (local.before.as_ref(), &local.after);
         let (opened, closed) = self.noticed(own, side);
-        let rules: Vec<usize> = search.asked(|asked| {
-            let altered = match asked.rule.spec.expect {
-                Expect::Deny => &opened,
-                Expect::Allow => &closed,
-            };
-            !altered.is_nobody() && asked.rule.means(side, own.1)
-        });
-        if rules.is_empty() {
+        let suspects = Suspects::of(asked, asking.rules, side, own, (&opened, &closed));
+        let asked = &suspects.rules;
+        if asked.is_empty() {
             return Ok(());
         }
-        for other in &self.locals {
+        let there = side.other();
+        for (other, meaning) in self.locals.iter().zip(&asking.meanings) {
             // Both ends may be altered, so nothing is known before it is asked.
             search.spend()?;
             let pairing = Pairing {
@@ -198,36 +233,38 @@ impl Change {
                 own,
                 other: (other.before.as_ref(), &other.after),
             };
-            search.pair(&rules, &pairing, |asked| {
-                asked.rule.means(side.other(), &other.after)
-            });
+            search.pair(&asked.and(meaning.at(there)), &pairing);
         }
-        let mut others = BitSet::below(index.groups.len());
-        for rule in &rules {
-            if let Some(meant) = index.meant(*rule, side.other()) {
-                others.add(meant);
+        let mut pairs = |asked: &BitSet, part: &Part| {
+            for member in &part.members {
+                let rules = asked.and(member.meant(there)).and(search.open());
+                if rules.is_empty() {
+                    continue;
+                }
+                search.spend()?;
+                let group = &member.group;
+                if opened.may_be(group) || closed.may_be(group) {
+                    let other = (Some(group), group);
+                    search.pair(&rules, &Pairing { side, own, other });
+                }
+            }
+            Ok(())
+        };
+        let index = asking.index;
+        let near = suspects.near(index, there.direction(), own);
+        for name in near.iter().filter(|name| ***name != self.namespace) {
+            if let Some(part) = index.part(name) {
+                pairs(asked, part)?;
             }
         }
-        let here = index.of_namespace(&self.namespace);
-        for number in others.iter().filter(|number| !here.contains(number)) {
-            let Some(group) = index.groups.get(number) else {
-                continue;
-            };
-            search.spend()?;
-            if !(opened.may_be(group) || closed.may_be(group)) {
-                continue;
+        if !suspects.new_demands.is_empty() {
+            for (name, part) in index.parts() {
+                if *name != self.namespace && !near.contains(name) {
+                    pairs(&suspects.new_demands, part)?;
+                }
             }
-            let pairing = Pairing {
-                side,
-                own,
-                other: (Some(group), group),
-            };
-            search.pair(&rules, &pairing, |asked| {
-                let meant = index.meant(asked.number, side.other());
-                meant.is_some_and(|meant| meant.contains(number))
-            });
         }
-        search.outside(&rules, side, own);
+        search.outside(asked, side, own);
         Ok(())
     }
 
@@ -247,6 +284,101 @@ impl Change {
                 (Opened::Everyone, Opened::Everyone)
             }
         }
+    }
+}
+
+// === impl Meaning ===
+
+impl Meaning {
+    /// The rules that mean a group, as it was found for one of these that is the same to them where there is such.
+    fn of<'m>(
+        group: &Group,
+        mut known: impl Iterator<Item = &'m Member>,
+        rules: &ReachabilityRules,
+    ) -> Self {
+        let same = known.find(|member| {
+            member.group.labels() == group.labels()
+                && member.group.namespace_labels() == group.namespace_labels()
+        });
+        let meant = |side| match same {
+            Some(member) => member.meant(side).clone(),
+            None => meaning(group, side, rules.iter().as_slice()),
+        };
+        Self {
+            from: meant(Side::From),
+            to: meant(Side::To),
+        }
+    }
+
+    fn at(&self, side: Side) -> &BitSet {
+        match side {
+            Side::From => &self.from,
+            Side::To => &self.to,
+        }
+    }
+}
+
+// === impl Suspects ===
+
+impl Suspects {
+    /// Those of some rules that may be broken by flows of a group at one side, for which its policies are open, or closed,
+    /// as they were not before.
+    fn of(
+        asked: &BitSet,
+        rules: &[ReachabilityRule],
+        side: Side,
+        (before, after): (Option<&Group>, &Group),
+        (opened, closed): (&Opened<'_>, &Opened<'_>),
+    ) -> Self {
+        let direction = side.direction();
+        let opened = after.ports_opened(direction, opened);
+        let closed = before.map(|before| before.ports_opened(direction, closed));
+        let mut suspects = Self {
+            rules: BitSet::below(rules.len()),
+            new_demands: BitSet::below(rules.len()),
+            opened: PortSet::none(),
+            closed: PortSet::none(),
+        };
+        for number in asked.iter() {
+            let Some(rule) = rules.get(number) else {
+                continue;
+            };
+            let was_meant = before.is_some_and(|before| rule.means(side, before));
+            match (rule.spec.expect, &closed) {
+                (Expect::Deny, _) => {
+                    let ports = rule.ports.and(&opened);
+                    if ports.is_empty() {
+                        continue;
+                    }
+                    suspects.opened = suspects.opened.or(&ports);
+                }
+                (Expect::Allow, Some(closed)) if was_meant => {
+                    let ports = rule.ports.and(closed);
+                    if ports.is_empty() {
+                        continue;
+                    }
+                    suspects.closed = suspects.closed.or(&ports);
+                }
+                (Expect::Allow, _) => suspects.new_demands.insert(number),
+            }
+            suspects.rules.insert(number);
+        }
+        suspects
+    }
+
+    /// The namespaces at whose pods a difference may show: those that let the group pass as it is where that is forbidden,
+    /// or have let it pass as it was where that is demanded.
+    fn near<'i>(
+        &self,
+        index: &'i Index,
+        direction: Direction,
+        (before, after): (Option<&Group>, &Group),
+    ) -> BTreeSet<&'i NamespaceName> {
+        let mut near = index.open_to(after, direction, &self.opened);
+        if let Some(before) = before {
+            near.extend(index.open_to(before, direction, &self.closed));
+        }
+        near
     }
 }
 

@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use super::change::Change;
 use super::whole::{self, Violation};
 use super::words::{self, Told};
-use super::{ReachabilityRule, ReachabilityRules, wide};
+use super::{ReachabilityRule, ReachabilityRules, node, wide};
 use crate::guard::decide::{Context, Cut, Judged};
 use crate::guard::engine::{Budget, Level};
 use crate::guard::exemption::Exemptions;
@@ -43,20 +43,18 @@ pub(in crate::guard) fn judge(
     if rules.is_empty() {
         return Judgement::default();
     }
-    let broken = if let Some(Object::ClusterNetworkPolicy(policy)) = subject.model() {
-        wide::breaks(
-            review,
-            &policy.name,
-            context.snapshot,
-            after,
-            rules,
-            budget.pods,
-        )
-    } else {
-        let Some(change) = Change::of(review, context.snapshot, after) else {
-            return Judgement::default();
-        };
-        change.breaks(rules, budget.pods)
+    let (known, pods) = (context.snapshot, budget.pods);
+    let broken = match subject.model() {
+        Some(Object::ClusterNetworkPolicy(policy)) => {
+            wide::breaks(review, &policy.name, known, after, rules, pods)
+        }
+        Some(Object::Node(node)) => node::breaks(review, &node.name, known, after, rules, pods),
+        _ => {
+            let Some(change) = Change::of(review, known, after) else {
+                return Judgement::default();
+            };
+            change.breaks(rules, pods)
+        }
     };
     let told = broken.violations.iter().map(|(rule, violation)| {
         let finding = words::of_change(review, subject, rule, violation, after);
@@ -84,7 +82,7 @@ fn by_itself(
         Origin::Manifest => (usize::MAX, rule.spec.mode),
         Origin::Admission => (budget.pods, rule.spec.mode.min(Mode::Warn)),
     };
-    let groups = context.reachability.groups();
+    let groups: &Vec<_> = &context.reachability.groups().collect();
     let mut judgement = Judgement::default();
     for field in whole::hold(rule, groups).empty {
         let finding = words::selects_nothing(review.object_ref(), rule, field);

@@ -18,20 +18,30 @@ pub(super) fn samples(ends: &[Who], holdings: &[&Holding]) -> Vec<IpAddr> {
         let mut begins: Vec<IpAddr> = cidrs.iter().map(IpNet::network).collect();
         begins.extend(except.iter().filter_map(after));
         for (cidr, left_out) in holdings.iter().flat_map(|holding| holding.blocks()) {
-            for block in [cidr].into_iter().chain(left_out) {
+            for block in [&cidr].into_iter().chain(left_out) {
                 begins.push(block.network());
                 begins.extend(after(block));
             }
         }
-        let is_meant = |address: &IpAddr| {
-            cidrs.iter().any(|block| block.contains(address))
-                && !except.iter().any(|block| block.contains(address))
-        };
+        let is_meant = |address: &IpAddr| is_in(*address, cidrs, except);
         samples.extend(begins.into_iter().filter(is_meant));
     }
     samples.sort_unstable();
     samples.dedup();
     samples
+}
+
+/// Whether one of the ends means an address.
+pub(super) fn means(ends: &[Who], address: IpAddr) -> bool {
+    ends.iter().any(|end| match end {
+        Who::Outside { cidrs, except } => is_in(address, cidrs, except),
+        Who::Pods { .. } => false,
+    })
+}
+
+fn is_in(address: IpAddr, cidrs: &[IpNet], except: &[IpNet]) -> bool {
+    let within = |blocks: &[IpNet]| blocks.iter().any(|block| block.contains(&address));
+    within(cidrs) && !within(except)
 }
 
 /// Whether one of the ends is outside.

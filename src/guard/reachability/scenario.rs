@@ -32,6 +32,7 @@ impl Tried {
         groups: &[Group],
         snapshot: &Snapshot,
     ) -> Self {
+        let groups: &Vec<&Group> = &groups.iter().collect();
         let whole = whole::hold(rule, groups);
         let empty = whole.empty.into_iter().map(|field| Failure {
             finding: words::selects_nothing(object.clone(), rule, field),

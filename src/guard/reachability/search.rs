@@ -1,13 +1,17 @@
 //! The search for rules that a change breaks: pairs of groups, each judged as it was before and as it is after.
 
+use std::cell::OnceCell;
+use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::outside::{has_outside, ordered, samples};
+use super::outside::{has_outside, means, ordered, samples};
 use super::whole::{Violation, is_of};
 use super::{ReachabilityRule, ReachabilityRules, Side};
 use crate::guard::decide::Cut;
 use crate::netpol::groups::Group;
 use crate::netpol::net::Family;
+use crate::netpol::reach::bits::BitSet;
 use crate::netpol::{Pod, PortSet};
 
 /// The two ends of some flows, before and after.
@@ -27,16 +31,12 @@ pub(super) struct Broken<'r> {
 
 /// The search for violations.
 pub(super) struct Search<'r> {
-    rules: Vec<Asked<'r>>,
+    rules: &'r [ReachabilityRule],
+    found: BTreeMap<usize, Violation>,
+    /// The rules that are not known to be broken, by their positions.
+    open: BitSet,
     left: usize,
     most: usize,
-}
-
-/// A rule that is asked.
-pub(super) struct Asked<'r> {
-    pub(super) number: usize,
-    pub(super) rule: &'r ReachabilityRule,
-    found: Option<Violation>,
 }
 
 // === impl Search ===
@@ -44,13 +44,11 @@ pub(super) struct Asked<'r> {
 impl<'r> Search<'r> {
     /// A search that may look at so many groups at the other end.
     pub(super) fn new(rules: &'r ReachabilityRules, most: usize) -> Self {
-        let rules = rules.iter().enumerate().map(|(number, rule)| Asked {
-            number,
-            rule,
-            found: None,
-        });
+        let rules = rules.iter().as_slice();
         Self {
-            rules: rules.collect(),
+            rules,
+            found: BTreeMap::new(),
+            open: BitSet::of(rules.len(), 0..rules.len()),
             left: most,
             most,
         }
@@ -58,27 +56,16 @@ impl<'r> Search<'r> {
 
     /// What was found.
     pub(super) fn broken(self, cut: Option<Cut>) -> Broken<'r> {
-        let asked = self.rules.into_iter();
-        let violations = asked.filter_map(|asked| Some((asked.rule, asked.found?)));
-        Broken {
-            violations: violations.collect(),
-            cut,
-        }
+        let found = self.found.into_iter();
+        let violations = found
+            .filter_map(|(number, violation)| Some((self.rules.get(number)?, violation)))
+            .collect();
+        Broken { violations, cut }
     }
 
-    /// Whether a rule is known to be broken.
-    pub(super) fn is_found(&self, rule: usize) -> bool {
-        let asked = self.rules.get(rule);
-        asked.is_some_and(|asked| asked.found.is_some())
-    }
-
-    /// The positions of the rules that are not known to be broken yet and of which something holds.
-    pub(super) fn asked(&self, holds: impl Fn(&Asked<'_>) -> bool) -> Vec<usize> {
-        let open = self
-            .rules
-            .iter()
-            .filter(|asked| asked.found.is_none() && holds(asked));
-        open.map(|asked| asked.number).collect()
+    /// The rules that are not known to be broken, by their positions.
+    pub(super) fn open(&self) -> &BitSet {
+        &self.open
     }
 
     /// Counts one group at the other end.
@@ -87,87 +74,111 @@ impl<'r> Search<'r> {
         Ok(())
     }
 
-    /// Judges the pairs of pods of two groups by the rules that mean the other one.
-    pub(super) fn pair(
-        &mut self,
-        rules: &[usize],
-        pairing: &Pairing<'_>,
-        means_other: impl Fn(&Asked<'_>) -> bool,
-    ) {
-        let mut asked: Vec<usize> = Vec::new();
-        for rule in rules {
-            let is_open = |asked: &&Asked<'_>| asked.found.is_none() && means_other(asked);
-            asked.extend(self.rules.get(*rule).filter(is_open).map(|_| *rule));
-        }
-        if asked.is_empty() {
-            return;
-        }
+    /// Judges the pairs of pods of two groups by rules that mean both of these, as they are now.
+    pub(super) fn pair(&mut self, rules: &BitSet, pairing: &Pairing<'_>) {
         for (source, destination) in pairing.pods() {
-            let now = pairing.now(source, destination);
-            let then = pairing.then(source, destination);
-            if then.as_ref() == Some(&now) && pairing.is_settled() {
-                continue;
+            let asked = rules.and(&self.open);
+            if asked.is_empty() {
+                return;
             }
-            for number in &asked {
-                let Some(asked) = self.rules.get_mut(*number) else {
+            let now = pairing.now(source, destination);
+            // Most pairs are as the rules want them, and what they were before is then nobody's concern.
+            let then = OnceCell::new();
+            for number in asked.iter() {
+                let Some(rule) = self.rules.get(number) else {
                     continue;
                 };
-                if asked.found.is_some() {
-                    continue;
-                }
-                let mut wrong = asked.rule.wrong(&now);
-                if let Some(then) = then.as_ref().filter(|_| pairing.was_meant(asked.rule)) {
-                    wrong = wrong.without(&asked.rule.wrong(then));
+                let mut wrong = rule.wrong(&now);
+                if !wrong.is_empty() && pairing.was_meant(rule) {
+                    let then = then.get_or_init(|| pairing.then(source, destination));
+                    if let Some(then) = then {
+                        wrong = wrong.without(&rule.wrong(then));
+                    }
                 }
                 if !wrong.is_empty() {
-                    asked.found = Some(Violation::new(source, destination, wrong));
+                    self.find(number, Violation::new(source, destination, wrong));
                 }
             }
         }
     }
 
-    /// Judges the flows of a group with addresses outside.
-    pub(super) fn outside(&mut self, rules: &[usize], side: Side, own: (Option<&Group>, &Group)) {
-        let direction = side.direction();
+    fn find(&mut self, number: usize, violation: Violation) {
+        self.open.remove(number);
+        self.found.insert(number, violation);
+    }
+
+    /// Judges the flows of a group with addresses outside, one of each kind.
+    pub(super) fn outside(&mut self, rules: &BitSet, side: Side, own: (Option<&Group>, &Group)) {
         let (before, after) = own;
+        let there = side.other();
+        for number in rules.and(&self.open).iter() {
+            let Some(rule) = self.rules.get(number) else {
+                continue;
+            };
+            if !has_outside(rule.end(there)) {
+                continue;
+            }
+            let then = before.filter(|group| rule.means(side, group));
+            let groups = then.into_iter().chain([after]);
+            let holdings: Vec<_> = groups
+                .map(|group| group.holding(side.direction()))
+                .collect();
+            let samples = samples(rule.end(there), &holdings);
+            self.of_addresses(number, rule, side, (then, after), &samples);
+        }
+    }
+
+    /// Judges the flows of a group with these addresses, as far as rules mean them.
+    pub(super) fn addresses(
+        &mut self,
+        rules: &BitSet,
+        side: Side,
+        (before, after): (Option<&Group>, &Group),
+        addresses: &[IpAddr],
+    ) {
+        for number in rules.and(&self.open).iter() {
+            let Some(rule) = self.rules.get(number) else {
+                continue;
+            };
+            let then = before.filter(|group| rule.means(side, group));
+            let meant = addresses.iter().copied();
+            let meant = meant.filter(|address| means(rule.end(side.other()), *address));
+            let meant: Vec<IpAddr> = meant.collect();
+            self.of_addresses(number, rule, side, (then, after), &meant);
+        }
+    }
+
+    /// Judges the flows of a group with addresses that a rule means; it has meant these of the group before, if there is
+    /// one.
+    fn of_addresses(
+        &mut self,
+        number: usize,
+        rule: &ReachabilityRule,
+        side: Side,
+        (before, after): (Option<&Group>, &Group),
+        addresses: &[IpAddr],
+    ) {
         let Some(pod) = after.pods().first() else {
             return;
         };
-        for number in rules {
-            let Some(asked) = self.rules.get_mut(*number) else {
-                continue;
-            };
-            let ends = asked.rule.end(side.other());
-            if asked.found.is_some() || !has_outside(ends) {
+        let wrong = |group: &Group, pod: &Pod, address: IpAddr| {
+            rule.wrong(&group.passes_outside(side.direction(), pod, address))
+        };
+        for address in addresses {
+            let family = Family::of(*address);
+            if !is_of(pod, family) {
                 continue;
             }
-            let then = before.filter(|group| asked.rule.means(side, group));
-            let holdings: Vec<_> = then
-                .into_iter()
-                .chain([after])
-                .map(|group| group.holding(direction))
-                .collect();
-            for address in samples(ends, &holdings) {
-                let family = Family::of(address);
-                if !is_of(pod, family) {
-                    continue;
-                }
-                let passes = |group: &Group, pod: &Pod| {
-                    asked
-                        .rule
-                        .wrong(&group.passes_outside(direction, pod, address))
-                };
-                let mut wrong = passes(after, pod);
-                if let Some((group, old)) =
-                    then.and_then(|group| Some((group, group.pods().first()?)))
-                    && is_of(old, family)
-                {
-                    wrong = wrong.without(&passes(group, old));
-                }
-                if !wrong.is_empty() {
-                    asked.found = Some(Violation::outside(side, pod, address, wrong));
-                    break;
-                }
+            let mut found = wrong(after, pod, *address);
+            if let Some((group, old)) =
+                before.and_then(|group| Some((group, group.pods().first()?)))
+                && is_of(old, family)
+            {
+                found = found.without(&wrong(group, old, *address));
+            }
+            if !found.is_empty() {
+                self.find(number, Violation::outside(side, pod, *address, found));
+                return;
             }
         }
     }
@@ -202,17 +213,6 @@ impl<'g> Pairing<'g> {
         let source = counterpart(from.1, before_from, source)?;
         let destination = counterpart(to.1, before_to, destination)?;
         Some(before_from.reaches(source, before_to, destination))
-    }
-
-    /// Whether nothing but the ports can have changed.
-    fn is_settled(&self) -> bool {
-        let is_same = |(before, after): (Option<&Group>, &Group)| {
-            before.is_some_and(|before| {
-                before.namespace_labels() == after.namespace_labels()
-                    && before.labels() == after.labels()
-            })
-        };
-        is_same(self.own) && is_same(self.other)
     }
 
     /// Whether a rule has meant these flows already.

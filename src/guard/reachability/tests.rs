@@ -12,6 +12,7 @@ use crate::guard::testing::{
 };
 use crate::netpol::ParseError;
 
+mod nodes;
 mod wide;
 
 fn rule(spec: &Value) -> Value {

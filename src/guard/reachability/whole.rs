@@ -49,11 +49,14 @@ pub struct Sizes {
 /// Holds a rule against the pods of a cluster and hands on each violation until `told` is content with one.
 pub(super) fn violations(
     rule: &ReachabilityRule,
-    groups: &[Group],
+    groups: &[&Group],
     most: usize,
     told: &mut dyn FnMut(Violation) -> bool,
 ) -> Result<(), Cut> {
-    let meant = |side| groups.iter().filter(move |group| rule.means(side, group));
+    let meant = |side| {
+        let groups = groups.iter().copied();
+        groups.filter(move |group| rule.means(side, group))
+    };
     let destinations: Vec<&Group> = meant(Side::To).collect();
     let mut asked = 0_usize;
     for from in meant(Side::From) {
@@ -99,7 +102,7 @@ pub(super) fn violations(
 }
 
 /// What a rule means in a cluster.
-pub(super) fn hold(rule: &ReachabilityRule, groups: &[Group]) -> Whole {
+pub(super) fn hold(rule: &ReachabilityRule, groups: &[&Group]) -> Whole {
     let mut whole = Whole::default();
     for side in Side::BOTH {
         let at = FieldPath::of(["spec", side.field()]);

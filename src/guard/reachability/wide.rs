@@ -2,6 +2,7 @@
 //! each rule is asked for its own pairs of groups, of which one is ruled by the policy and the other one may be its peer,
 //! before the change or after it. Nothing else can be altered: it isolates nothing by itself.
 
+use super::index::Member;
 use super::search::{Broken, Pairing, Search};
 use super::{ReachabilityRules, Side};
 use crate::guard::decide::Cut;
@@ -15,7 +16,8 @@ use crate::netpol::{ClusterNetworkPolicy, Direction, PolicyName, Snapshot};
 const PAIRS_PER_POD: usize = 25;
 
 /// What the policy has to do with each group that some rule means.
-struct Altered {
+struct Altered<'r> {
+    members: Vec<&'r Member>,
     /// Those that it rules, or ruled, as they were and as they are.
     groups: Vec<Option<(Group, Group)>>,
     egress: Concerned,
@@ -68,43 +70,46 @@ fn says(policy: Option<&ClusterNetworkPolicy>) -> Option<impl PartialEq> {
 
 // === impl Altered ===
 
-impl Altered {
+impl<'r> Altered<'r> {
     /// What it has to do with the groups in what is known, before the change and after it.
     fn by(
         name: &PolicyName,
         [known, before, after]: [&Snapshot; 3],
-        rules: &ReachabilityRules,
+        rules: &'r ReachabilityRules,
     ) -> Self {
-        let index = rules.index();
-        let mut meant = BitSet::below(index.groups.len());
-        for number in 0..rules.iter().len() {
-            for side in Side::BOTH {
-                if let Some(groups) = index.meant(number, side) {
-                    meant.add(groups);
-                }
-            }
-        }
+        let members: Vec<&Member> = rules.index().members().collect();
+        let is_meant = |number: &usize| {
+            let member = members.get(*number);
+            member.is_some_and(|member| {
+                Side::BOTH
+                    .into_iter()
+                    .any(|side| !member.meant(side).is_empty())
+            })
+        };
+        let meant: Vec<usize> = (0..members.len()).filter(is_meant).collect();
         let policies = [known, before, after].map(|snapshot| snapshot.cluster_policy(name));
         let is = |holds: &dyn Fn(&Group, &ClusterNetworkPolicy) -> bool| {
             let holds = |number: &usize| {
-                let group = index.groups.get(*number);
+                let member = members.get(*number);
                 let mut policies = policies.iter().flatten();
-                group.is_some_and(|group| policies.any(|policy| holds(group, policy)))
+                member.is_some_and(|member| policies.any(|policy| holds(&member.group, policy)))
             };
-            BitSet::of(index.groups.len(), meant.iter().filter(holds))
+            BitSet::of(members.len(), meant.iter().copied().filter(holds))
         };
         let concerned = |direction: Direction| Concerned {
             ruled: is(&|group, policy| group.is_ruled(policy, direction)),
             peers: is(&|group, policy| group.may_be_peer(policy, direction)),
         };
         let (egress, ingress) = (concerned(Direction::Egress), concerned(Direction::Ingress));
-        let groups = index.groups.iter().enumerate().map(|(number, group)| {
+        let groups = members.iter().enumerate().map(|(number, member)| {
             let is_ruled = egress.ruled.contains(number) || ingress.ruled.contains(number);
-            let both = || Some((group.under(before)?, group.under(after)?));
+            let both = || Some((member.group.under(before)?, member.group.under(after)?));
             is_ruled.then(both).flatten()
         });
+        let groups = groups.collect();
         Self {
-            groups: groups.collect(),
+            members,
+            groups,
             egress,
             ingress,
         }
@@ -117,17 +122,19 @@ impl Altered {
         rules: &ReachabilityRules,
         search: &mut Search<'_>,
     ) -> Result<(), Cut> {
-        let index = rules.index();
-        let (Some(from), Some(to)) = (
-            index.meant(number, Side::From),
-            index.meant(number, Side::To),
-        ) else {
-            return Ok(());
-        };
+        let asked = &BitSet::of(rules.iter().len(), [number]);
+        let [from, to] = &Side::BOTH.map(|side| {
+            let meant = self.members.iter().enumerate();
+            let meant = meant.filter(|(_, member)| member.meant(side).contains(number));
+            BitSet::of(self.members.len(), meant.map(|(group, _)| group))
+        });
         let state = |group: usize| -> Option<(Option<&Group>, &Group)> {
             match self.groups.get(group)? {
                 Some((before, after)) => Some((Some(before), after)),
-                None => index.groups.get(group).map(|group| (Some(group), group)),
+                None => self
+                    .members
+                    .get(group)
+                    .map(|member| (Some(&member.group), &member.group)),
             }
         };
         // Addresses outside are few, so they come first.
@@ -138,12 +145,12 @@ impl Altered {
                 .filter(|group| concerned.ruled.contains(*group))
             {
                 if let Some(own) = state(group) {
-                    search.outside(&[number], side, own);
+                    search.outside(asked, side, own);
                 }
             }
         }
         for source in from.iter() {
-            let mut noticed = BitSet::below(index.groups.len());
+            let mut noticed = BitSet::below(self.members.len());
             if self.egress.ruled.contains(source) {
                 noticed.add(&self.egress.peers);
             }
@@ -151,7 +158,7 @@ impl Altered {
                 noticed.add(&self.ingress.ruled);
             }
             for destination in noticed.and(to).iter() {
-                if search.is_found(number) {
+                if !search.open().contains(number) {
                     return Ok(());
                 }
                 search.spend()?;
@@ -161,7 +168,7 @@ impl Altered {
                         own,
                         other,
                     };
-                    search.pair(&[number], &pairing, |_| true);
+                    search.pair(asked, &pairing);
                 }
             }
         }

@@ -8,7 +8,7 @@ use crate::guard::registry;
 use crate::guard::review::{Operation, Review, Subject};
 use crate::netpol::reach::root;
 use crate::netpol::{
-    self, Direction, EndVerdict, FieldPath, NotHeld, Object, PolicyName, PolicyRef, RuleRef,
+    self, Direction, EndVerdict, FieldPath, Node, NotHeld, Object, PolicyName, PolicyRef, RuleRef,
     Snapshot, Verdict,
 };
 
@@ -60,6 +60,7 @@ pub(super) fn of_change(
                 .key("metadata")
                 .key("labels")
         }
+        (None, Some(Object::Node(node))) => field_of_node(review, node),
         (None, Some(Object::Namespace(_))) => FieldPath::of(["metadata", "labels"]),
         (None, Some(Object::NetworkPolicy(_))) if own.is_some() => FieldPath::of(["spec"]),
         (None, _) => FieldPath::root(),
@@ -72,6 +73,17 @@ pub(super) fn of_change(
         (Expect::Allow, _) => allow(violation, after),
     };
     finding(rule, review.object_ref(), field, message, fix)
+}
+
+/// What is changed of a node.
+fn field_of_node(review: &Review, new: &Node) -> FieldPath {
+    match review.old_object.as_ref().and_then(Subject::model) {
+        Some(Object::Node(old)) if old.labels != new.labels => {
+            FieldPath::of(["metadata", "labels"])
+        }
+        Some(Object::Node(_)) => FieldPath::of(["status", "addresses"]),
+        _ => FieldPath::root(),
+    }
 }
 
 /// What a rule meets in the cluster as it is.

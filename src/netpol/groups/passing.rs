@@ -15,7 +15,7 @@ use crate::netpol::reach::{PortRange, PortSet};
 
 /// What holds pods at one end of their flows: the policies that isolate them in a direction, and the cluster network
 /// policies that rule them.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Holding {
     pub(super) direction: Direction,
     pub(super) policies: Vec<Arc<NetworkPolicy>>,
@@ -54,13 +54,18 @@ impl Holding {
         &self.policies
     }
 
+    /// Whether it depends on which addresses outside of the cluster are those of nodes.
+    pub fn asks_nodes(&self) -> bool {
+        self.wide.asks_nodes()
+    }
+
     /// Whether it depends on the address of the other end.
     pub fn asks_addresses(&self) -> bool {
         self.asks_addresses
     }
 
     /// The blocks that its rules speak of, each with what is left out of it.
-    pub fn blocks(&self) -> impl Iterator<Item = (&ipnet::IpNet, &[ipnet::IpNet])> {
+    pub fn blocks(&self) -> impl Iterator<Item = (ipnet::IpNet, &[ipnet::IpNet])> {
         let rules = self
             .policies
             .iter()
@@ -70,7 +75,7 @@ impl Holding {
             Peers::Only(peers) => peers,
         });
         let blocks = peers.filter_map(|peer| match peer {
-            Peer::Block { cidr, except } => Some((cidr, except.as_slice())),
+            Peer::Block { cidr, except } => Some((*cidr, except.as_slice())),
             Peer::Pods { .. } => None,
         });
         blocks.chain(self.wide.blocks().map(|block| (block, &[][..])))
@@ -86,7 +91,7 @@ impl Holding {
         !self.asks_addresses
             || self
                 .blocks()
-                .all(|(cidr, except)| is_in(one, cidr, except) == is_in(other, cidr, except))
+                .all(|(cidr, except)| is_in(one, &cidr, except) == is_in(other, &cidr, except))
     }
 
     /// The ports of a destination at which flows with the other end pass here; `ports` are those that the

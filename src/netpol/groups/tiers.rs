@@ -15,20 +15,18 @@ use crate::netpol::cluster_policy::{
 use crate::netpol::coverage::Direction;
 use crate::netpol::labels::Labels;
 use crate::netpol::net::Family;
-use crate::netpol::node::Node;
 use crate::netpol::pod::Pod;
 use crate::netpol::port::ContainerPort;
 use crate::netpol::reach::{PortRange, PortSet, Said};
-use crate::netpol::snapshot::Snapshot;
+use crate::netpol::snapshot::{Nodes, Snapshot};
 
 /// The cluster network policies that rule pods in a direction, in the order in which they are asked.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Wide {
     direction: Option<Direction>,
     policies: Vec<Arc<ClusterNetworkPolicy>>,
-    /// Those that are known, where a rule speaks of nodes, and their addresses.
-    nodes: Vec<Arc<Node>>,
-    node_blocks: Vec<IpNet>,
+    /// Those that are known, where a rule speaks of nodes.
+    nodes: Nodes,
 }
 
 impl Wide {
@@ -47,13 +45,8 @@ impl Wide {
             policies: policies.cloned().collect(),
             ..Self::default()
         };
-        if wide
-            .peers()
-            .any(|peer| matches!(peer, ClusterPeer::Nodes(_)))
-        {
-            wide.nodes = snapshot.shared_nodes().cloned().collect();
-            let addresses = wide.nodes.iter().flat_map(|node| &node.addresses);
-            wide.node_blocks = addresses.map(|address| (*address).into()).collect();
+        if wide.asks_nodes() {
+            wide.nodes = snapshot.shared_nodes().clone();
         }
         wide
     }
@@ -78,18 +71,40 @@ impl Wide {
             .any(|policy| policy.tier == Tier::Baseline)
     }
 
+    /// Whom rules accept before any network policy is asked, and at which ports.
+    pub(super) fn accepted(&self) -> impl Iterator<Item = (&ClusterPeer, &ClusterPorts)> {
+        let policies = self.policies.iter();
+        let policies = policies.filter(|policy| policy.tier == Tier::Admin);
+        let direction = self.direction;
+        let rules = policies.flat_map(move |policy| {
+            let rules = direction.map(|direction| policy.rules(direction));
+            rules.into_iter().flatten()
+        });
+        let accepting = rules.filter(|rule| {
+            rule.action == Action::Accept && matches!(rule.reading(), Reading::AsWritten)
+        });
+        accepting.flat_map(|rule| rule.peers.iter().map(|peer| (peer, &rule.ports)))
+    }
+
     pub(super) fn asks_addresses(&self) -> bool {
         self.peers()
             .any(|peer| matches!(peer, ClusterPeer::Networks(_)))
     }
 
+    /// Whether a rule speaks of nodes.
+    pub(super) fn asks_nodes(&self) -> bool {
+        self.peers()
+            .any(|peer| matches!(peer, ClusterPeer::Nodes(_)))
+    }
+
     /// The blocks that its rules speak of, and the addresses of nodes where they speak of these.
-    pub(super) fn blocks(&self) -> impl Iterator<Item = &IpNet> {
+    pub(super) fn blocks(&self) -> impl Iterator<Item = IpNet> {
         let networks = self.peers().flat_map(|peer| match peer {
             ClusterPeer::Networks(blocks) => blocks.as_slice(),
             _ => &[],
         });
-        networks.chain(&self.node_blocks)
+        let nodes = self.nodes.addresses().map(IpNet::from);
+        networks.copied().chain(nodes)
     }
 
     /// The ports at which flows with the other end pass; `network` is what network policies let pass, where any isolates.
@@ -163,11 +178,8 @@ impl Wide {
                 None => Family::of_block(block) == other.family && block.prefix_len() == 0,
             }),
             (ClusterPeer::Nodes(selector), None) => {
-                let has_it = |node: &&Arc<Node>| {
-                    let mut addresses = node.addresses.iter();
-                    addresses.any(|address| Some(*address) == other.address)
-                };
-                let mut nodes = self.nodes.iter().filter(has_it);
+                let nodes = other.address.map(|address| self.nodes.at(address));
+                let mut nodes = nodes.into_iter().flatten();
                 nodes.any(|node| selector.matches(&node.labels))
             }
             // Nobody can say offline what names stand for, and only Accept rules come here with them.

@@ -30,6 +30,13 @@ impl BitSet {
         }
     }
 
+    /// Takes a number out.
+    pub(crate) fn remove(&mut self, number: usize) {
+        if let Some(word) = self.words.get_mut(number / 64) {
+            *word &= !bit(number);
+        }
+    }
+
     /// Whether a number is in it.
     pub(crate) fn contains(&self, number: usize) -> bool {
         self.words

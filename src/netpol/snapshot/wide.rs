@@ -16,8 +16,14 @@ pub(super) struct Wide {
     policies: RedBlackTreeMapSync<(Tier, Priority, PolicyName), Arc<ClusterNetworkPolicy>>,
     /// Where each policy stands there.
     places: RedBlackTreeMapSync<PolicyName, (Tier, Priority)>,
-    nodes: RedBlackTreeMapSync<NodeName, Arc<Node>>,
-    /// The nodes that have an address; several may claim the same one for a while.
+    nodes: Nodes,
+}
+
+/// The nodes that are known; cheap to clone.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(in crate::netpol) struct Nodes {
+    by_name: RedBlackTreeMapSync<NodeName, Arc<Node>>,
+    /// Those that have an address; several may claim the same one for a while.
     by_address: RedBlackTreeMapSync<(IpAddr, NodeName), Arc<Node>>,
 }
 
@@ -38,22 +44,12 @@ impl Wide {
         }
     }
 
-    pub(super) fn insert_node(&mut self, node: Node) {
-        self.remove_node(&node.name);
-        let node = Arc::new(node);
-        for address in &node.addresses {
-            let key = (*address, node.name.clone());
-            self.by_address.insert_mut(key, Arc::clone(&node));
-        }
-        self.nodes.insert_mut(node.name.clone(), node);
+    pub(super) fn nodes(&self) -> &Nodes {
+        &self.nodes
     }
 
-    pub(super) fn remove_node(&mut self, name: &NodeName) {
-        let addresses = self.nodes.get(name).map(|node| node.addresses.clone());
-        for address in addresses.into_iter().flatten() {
-            self.by_address.remove_mut(&(address, name.clone()));
-        }
-        self.nodes.remove_mut(name);
+    pub(super) fn nodes_mut(&mut self) -> &mut Nodes {
+        &mut self.nodes
     }
 
     pub(super) fn policies(&self) -> impl Iterator<Item = &ClusterNetworkPolicy> {
@@ -64,28 +60,53 @@ impl Wide {
         self.policies.values()
     }
 
-    pub(super) fn shared_nodes(&self) -> impl Iterator<Item = &Arc<Node>> {
-        self.nodes.values()
-    }
-
     pub(super) fn policy(&self, name: &PolicyName) -> Option<&ClusterNetworkPolicy> {
         let (tier, priority) = *self.places.get(name)?;
         let policy = self.policies.get(&(tier, priority, name.clone()))?;
         Some(policy)
     }
+}
 
-    pub(super) fn nodes(&self) -> impl Iterator<Item = &Node> {
-        self.nodes.values().map(|node| &**node)
+// === impl Nodes ===
+
+impl Nodes {
+    pub(super) fn insert(&mut self, node: Node) {
+        self.remove(&node.name);
+        let node = Arc::new(node);
+        for address in &node.addresses {
+            let key = (*address, node.name.clone());
+            self.by_address.insert_mut(key, Arc::clone(&node));
+        }
+        self.by_name.insert_mut(node.name.clone(), node);
     }
 
-    pub(super) fn node(&self, name: &NodeName) -> Option<&Node> {
-        self.nodes.get(name).map(|node| &**node)
+    pub(super) fn remove(&mut self, name: &NodeName) {
+        let addresses = self.by_name.get(name).map(|node| node.addresses.clone());
+        for address in addresses.into_iter().flatten() {
+            self.by_address.remove_mut(&(address, name.clone()));
+        }
+        self.by_name.remove_mut(name);
     }
 
-    pub(super) fn nodes_at(&self, address: IpAddr) -> impl Iterator<Item = &Node> {
+    /// All of them, by name.
+    pub(in crate::netpol) fn iter(&self) -> impl Iterator<Item = &Node> {
+        self.by_name.values().map(|node| &**node)
+    }
+
+    pub(super) fn get(&self, name: &NodeName) -> Option<&Node> {
+        self.by_name.get(name).map(|node| &**node)
+    }
+
+    /// Those that have an address in canonical form.
+    pub(in crate::netpol) fn at(&self, address: IpAddr) -> impl Iterator<Item = &Node> {
         let following = self.by_address.range((address, NodeName::from(""))..);
         following
             .take_while(move |((claimed, _), _)| *claimed == address)
             .map(|(_, node)| &**node)
+    }
+
+    /// Every address that one of them has, and no other.
+    pub(in crate::netpol) fn addresses(&self) -> impl Iterator<Item = IpAddr> {
+        self.by_address.keys().map(|(address, _)| *address)
     }
 }
