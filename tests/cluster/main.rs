@@ -8,7 +8,6 @@
 )]
 
 mod definitions;
-mod install;
 mod kubernetes;
 mod live;
 mod process;
