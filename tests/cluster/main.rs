@@ -7,6 +7,7 @@
     reason = "a failed test says so by a panic"
 )]
 
+mod audit;
 mod definitions;
 mod install;
 mod kubernetes;
