@@ -15,6 +15,7 @@ pub mod completions;
 pub mod crds;
 pub mod demo;
 pub mod diff;
+mod digest;
 pub mod explain;
 mod inputs;
 mod outputs;

@@ -304,8 +304,8 @@ fn policies(
     deadline: Option<Instant>,
     raw: &mut Vec<Raw>,
 ) {
-    // They are asked about what is in a namespace, or is one.
-    if review.namespace.is_none() {
+    // They are asked about what is in a namespace, is one, or rules the pods of many.
+    if review.namespace.is_none() && !is_cluster_policy(review) {
         return;
     }
     let question = Question {
@@ -352,6 +352,14 @@ fn policies(
         raw.push(Raw::new(failure.section, level, finding));
     }
 }
+
+/// Whether the review is of a ClusterNetworkPolicy, readable or not.
+fn is_cluster_policy(review: &Review) -> bool {
+    review.kind == "ClusterNetworkPolicy" && review.kind_version.group == CLUSTER_POLICY_GROUP
+}
+
+/// The API group of ClusterNetworkPolicy.
+const CLUSTER_POLICY_GROUP: &str = "policy.networking.k8s.io";
 
 /// The guardrails for a ClusterNetworkPolicy: those that may select a namespace that it rules, or ruled.
 fn over_clusters<'g>(review: &Review, guardrails: &'g Guardrails) -> Vec<&'g Guardrail> {

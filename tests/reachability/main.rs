@@ -7,6 +7,8 @@
 #[path = "../netpol_oracle/clusters.rs"]
 #[allow(dead_code)] // each test uses its part
 mod clusters;
+#[path = "../support/random.rs"]
+mod random;
 
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,7 +18,6 @@ use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
-use proptest::test_runner::{Config, TestRunner};
 use ringfence::guard::decide::{Context, judge};
 use ringfence::guard::engine::{Budget, NoPolicies};
 use ringfence::guard::exemption::Exemptions;
@@ -399,14 +400,6 @@ fn any_cluster() -> impl Strategy<Value = Vec<Value>> {
     })
 }
 
-fn runner(cases: u32) -> TestRunner {
-    TestRunner::new(Config {
-        cases,
-        failure_persistence: None,
-        ..Config::default()
-    })
-}
-
 #[test]
 fn what_a_change_breaks_is_what_is_wrong_after_it_and_was_not_before() {
     let cluster = any_cluster;
@@ -418,7 +411,7 @@ fn what_a_change_breaks_is_what_is_wrong_after_it_and_was_not_before() {
         prop::bool::weighted(0.2),
     );
     let (broken, by_wide) = (Cell::new(0), Cell::new(0));
-    let outcome = runner(512).run(&cases, |(objects, others, rules, index, deletes)| {
+    random::hold(512, &cases, |(objects, others, rules, index, deletes)| {
         let review = change(&objects, &others, index, deletes);
         let found = check_change(&objects, &review, &rules)?;
         broken.set(broken.get() + found);
@@ -427,7 +420,6 @@ fn what_a_change_breaks_is_what_is_wrong_after_it_and_was_not_before() {
         }
         Ok(())
     });
-    outcome.unwrap_or_else(|failure| panic!("{failure}"));
     assert!(broken.get() > 15, "only {} rules were broken", broken.get());
     assert!(by_wide.get() > 0, "none by a ClusterNetworkPolicy");
 }
@@ -435,6 +427,7 @@ fn what_a_change_breaks_is_what_is_wrong_after_it_and_was_not_before() {
 #[test]
 fn what_a_rule_meets_is_what_is_wrong() {
     let cases = (any_cluster(), any_rules());
-    let outcome = runner(256).run(&cases, |(objects, rules)| check_whole(&objects, &rules));
-    outcome.unwrap_or_else(|failure| panic!("{failure}"));
+    random::hold(256, &cases, |(objects, rules)| {
+        check_whole(&objects, &rules)
+    });
 }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{everything, level};
+use super::{everything, level, mend, nothing};
 use crate::guard::engine::Level;
 use crate::guard::finding::{Finding, Fix};
 use crate::guard::registry;
@@ -22,7 +22,7 @@ pub(super) fn cluster_policy(
     if snapshot.cluster_policy(&policy.name) != Some(policy) {
         return Vec::new();
     }
-    let flaws = findings::cluster_flaws(snapshot, policy);
+    let flaws = findings::cluster_flaws(snapshot, all, policy);
     let found = flaws.into_iter().filter_map(|flaw| {
         let remove =
             |what| format!("remove the {what}, or give it a place before what takes its flows");
@@ -30,6 +30,16 @@ pub(super) fn cluster_policy(
             What::RuleShadowed(by) => (&registry::SHADOWED, message(by), remove("rule")),
             What::PolicyShadowed(by) => (&registry::SHADOWED, message(by), remove("policy")),
             What::OpensEverything(found) => everything::words(found),
+            What::SelectsNothing(why) => (
+                &registry::POLICY_SELECTS_NOTHING,
+                format!("rules nobody: {}", nothing(why, "the namespaces meant")),
+                mend(why, "subject"),
+            ),
+            What::PeerIsNobody(why) => (
+                &registry::PEER_IS_NOBODY,
+                format!("nobody is meant: {}", nothing(why, "the namespaces meant")),
+                mend(why, "peer"),
+            ),
             _ => return None,
         };
         let fix = Some(Fix::words(fix));
