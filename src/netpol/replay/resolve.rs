@@ -73,8 +73,7 @@ impl<'s> Resolver<'s> {
             snapshot,
             cluster,
             by_address: super::has_blocks(snapshot),
-            blocks: (!super::has_cluster_policies(snapshot))
-                .then(|| super::blocks(snapshot).into_iter().collect()),
+            blocks: Some(super::blocks(snapshot).into_iter().collect()),
             alike: HashMap::new(),
             ends: Vec::new(),
             numbers: HashMap::new(),
