@@ -8,6 +8,7 @@
 )]
 
 mod definitions;
+mod install;
 mod kubernetes;
 mod live;
 mod process;
