@@ -13,7 +13,7 @@ use std::net::IpAddr;
 pub use authority::{Authority, Issued, PrivateKey, Validity};
 pub use facts::CertificateFacts;
 pub use files::{Access, write_file};
-pub use names::Names;
+pub use names::{Names, host_of};
 
 /// Why a certificate could not be made, read or stored.
 #[derive(Debug, thiserror::Error)]
@@ -56,6 +56,9 @@ pub enum CertError {
     /// The bytes are no PEM with a certificate in it.
     #[error("no certificate found: expected PEM with a CERTIFICATE section")]
     NoCertificate,
+    /// The key is not the certificate's.
+    #[error("the private key does not belong to the certificate")]
+    KeyMismatch,
     /// The certificate is not valid X.509.
     #[error("the certificate is not valid X.509: {0}")]
     Unreadable(String),

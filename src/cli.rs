@@ -12,6 +12,7 @@ pub mod certs;
 pub mod check;
 mod cluster;
 pub mod completions;
+pub mod controller;
 pub mod crds;
 pub mod demo;
 pub mod diff;
@@ -24,6 +25,7 @@ pub mod reach;
 mod recorded;
 pub mod registry;
 pub mod replay;
+mod shown;
 pub mod suggest;
 pub mod template;
 pub mod test;
@@ -78,6 +80,8 @@ enum Command {
     Policy(policy::Args),
     /// Serve the admission webhook.
     Webhook(webhook::Args),
+    /// Keep the webhook registered and its certificates good, from within a cluster or beside it.
+    Controller(controller::Args),
     /// Show the main job on an example shop: real reviews over real TLS, no cluster.
     Demo(demo::Args),
     /// Make certificates for development.
@@ -132,6 +136,7 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::Registry(args) => registry::run(&args),
         Command::Policy(args) => policy::run(&args),
         Command::Webhook(args) => webhook::run(args),
+        Command::Controller(args) => controller::run(&args),
         Command::Demo(args) => demo::run(&args),
         Command::Certs(args) => certs::run(&args, &mut anstream::stdout()).map(|()| Exit::Clean),
         Command::Crds(args) => crds::run(&args),

@@ -34,6 +34,7 @@ pub mod reachability;
 pub mod register;
 pub mod registry;
 pub mod review;
+pub mod scope;
 pub mod status;
 pub mod template;
 #[cfg(test)]

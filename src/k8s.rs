@@ -10,4 +10,5 @@ pub mod client;
 pub mod folder;
 pub mod live;
 pub mod manifests;
+pub mod one;
 pub mod yaml;

@@ -6,6 +6,7 @@
 
 pub mod certs;
 pub mod cli;
+pub mod controller;
 pub mod flows;
 pub mod guard;
 pub mod k8s;

@@ -41,7 +41,7 @@ fn commands(readme: &str) -> Vec<String> {
                 .collect::<Vec<_>>()
                 .join(" ")
         })
-        .filter(|command| !command.starts_with("webhook "))
+        .filter(|command| !command.starts_with("webhook ") && !command.starts_with("controller "))
         .collect()
 }
 

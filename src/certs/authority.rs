@@ -7,8 +7,11 @@ use jiff::{SignedDuration, Timestamp};
 use rcgen::{
     BasicConstraints, CertificateParams, CidrSubnet, DistinguishedName, DnType,
     ExtendedKeyUsagePurpose, GeneralSubtree, IsCa, Issuer, KeyPair, KeyUsagePurpose,
-    NameConstraints, SanType, SerialNumber,
+    NameConstraints, PublicKeyData as _, SanType, SerialNumber,
 };
+
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
 
 use super::{CertError, CertificateFacts, Name, Names};
 
@@ -46,6 +49,11 @@ const CLOCK_SKEW: SignedDuration = SignedDuration::from_mins(5);
 // === impl PrivateKey ===
 
 impl PrivateKey {
+    /// A key that was kept: PKCS#8 PEM.
+    pub fn kept(pem: String) -> Self {
+        Self(pem)
+    }
+
     /// The PEM text. What takes it must neither log it nor write it where others can read.
     pub fn expose(&self) -> &str {
         &self.0
@@ -128,6 +136,31 @@ impl Authority {
             permitted,
             key: PrivateKey(key.serialize_pem()),
             issuer: Issuer::new(params, key),
+        })
+    }
+
+    /// An authority that was made before, from its certificate and its key. It may sign for the names that its
+    /// certificate says.
+    pub fn load(certificate: &str, key: &str) -> Result<Self, CertError> {
+        let facts = CertificateFacts::from_pem(certificate.as_bytes())?;
+        let permitted = Names::of(facts.permitted().iter().cloned())?;
+        let pair = KeyPair::from_pem(key)?;
+        let der = CertificateDer::from_pem_slice(certificate.as_bytes())
+            .map_err(|_| CertError::NoCertificate)?;
+        let (_, parsed) = x509_parser::parse_x509_certificate(&der)
+            .map_err(|error| CertError::Unreadable(error.to_string()))?;
+        if parsed.public_key().raw != pair.subject_public_key_info() {
+            return Err(CertError::KeyMismatch);
+        }
+        let name = parsed.subject().iter_common_name().next();
+        let name = name.and_then(|name| name.as_str().ok()).unwrap_or_default();
+        Ok(Self {
+            common_name: name.to_owned(),
+            certificate: certificate.to_owned(),
+            permitted,
+            key: PrivateKey(pair.serialize_pem()),
+            issuer: Issuer::from_ca_cert_der(&der, pair)?,
+            facts,
         })
     }
 
@@ -218,6 +251,11 @@ impl Issued {
     pub fn key(&self) -> &PrivateKey {
         &self.key
     }
+
+    /// The leaf's key, for who keeps it.
+    pub fn into_key(self) -> PrivateKey {
+        self.key
+    }
 }
 
 fn params(common_name: &str, validity: Validity) -> Result<CertificateParams, CertError> {
@@ -273,9 +311,6 @@ fn subtree(name: &Name) -> GeneralSubtree {
 
 #[cfg(test)]
 mod tests {
-    use rustls::pki_types::CertificateDer;
-    use rustls::pki_types::pem::PemObject as _;
-
     use super::*;
 
     fn now() -> Timestamp {
@@ -368,6 +403,29 @@ mod tests {
             let (_, parsed) = x509_parser::parse_x509_certificate(&der).unwrap();
             assert_ne!(parsed.subject(), parsed.issuer(), "{common_name}");
         }
+    }
+
+    #[test]
+    fn an_authority_that_was_kept_signs_as_before_and_only_with_its_own_key() {
+        let made = authority();
+        let kept = Authority::load(made.certificate_pem(), made.key().expose()).unwrap();
+        let validity = Validity::starting(now(), SignedDuration::from_hours(1)).unwrap();
+        let leaf = kept.issue(&names(), validity).unwrap();
+        assert_eq!(leaf.facts().issuer(), made.facts().subject());
+        assert_eq!(
+            made.facts().permitted(),
+            names().iter().cloned().collect::<Vec<_>>()
+        );
+        let other = Names::parse(["example.com"]).unwrap();
+        assert!(matches!(
+            kept.issue(&other, validity),
+            Err(CertError::NameNotPermitted { .. })
+        ));
+        let stranger = authority();
+        assert!(matches!(
+            Authority::load(made.certificate_pem(), stranger.key().expose()),
+            Err(CertError::KeyMismatch)
+        ));
     }
 
     #[test]

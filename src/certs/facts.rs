@@ -13,7 +13,10 @@ pub struct CertificateFacts {
     not_before: Timestamp,
     not_after: Timestamp,
     names: Vec<Name>,
+    permitted: Vec<Name>,
     is_authority: bool,
+    subject: String,
+    issuer: String,
 }
 
 impl CertificateFacts {
@@ -46,7 +49,19 @@ impl CertificateFacts {
                     .collect()
             })
             .unwrap_or_default();
+        let permitted = certificate
+            .name_constraints()
+            .map_err(|error| unreadable(&error))?
+            .and_then(|extension| extension.value.permitted_subtrees.as_ref())
+            .map(|subtrees| {
+                let bases = subtrees.iter().map(|subtree| &subtree.base);
+                bases.filter_map(single).collect()
+            })
+            .unwrap_or_default();
         Ok(Self {
+            permitted,
+            subject: certificate.subject().to_string(),
+            issuer: certificate.issuer().to_string(),
             not_before: moment(certificate.validity().not_before.timestamp())?,
             not_after: moment(certificate.validity().not_after.timestamp())?,
             names,
@@ -69,6 +84,21 @@ impl CertificateFacts {
         &self.names
     }
 
+    /// The names that an authority may sign for, as it says itself; empty where it does not say.
+    pub fn permitted(&self) -> &[Name] {
+        &self.permitted
+    }
+
+    /// Whom it is for, as a distinguished name.
+    pub fn subject(&self) -> &str {
+        &self.subject
+    }
+
+    /// The subject of the authority that signed it.
+    pub fn issuer(&self) -> &str {
+        &self.issuer
+    }
+
     /// Whether it may sign others.
     pub fn is_authority(&self) -> bool {
         self.is_authority
@@ -85,6 +115,18 @@ fn name(name: &GeneralName<'_>) -> Option<Name> {
             .map(Name::Ip),
         // Mail addresses, URIs and the like name no server.
         _ => None,
+    }
+}
+
+/// A constraint to one name alone: an address stands there with the mask that makes it one.
+fn single(name: &GeneralName<'_>) -> Option<Name> {
+    match name {
+        GeneralName::IPAddress(bytes) => {
+            let (address, mask) = bytes.split_at_checked(bytes.len() / 2)?;
+            let whole = mask.iter().all(|&byte| byte == 0xff);
+            whole.then(|| self::name(&GeneralName::IPAddress(address)))?
+        }
+        name => self::name(name),
     }
 }
 

@@ -27,6 +27,15 @@ impl Names {
         Ok(Self(names))
     }
 
+    /// Names that were checked before.
+    pub fn of(names: impl IntoIterator<Item = Name>) -> Result<Self, CertError> {
+        let names: BTreeSet<Name> = names.into_iter().collect();
+        if names.is_empty() {
+            return Err(CertError::NoName);
+        }
+        Ok(Self(names))
+    }
+
     /// The names, sorted.
     pub fn iter(&self) -> impl Iterator<Item = &Name> {
         self.0.iter()
@@ -48,6 +57,18 @@ impl std::fmt::Display for Names {
         }
         Ok(())
     }
+}
+
+/// The host of a URL, without brackets and port.
+pub fn host_of(url: &str) -> &str {
+    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+    let authority = rest.split('/').next().unwrap_or_default();
+    if let Some(address) = authority.strip_prefix('[') {
+        return address.split(']').next().unwrap_or_default();
+    }
+    authority
+        .rsplit_once(':')
+        .map_or(authority, |(host, _)| host)
 }
 
 fn parse_one(text: &str) -> Result<Name, CertError> {

@@ -51,7 +51,7 @@ struct DevArgs {
 
 /// A time span in words ("24h", "7d 12h"), where a day has 24 hours.
 #[derive(Debug, Clone, Copy)]
-struct SignedDurationArg(SignedDuration);
+pub(super) struct SignedDurationArg(pub(super) SignedDuration);
 
 impl std::str::FromStr for SignedDurationArg {
     type Err = String;

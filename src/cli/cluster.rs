@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use anyhow::Context as _;
 use kube::Client;
 
+use crate::controller::NAMESPACE;
 use crate::k8s::client::{self, Access};
 
 /// Which API server, and as whom.
@@ -21,9 +22,20 @@ pub(super) struct ClusterArgs {
 // === impl ClusterArgs ===
 
 impl ClusterArgs {
+    /// Whether the cluster is meant that this pod is in.
+    pub(super) fn is_in_cluster(&self) -> bool {
+        self.kubeconfig.is_none() && self.context.is_none()
+    }
+
+    /// The namespace of the installation: what was asked for, else the pod's own, else what it is called by default.
+    pub(super) fn installation(&self, client: &Client, asked: Option<&str>) -> String {
+        let own = self.is_in_cluster().then(|| client.default_namespace());
+        asked.or(own).unwrap_or(NAMESPACE).to_owned()
+    }
+
     /// A client for what runs in a cluster: without any flag, the cluster that this pod is in.
     pub(super) async fn connect(&self) -> anyhow::Result<Client> {
-        let access = if self.kubeconfig.is_none() && self.context.is_none() {
+        let access = if self.is_in_cluster() {
             Access::InCluster
         } else {
             Access::Kubeconfig {

@@ -1,29 +1,28 @@
 //! `ringfence webhook`: serve the admission webhook, judging against a cluster or against a folder of manifests.
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
 use arc_swap::ArcSwap;
-use clap::ValueEnum;
-use jiff::{SignedDuration, Timestamp};
+use kube::Client;
 use tokio::sync::watch;
 
 use super::Exit;
 use super::cluster::ClusterArgs;
 use super::inputs::{Inputs, PODS, engine};
-use crate::certs::{Access, Authority, Names, Validity, write_file};
+use super::shown::{Place, ShownArgs};
 use crate::guard::decide::State;
 use crate::guard::engine::PolicyEngine;
 use crate::k8s::changes::{self, Changes};
 use crate::k8s::live::{self, Live};
 use crate::runtime::{Readiness, Shutdown, Tasks, Trigger, follow_signals};
+use crate::telemetry::certificates::CertificateMetrics;
 use crate::telemetry::{self, LogFormat};
 use crate::webhook::router::{OnFailure, ReviewLimit, Webhook, WebhookOptions};
 use crate::webhook::server::{self, Ending, ServerOptions};
-use crate::webhook::tls::{CertificateSlot, Identity, PairFiles, TlsVersions, server_config};
 
 /// Arguments of `ringfence webhook`.
 #[derive(Debug, Clone, clap::Args)]
@@ -51,21 +50,12 @@ pub struct Args {
     /// The address to listen on.
     #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:8443")]
     listen: SocketAddr,
-    /// A DNS name or IP address that the generated certificate is for; more than one may be given.
-    #[arg(long = "name", value_name = "NAME", default_values = ["localhost", "127.0.0.1", "::1"])]
-    names: Vec<String>,
-    /// Where to write the CA of the generated certificate (PEM).
-    #[arg(long, value_name = "FILE", conflicts_with = "tls_cert")]
-    ca_out: Option<PathBuf>,
-    /// A certificate chain of your own (PEM, leaf first), read again when it changes.
-    #[arg(long, value_name = "FILE", requires = "tls_key")]
-    tls_cert: Option<PathBuf>,
-    /// The key of that certificate (PEM).
-    #[arg(long, value_name = "FILE", requires = "tls_cert")]
-    tls_key: Option<PathBuf>,
-    /// The oldest TLS to speak.
-    #[arg(long, value_name = "VERSION", default_value = "1.3")]
-    tls_min: TlsMin,
+    #[command(flatten)]
+    shown: ShownArgs,
+    /// The namespace of the installation, where the controller keeps the certificate. Without it: the pod's own, or
+    /// ringfence-system by a kubeconfig.
+    #[arg(long, value_name = "NAME")]
+    namespace: Option<String>,
     /// What follows when a request cannot be judged in time.
     #[arg(long, value_name = "DIRECTION", default_value = "by-mode")]
     on_failure: OnFailure,
@@ -88,22 +78,6 @@ pub struct Args {
     log: String,
 }
 
-/// The oldest TLS to speak.
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum TlsMin {
-    /// TLS 1.2 and 1.3.
-    #[value(name = "1.2")]
-    From12,
-    /// TLS 1.3 only.
-    #[value(name = "1.3")]
-    Only13,
-}
-
-/// How often certificate files are looked at.
-const LOOK_AT_CERTIFICATE: Duration = Duration::from_secs(10);
-/// How long a generated certificate is valid: it is made anew at each start.
-const GENERATED_FOR: SignedDuration = SignedDuration::from_hours(24 * 365);
-
 /// Serves until told to stop.
 pub(super) fn run(args: Args) -> anyhow::Result<Exit> {
     telemetry::init(args.log_format, &args.log)?;
@@ -119,24 +93,28 @@ async fn serve(args: Args) -> anyhow::Result<Exit> {
     tasks.spawn("signals", follow_signals(trigger));
 
     let readiness = Readiness::new(shutdown.clone());
-    let known = if args.manifests.is_empty() {
-        cluster(&args, &readiness, &mut tasks).await?
+    let certificate_metrics = CertificateMetrics::default();
+    let (known, place) = if args.manifests.is_empty() {
+        let place = args.place().await?;
+        let known = cluster(&args, &place.client, &readiness, &mut tasks)?;
+        (known, Some(place))
     } else {
-        folder(&args, &mut tasks)?
+        (folder(&args, &mut tasks)?, None)
     };
-    let slot = CertificateSlot::new(args.identity()?);
+    let slot = args.shown.slot(
+        place.as_ref(),
+        &certificate_metrics,
+        &mut tasks,
+        shutdown.clone(),
+    );
+    let Some(slot) = slot.await? else {
+        return Ok(Exit::Clean);
+    };
+    let tls = args.shown.tls(slot)?;
     let listener = server::listen(args.listen)?;
     let address = listener.local_addr()?;
-    let versions = match args.tls_min {
-        TlsMin::From12 => TlsVersions::From12,
-        TlsMin::Only13 => TlsVersions::Only13,
-    };
-    let tls = server_config(Arc::clone(&slot), versions)?;
-    if let (Some(certificate), Some(key)) = (args.tls_cert.clone(), args.tls_key.clone()) {
-        tasks.spawn(
-            "certificate",
-            PairFiles { certificate, key }.follow(slot, LOOK_AT_CERTIFICATE),
-        );
+    if let Some(place) = &place {
+        ShownArgs::prove(place, address, &readiness, &certificate_metrics, &mut tasks);
     }
     let options = WebhookOptions {
         on_failure: args.on_failure,
@@ -178,12 +156,12 @@ async fn ended(tasks: &mut Tasks, shutdown: Shutdown) -> anyhow::Result<Exit> {
 }
 
 /// The state of a cluster, followed.
-async fn cluster(
+fn cluster(
     args: &Args,
+    client: &Client,
     readiness: &Readiness,
     tasks: &mut Tasks,
 ) -> anyhow::Result<Arc<ArcSwap<State>>> {
-    let client = args.cluster.connect().await?;
     let changes = changes::watch(&args.policies).context("cannot watch the policies")?;
     let (sender, engine) = watch::channel(engine(&args.policies)?);
     if !args.policies.is_empty() {
@@ -193,7 +171,7 @@ async fn cluster(
         );
     }
     let live = live::follow(
-        &client,
+        client,
         live::Options::following(engine),
         readiness.clone(),
         tasks,
@@ -284,6 +262,15 @@ fn describe(state: &State) {
 // === impl Args ===
 
 impl Args {
+    /// The cluster that it is for.
+    async fn place(&self) -> anyhow::Result<Place> {
+        let client = self.cluster.connect().await?;
+        let namespace = self
+            .cluster
+            .installation(&client, self.namespace.as_deref());
+        Ok(Place { client, namespace })
+    }
+
     /// What the state is made of.
     fn watched(&self) -> Vec<PathBuf> {
         let paths = self.manifests.iter().chain(&self.guardrail);
@@ -309,35 +296,4 @@ impl Args {
         }
         inputs.state(&folder)
     }
-
-    /// The files of the user, else a certificate made now.
-    fn identity(&self) -> anyhow::Result<Identity> {
-        let now = Timestamp::now();
-        if let (Some(certificate), Some(key)) = (self.tls_cert.clone(), self.tls_key.clone()) {
-            return PairFiles { certificate, key }
-                .load(now)
-                .context("--tls-cert");
-        }
-        let names = Names::parse(&self.names).context("--name")?;
-        let validity = Validity::starting(now, GENERATED_FOR)?;
-        let authority = Authority::generate("ringfence webhook", names.clone(), validity)?;
-        if let Some(path) = &self.ca_out {
-            publish(path, &authority)?;
-        }
-        Ok(Identity::from_issued(
-            &authority.issue(&names, validity)?,
-            now,
-        )?)
-    }
-}
-
-fn publish(path: &Path, authority: &Authority) -> anyhow::Result<()> {
-    write_file(
-        path,
-        authority.certificate_pem().as_bytes(),
-        Access::Everybody,
-    )
-    .context("--ca-out")?;
-    tracing::info!(path = %path.display(), "CA written");
-    Ok(())
 }

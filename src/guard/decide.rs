@@ -29,7 +29,7 @@ mod universal;
 use native::native;
 use ratchet::leave_out;
 use skip::of_itself;
-pub use skip::{Skip, skip};
+pub use skip::{COLLECTORS, Skip, skip};
 use universal::{mirror, own_kind, universal};
 
 /// What a review is judged against.

@@ -4,6 +4,8 @@
 //! TLS 1.3 is the default; every supported API server speaks it.
 
 mod files;
+pub mod proof;
+pub mod secret;
 
 use std::sync::Arc;
 

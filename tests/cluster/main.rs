@@ -8,8 +8,13 @@
 )]
 
 mod definitions;
+mod drills;
 mod install;
+mod installation;
 mod kubernetes;
 mod live;
+mod load;
 mod process;
+mod registration;
+mod rotation;
 mod support;

@@ -27,7 +27,7 @@ pub enum Skip {
 }
 
 /// Users whose deletions are the cluster's own housekeeping. Whole names: a look-alike is somebody else.
-pub(super) const COLLECTORS: [&str; 4] = [
+pub const COLLECTORS: [&str; 4] = [
     "system:kube-controller-manager",
     "system:serviceaccount:kube-system:generic-garbage-collector",
     "system:serviceaccount:kube-system:namespace-controller",

@@ -1,0 +1,181 @@
+//! The one writer: what keeps the webhook registered, its certificates good, and everything else that Ringfence holds in
+//! place in a cluster.
+//!
+//! Every replica follows the cluster; the one that holds the Lease (`lease.rs`) runs the tasks that [`Controller::lead`]
+//! starts, and stops them the moment it does not hold it any more. Each task plans by a pure function and brings the
+//! cluster to the plan by writes that may be repeated: `registration.rs` the webhook configurations, `certificates.rs` the
+//! Secret of the webhook's certificates.
+
+use std::convert::Infallible;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::Secret;
+use kube::{Api, Client};
+use tokio::sync::watch;
+
+use crate::k8s::live::Live;
+use crate::k8s::one;
+use crate::runtime::Tasks;
+use crate::telemetry::certificates::CertificateMetrics;
+use registration::Demand;
+
+pub mod certificates;
+pub mod lease;
+pub mod registration;
+
+/// Who writes, by name of the server-side apply.
+pub const FIELD_MANAGER: &str = "ringfence";
+/// The `ClusterRole` of the installation that what is registered goes with.
+pub const OWNER: &str = "ringfence-controller";
+/// The Lease of the writers.
+pub const LEASE: &str = "ringfence-controller";
+/// The namespace of an installation where nothing else is said.
+pub const NAMESPACE: &str = "ringfence-system";
+
+/// Where the webhook's certificates come from.
+#[derive(Debug, Clone)]
+pub enum Certificates {
+    /// The controller makes and renews them.
+    Kept(certificates::Terms),
+    /// Somebody else does; this file has the authorities that sign them, as PEM, and is read again.
+    Elsewhere(PathBuf),
+}
+
+/// A controller that may lead. Cheap to clone.
+#[derive(Clone)]
+pub struct Controller {
+    /// To the API server.
+    pub client: Client,
+    /// The namespace of the installation.
+    pub namespace: String,
+    /// The cluster as it is.
+    pub live: Live,
+    /// How the webhook is registered.
+    pub registration: registration::Options,
+    /// Where its certificates come from.
+    pub certificates: Certificates,
+    /// What is told of them.
+    pub certificate_metrics: CertificateMetrics,
+}
+
+/// How often a file of authorities is read.
+const LOOK: Duration = Duration::from_secs(5);
+
+// === impl Controller ===
+
+impl Controller {
+    /// Starts what is done while leading. Whoever drops the tasks stops all of it.
+    pub fn lead(&self) -> Tasks {
+        let mut tasks = Tasks::new();
+        let all = || self.client.clone();
+        let name = || registration::NAME.to_owned();
+        let (validating, task) = one::follow(Api::all(all()), name());
+        tasks.spawn("watch of the validating configuration", task);
+        let (mutating, task) = one::follow(Api::all(all()), name());
+        tasks.spawn("watch of the mutating configuration", task);
+        let (demand_sender, demand) = watch::channel(None);
+        tasks.spawn("demand", follow_demand(self.live.clone(), demand_sender));
+        let (bundle_sender, bundle) = watch::channel(None);
+        match &self.certificates {
+            Certificates::Kept(terms) => {
+                let secrets: Api<Secret> = Api::namespaced(all(), &self.namespace);
+                let (secret, task) = one::follow(secrets, certificates::keep::SECRET.to_owned());
+                tasks.spawn("watch of the certificates", task);
+                let inputs = certificates::keep::Inputs {
+                    secret,
+                    validating: validating.clone(),
+                    mutating: mutating.clone(),
+                };
+                let outputs = certificates::keep::Outputs {
+                    bundle: bundle_sender,
+                    metrics: self.certificate_metrics.clone(),
+                };
+                let namespace = self.namespace.clone();
+                tasks.spawn(
+                    "certificates",
+                    certificates::keep::keep(all(), namespace, terms.clone(), inputs, outputs),
+                );
+            }
+            Certificates::Elsewhere(path) => {
+                tasks.spawn("bundle", follow_bundle(path.clone(), bundle_sender));
+            }
+        }
+        let inputs = registration::apply::Inputs {
+            demand,
+            bundle,
+            validating,
+            mutating,
+        };
+        tasks.spawn(
+            "registration",
+            registration::apply::keep(
+                all(),
+                self.namespace.clone(),
+                self.registration.clone(),
+                inputs,
+            ),
+        );
+        tasks
+    }
+}
+
+/// Tells what is demanded, each time it is something else; nothing before the cluster is known whole.
+async fn follow_demand(
+    live: Live,
+    demands: watch::Sender<Option<Demand>>,
+) -> Result<(), Infallible> {
+    let mut changed = live.changed();
+    loop {
+        if live.is_complete() {
+            let demand = Demand::of(&live.state.load());
+            demands.send_if_modified(|told| {
+                let differs = told.as_ref() != Some(&demand);
+                if differs {
+                    *told = Some(demand);
+                }
+                differs
+            });
+        }
+        if changed.changed().await.is_err() {
+            return Ok(());
+        }
+    }
+}
+
+/// Reads a file of authorities again and again; one that cannot be read, or holds none, changes nothing.
+async fn follow_bundle(
+    path: PathBuf,
+    bundles: watch::Sender<Option<Vec<u8>>>,
+) -> Result<(), Infallible> {
+    let mut told = None;
+    loop {
+        let file = path.clone();
+        let read = tokio::task::spawn_blocking(move || read_bundle(&file)).await;
+        match read.unwrap_or_else(|_| Err("the reader panicked".to_owned())) {
+            Ok(bundle) => {
+                told = None;
+                bundles.send_if_modified(|known| {
+                    let differs = known.as_ref() != Some(&bundle);
+                    if differs {
+                        *known = Some(bundle);
+                    }
+                    differs
+                });
+            }
+            Err(error) => {
+                if told.as_ref() != Some(&error) {
+                    tracing::warn!(path = %path.display(), %error, "authorities not read, the last good ones stay");
+                    told = Some(error);
+                }
+            }
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+fn read_bundle(path: &Path) -> Result<Vec<u8>, String> {
+    let bundle = std::fs::read(path).map_err(|error| error.to_string())?;
+    crate::certs::CertificateFacts::from_pem(&bundle).map_err(|error| error.to_string())?;
+    Ok(bundle)
+}

@@ -1,0 +1,262 @@
+//! Carries the state machine out: reads the Secret once, then keeps it, and tells the bundle to whom registers the webhook.
+//!
+//! While this runs nobody else writes the Secret, so one that is deleted, spoilt or put back to what it was is written
+//! again as it should be. A write is refused by the API server when somebody wrote in between; then all is looked at anew.
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::api::admissionregistration::v1::{
+    MutatingWebhookConfiguration, ValidatingWebhookConfiguration,
+};
+use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::api::PostParams;
+use kube::{Api, Client};
+use tokio::sync::watch;
+use tokio::time::sleep;
+
+use super::secret::{data, read, trusted};
+use super::{Done, Kept, Terms};
+use crate::controller::FIELD_MANAGER;
+use crate::controller::registration::MANAGED_BY;
+use crate::k8s::one::{Known, chain};
+use crate::telemetry::certificates::{Certificate, CertificateMetrics};
+
+/// The Secret of the certificates.
+pub const SECRET: &str = "ringfence-certificates";
+
+/// What certificates follow from, each as it is now.
+#[derive(Debug)]
+pub struct Inputs {
+    /// The Secret.
+    pub secret: watch::Receiver<Known<Secret>>,
+    /// The validating configuration.
+    pub validating: watch::Receiver<Known<ValidatingWebhookConfiguration>>,
+    /// The mutating configuration.
+    pub mutating: watch::Receiver<Known<MutatingWebhookConfiguration>>,
+}
+
+/// Where it is told how things stand.
+#[derive(Debug)]
+pub struct Outputs {
+    /// The bundle to register, as PEM.
+    pub bundle: watch::Sender<Option<Vec<u8>>>,
+    /// The numbers.
+    pub metrics: CertificateMetrics,
+}
+
+/// The longest that passes without a look, since clocks jump.
+const LOOK: Duration = Duration::from_secs(30);
+/// The shortest.
+const PACE: Duration = Duration::from_millis(50);
+/// How long after a failure it is tried again, at first and at most.
+const RETRY: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(10));
+/// How often it is said that a leaf or an authority is about to end.
+const REMIND: Duration = Duration::from_hours(1);
+
+/// Keeps the certificates, for as long as it runs.
+pub async fn keep(
+    client: Client,
+    namespace: String,
+    terms: Terms,
+    mut inputs: Inputs,
+    outputs: Outputs,
+) -> Result<(), Infallible> {
+    let api: Api<Secret> = Api::namespaced(client, &namespace);
+    let mut kept: Option<Kept> = None;
+    let mut retry = RETRY.0;
+    let mut reminded: Option<tokio::time::Instant> = None;
+    loop {
+        let now = Timestamp::now();
+        let wait = match round(&api, &terms, &mut inputs, &outputs, &mut kept, now).await {
+            Ok(again) => {
+                retry = RETRY.0;
+                // Read again: writing took its time.
+                let left = Timestamp::now().duration_until(again);
+                Duration::try_from(left).map_or(PACE, |left| left.clamp(PACE, LOOK))
+            }
+            Err(error) => {
+                outputs.metrics.failed();
+                tracing::warn!(name = SECRET, error = %error, "certificates not kept, tried again");
+                retry = (retry * 2).min(RETRY.1);
+                sleep(retry).await;
+                continue;
+            }
+        };
+        let is_near = kept.as_ref().is_some_and(|kept| is_near(kept, &terms, now));
+        if is_near && reminded.is_none_or(|at| at.elapsed() > REMIND) {
+            reminded = Some(tokio::time::Instant::now());
+            tracing::warn!(
+                name = SECRET,
+                "a certificate ends soon or has ended, and could not be renewed"
+            );
+        }
+        sleep(PACE).await;
+        inputs.changed(wait).await;
+    }
+}
+
+/// One look, and one write where something is to be written; when to look again.
+async fn round(
+    api: &Api<Secret>,
+    terms: &Terms,
+    inputs: &mut Inputs,
+    outputs: &Outputs,
+    kept: &mut Option<Kept>,
+    now: Timestamp,
+) -> Result<Timestamp, KeepError> {
+    let there = inputs.secret.borrow_and_update().clone();
+    let validating = inputs.validating.borrow_and_update().clone();
+    let mutating = inputs.mutating.borrow_and_update().clone();
+    if !(there.is_known() && validating.is_known() && mutating.is_known()) {
+        return Ok(Timestamp::MAX);
+    }
+    let there = there.here().map(std::sync::Arc::as_ref);
+    let kept = kept.get_or_insert_with(|| {
+        let (kept, problems) = there.map(read).unwrap_or_default();
+        for problem in problems {
+            tracing::warn!(name = SECRET, reason = problem, "left out of the Secret");
+        }
+        kept
+    });
+    let trusted = trusted(
+        validating.here().map(std::sync::Arc::as_ref),
+        mutating.here().map(std::sync::Arc::as_ref),
+    );
+    let step = kept.step(&trusted, terms, now)?;
+    for done in &step.done {
+        tell(done, &outputs.metrics);
+    }
+    if write(api, there, kept).await? == Written::Outrun {
+        // The watch tells what is there now.
+        return Ok(now);
+    }
+    // Told only once it is kept: what signs must never be trusted by the entries and then forgotten.
+    let bundle = kept.bundle().into_bytes();
+    outputs.bundle.send_if_modified(|told| {
+        let changed = told.as_ref() != Some(&bundle);
+        if changed {
+            *told = Some(bundle);
+        }
+        changed
+    });
+    if let Some(leaf) = &kept.leaf {
+        outputs
+            .metrics
+            .ends(Certificate::Leaf, leaf.facts.not_after());
+    }
+    if let Some(newest) = kept.authorities.last() {
+        let ends = newest.facts.not_after();
+        outputs.metrics.ends(Certificate::Authority, ends);
+    }
+    Ok(step.again)
+}
+
+/// How a write ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Written {
+    /// The Secret holds what is kept.
+    Done,
+    /// Somebody wrote since it was looked at.
+    Outrun,
+}
+
+/// Writes what is kept, where the Secret holds anything else.
+async fn write(
+    api: &Api<Secret>,
+    there: Option<&Secret>,
+    kept: &Kept,
+) -> Result<Written, KeepError> {
+    let data = data(kept)?;
+    let as_us = PostParams {
+        field_manager: Some(FIELD_MANAGER.to_owned()),
+        ..PostParams::default()
+    };
+    let outcome = match there {
+        Some(there) if there.data.as_ref() == Some(&data) => return Ok(Written::Done),
+        Some(there) => {
+            let secret = Secret {
+                data: Some(data),
+                ..there.clone()
+            };
+            api.replace(SECRET, &as_us, &secret).await
+        }
+        None => {
+            let secret = Secret {
+                metadata: ObjectMeta {
+                    name: Some(SECRET.to_owned()),
+                    labels: Some([(MANAGED_BY.0.to_owned(), MANAGED_BY.1.to_owned())].into()),
+                    ..ObjectMeta::default()
+                },
+                data: Some(data),
+                ..Secret::default()
+            };
+            api.create(&as_us, &secret).await
+        }
+    };
+    match outcome {
+        Ok(_) => Ok(Written::Done),
+        Err(kube::Error::Api(status)) if status.is_conflict() || status.is_already_exists() => {
+            Ok(Written::Outrun)
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Why a round failed.
+#[derive(Debug, thiserror::Error)]
+enum KeepError {
+    #[error("{0}")]
+    Certificate(#[from] crate::certs::CertError),
+    #[error("{}", chain(.0))]
+    Api(#[from] kube::Error),
+    #[error("{0}")]
+    Json(#[from] serde_json::Error),
+}
+
+/// Whether a leaf or an authority should have been followed by another long ago.
+fn is_near(kept: &Kept, terms: &Terms, now: Timestamp) -> bool {
+    let near =
+        |until: Timestamp, whole: jiff::SignedDuration| now.duration_until(until) < whole / 10;
+    let leaf = kept.leaf.as_ref();
+    leaf.is_some_and(|leaf| near(leaf.facts.not_after(), terms.leaf))
+        || kept
+            .authorities
+            .last()
+            .is_some_and(|newest| near(newest.facts.not_after(), terms.authority))
+}
+
+fn tell(done: &Done, metrics: &CertificateMetrics) {
+    let name = SECRET;
+    match done {
+        Done::Adopted => tracing::warn!(
+            name,
+            "an authority that is trusted but was not kept is trusted on"
+        ),
+        Done::Made { until } => {
+            metrics.made(Certificate::Authority);
+            tracing::info!(name, not_after = %until, "authority made");
+        }
+        Done::Published => tracing::info!(name, "authority seen in every entry, or no longer"),
+        Done::Signed { until } => {
+            metrics.made(Certificate::Leaf);
+            tracing::info!(name, not_after = %until, "leaf signed");
+        }
+        Done::Dropped => tracing::info!(name, "authority dropped"),
+    }
+}
+
+// === impl Inputs ===
+
+impl Inputs {
+    async fn changed(&mut self, wait: Duration) {
+        tokio::select! {
+            Ok(()) = self.secret.changed() => {}
+            Ok(()) = self.validating.changed() => {}
+            Ok(()) = self.mutating.changed() => {}
+            () = sleep(wait) => {}
+        }
+    }
+}

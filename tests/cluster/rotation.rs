@@ -1,0 +1,242 @@
+//! Certificates that are replaced, and replicas that are, while requests go through real API servers: none may fail.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::Secret;
+use kube::Api;
+use kube::api::{DeleteParams, Patch, PatchParams};
+use serde_json::json;
+use tokio::net::{TcpListener, TcpStream};
+
+use crate::installation::{
+    Installation, controller, fails_for, install_kinds, registered, webhook,
+};
+use crate::kubernetes::{Kubernetes, free_port};
+use crate::load::Load;
+use crate::process::Process;
+use crate::registration::{GUARDRAIL, namespace, pod, refused};
+
+/// How many requests the load makes; the long run is asked for by this variable.
+fn requests() -> usize {
+    let asked = std::env::var("RINGFENCE_REQUESTS").ok();
+    asked.map_or(2_000, |asked| asked.parse().unwrap())
+}
+
+async fn judged(cluster: &Kubernetes) {
+    cluster.apply(&namespace("shop", "prod"));
+    cluster.apply(GUARDRAIL);
+    registered(cluster, "shop in fail", |c| fails_for(c, "shop")).await;
+    refused(cluster, &pod("web", "shop"), "default-deny").await;
+}
+
+fn count(process: &Process, words: &str) -> usize {
+    process.log().matches(words).count()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn leaves_and_authorities_change_under_load_through_two_api_servers_and_nothing_fails() {
+    let cluster = Kubernetes::with_servers(2).await;
+    // A leaf each 5 seconds. An authority each 20, or 60 in the long run.
+    let long = requests() > 10_000;
+    let authority = if long { "90s" } else { "30s" };
+    let arguments = [
+        "--leaf-validity",
+        "7500ms",
+        "--ca-validity",
+        authority,
+        "--hold",
+        "2s",
+    ];
+    let installation = Installation::start(&cluster, &arguments).await;
+    judged(&cluster).await;
+    let clients = [cluster.client_of(0).await, cluster.client_of(1).await];
+    let load = Load::start(&clients, 40, "shop");
+    let controller = &installation.controller;
+    let (leaves, authorities) = (
+        count(controller, "leaf signed"),
+        count(controller, "authority made"),
+    );
+    load.reached(requests(), Duration::from_mins(30)).await;
+    // Whatever the machine's pace: two authorities must have been taken into use, and one dropped.
+    Kubernetes::eventually("an authority dropped", async || {
+        (count(controller, "authority dropped") > 0
+            && count(controller, "authority made") > authorities + 1)
+            .then_some(())
+    })
+    .await;
+    let (made, failures) = load.stop().await;
+    let leaves = count(controller, "leaf signed") - leaves;
+    let authorities = count(controller, "authority made") - authorities;
+    println!(
+        "{made} requests, {leaves} leaves, {authorities} authorities, {} failures",
+        failures.len()
+    );
+    assert!(
+        failures.is_empty(),
+        "{} of {made} failed: {:?}",
+        failures.len(),
+        failures.first()
+    );
+    assert!(leaves >= 5, "{leaves} leaves");
+    assert!(count(&installation.webhook, "certificate replaced") >= leaves - 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_secret_that_is_deleted_or_spoilt_comes_back_and_nothing_fails() {
+    let cluster = Kubernetes::start().await;
+    let arguments = ["--leaf-validity", "1h", "--hold", "2s"];
+    let installation = Installation::start(&cluster, &arguments).await;
+    judged(&cluster).await;
+    let client = cluster.client().await;
+    let load = Load::start(std::slice::from_ref(&client), 30, "shop");
+    let secrets: Api<Secret> = Api::namespaced(client, "ringfence-system");
+    let get = async || secrets.get_opt("ringfence-certificates").await.unwrap();
+    let good = get().await.unwrap().data;
+    let back = async || get().await.filter(|there| there.data == good).map(drop);
+
+    secrets
+        .delete("ringfence-certificates", &DeleteParams::default())
+        .await
+        .unwrap();
+    Kubernetes::eventually("the Secret back", back).await;
+    let spoilt = json!({"data": {"tls.crt": "eA==", "authorities": "eA==", "ca.crt": null}});
+    secrets
+        .patch(
+            "ringfence-certificates",
+            &PatchParams::default(),
+            &Patch::Merge(spoilt),
+        )
+        .await
+        .unwrap();
+    Kubernetes::eventually("the Secret mended", back).await;
+    installation
+        .webhook
+        .line(&["new certificate refused"])
+        .await;
+
+    // A controller that has not known it: the replica goes on with what it has until the new one is trusted everywhere.
+    let Installation {
+        controller: first,
+        webhook,
+        port,
+    } = installation;
+    drop(first);
+    secrets
+        .delete("ringfence-certificates", &DeleteParams::default())
+        .await
+        .unwrap();
+    let second = controller(&cluster, "second", port, &arguments);
+    second.line(&["trusted on"]).await;
+    second.line(&["leaf signed"]).await;
+    webhook.line(&["certificate replaced"]).await;
+    let so_far = load.done();
+    load.reached(so_far + 300, Duration::from_mins(2)).await;
+    let (made, failures) = load.stop().await;
+    assert!(
+        failures.is_empty(),
+        "{} of {made} failed: {:?}",
+        failures.len(),
+        failures.first()
+    );
+}
+
+/// Where new connections go: the replicas that were ready when last asked, as the endpoints of a Service are.
+#[derive(Clone, Default)]
+struct Endpoints(Arc<Mutex<Vec<SocketAddr>>>);
+
+impl Endpoints {
+    fn set(&self, ready: Vec<SocketAddr>) {
+        *self.0.lock().unwrap() = ready;
+    }
+
+    /// What a Service does for connections: each goes to one of its endpoints and stays there.
+    async fn serve(self, listener: TcpListener) {
+        let mut next = 0;
+        loop {
+            let (mut from, _) = listener.accept().await.unwrap();
+            let ready = self.0.lock().unwrap().clone();
+            next += 1;
+            let Some(to) = ready.get(next % ready.len().max(1)).copied() else {
+                continue;
+            };
+            tokio::spawn(async move {
+                let Ok(mut to) = TcpStream::connect(to).await else {
+                    return;
+                };
+                let _ = tokio::io::copy_bidirectional(&mut from, &mut to).await;
+            });
+        }
+    }
+}
+
+async fn ready(port: u16) -> bool {
+    let asked = tokio::task::spawn_blocking(move || {
+        std::process::Command::new("curl")
+            .args(["-skf", &format!("https://127.0.0.1:{port}/readyz")])
+            .output()
+    });
+    asked.await.unwrap().unwrap().status.success()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_replicas_are_replaced_under_load_and_nothing_fails() {
+    let cluster = Kubernetes::start().await;
+    install_kinds(&cluster).await;
+    let front = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let controller = controller(
+        &cluster,
+        "controller",
+        front.local_addr().unwrap().port(),
+        &[],
+    );
+    let endpoints = Endpoints::default();
+    let service = tokio::spawn(endpoints.clone().serve(front));
+    let replica = async |name: &str| {
+        let port = free_port();
+        let process = webhook(&cluster, name, port);
+        process.line(&["listening"]).await;
+        Kubernetes::eventually("the replica ready", async || {
+            ready(port).await.then_some(())
+        })
+        .await;
+        (process, SocketAddr::from(([127, 0, 0, 1], port)))
+    };
+    let mut replicas = vec![replica("one").await, replica("two").await];
+    let addresses =
+        |replicas: &[(Process, SocketAddr)]| replicas.iter().map(|(_, at)| *at).collect();
+    endpoints.set(addresses(&replicas));
+    judged(&cluster).await;
+
+    let load = Load::start(&[cluster.client().await], 30, "shop");
+    load.reached(100, Duration::from_mins(1)).await;
+    for name in ["three", "four"] {
+        replicas.push(replica(name).await);
+        endpoints.set(addresses(&replicas));
+        let before = load.done();
+        load.reached(before + 200, Duration::from_mins(1)).await;
+        // Told to go while it is an endpoint still: that it is none any more is known half a second later.
+        let (old, at) = replicas.remove(0);
+        old.signal("TERM");
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        assert!(!ready(at.port()).await, "not ready while it drains");
+        endpoints.set(addresses(&replicas));
+        Kubernetes::eventually("the old replica gone", async || {
+            (!old.is_running()).then_some(())
+        })
+        .await;
+        let before = load.done();
+        load.reached(before + 200, Duration::from_mins(1)).await;
+    }
+    let (made, failures) = load.stop().await;
+    println!("{made} requests, {} failures", failures.len());
+    assert!(
+        failures.is_empty(),
+        "{} of {made} failed: {:?}",
+        failures.len(),
+        failures.first()
+    );
+    service.abort();
+    drop(controller);
+}
