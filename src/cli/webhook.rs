@@ -17,10 +17,13 @@ use super::shown::{Place, ShownArgs};
 use crate::guard::decide::State;
 use crate::guard::engine::PolicyEngine;
 use crate::k8s::changes::{self, Changes};
-use crate::k8s::live::{self, Live};
-use crate::runtime::{Readiness, Shutdown, Tasks, Trigger, follow_signals};
+use crate::k8s::live::{self, Live, ReadLimits};
+use crate::runtime::{Readiness, Shutdown, Tasks, Trigger, admin, follow_signals};
 use crate::telemetry::certificates::CertificateMetrics;
-use crate::telemetry::{self, LogFormat};
+use crate::telemetry::{self, LogFormat, metrics};
+use crate::webhook::cluster::Cluster;
+use crate::webhook::deadline::go_duration;
+use crate::webhook::metrics::Metrics;
 use crate::webhook::router::{OnFailure, ReviewLimit, Webhook, WebhookOptions};
 use crate::webhook::server::{self, Ending, ServerOptions};
 
@@ -62,6 +65,12 @@ pub struct Args {
     /// The most pods that one check may look at.
     #[arg(long, value_name = "N", default_value_t = PODS)]
     max_pods: usize,
+    /// Serve /livez, /readyz and /metrics on this address, over plain HTTP.
+    #[arg(long, value_name = "ADDR:PORT")]
+    admin: Option<SocketAddr>,
+    /// How old the state may be when the API server is not heard, such as 90s or 5m; beyond it follows --on-failure.
+    #[arg(long, value_name = "TIME", default_value = "5m", value_parser = time)]
+    state_age_limit: Duration,
     /// How long new connections are still accepted after the first signal, in seconds.
     #[arg(long, value_name = "SECONDS", default_value_t = 5)]
     drain_delay: u64,
@@ -93,14 +102,25 @@ async fn serve(args: Args) -> anyhow::Result<Exit> {
     tasks.spawn("signals", follow_signals(trigger));
 
     let readiness = Readiness::new(shutdown.clone());
-    let certificate_metrics = CertificateMetrics::default();
-    let (known, place) = if args.manifests.is_empty() {
+    let mut numbers = metrics::registry();
+    let counted = Arc::new(Metrics::default());
+    counted.register(&mut numbers);
+    let certificate_metrics = CertificateMetrics::new(&mut numbers);
+    let (known, cluster, place) = if args.manifests.is_empty() {
         let place = args.place().await?;
-        let known = cluster(&args, &place.client, &readiness, &mut tasks)?;
-        (known, Some(place))
+        let cluster = cluster(&args, &place.client, &readiness, &mut tasks)?;
+        cluster.live().register(&mut numbers);
+        let known = Arc::clone(&cluster.live().state);
+        (known, Some(cluster), Some(place))
     } else {
-        (folder(&args, &mut tasks)?, None)
+        (folder(&args, &mut tasks)?, None, None)
     };
+    if let Some(address) = args.admin {
+        let listener = admin::listen(address).await.context("--admin")?;
+        tracing::info!(address = %listener.local_addr()?, "admin port");
+        let router = admin::router(readiness.clone(), Arc::new(numbers));
+        tasks.spawn("admin", admin::serve(listener, router, shutdown.clone()));
+    }
     let slot = args.shown.slot(
         place.as_ref(),
         &certificate_metrics,
@@ -124,7 +144,8 @@ async fn serve(args: Args) -> anyhow::Result<Exit> {
         },
         ..WebhookOptions::default()
     };
-    let router = Webhook::new(known, readiness, options).router();
+    let webhook = Webhook::in_front_of(cluster, known, counted, readiness, options);
+    let router = webhook.router();
     let server_options = ServerOptions {
         drain_delay: Duration::from_secs(args.drain_delay),
         ..ServerOptions::default()
@@ -155,13 +176,13 @@ async fn ended(tasks: &mut Tasks, shutdown: Shutdown) -> anyhow::Result<Exit> {
     std::future::pending().await
 }
 
-/// The state of a cluster, followed.
+/// A cluster, followed.
 fn cluster(
     args: &Args,
     client: &Client,
     readiness: &Readiness,
     tasks: &mut Tasks,
-) -> anyhow::Result<Arc<ArcSwap<State>>> {
+) -> anyhow::Result<Cluster> {
     let changes = changes::watch(&args.policies).context("cannot watch the policies")?;
     let (sender, engine) = watch::channel(engine(&args.policies)?);
     if !args.policies.is_empty() {
@@ -177,7 +198,12 @@ fn cluster(
         tasks,
     );
     tasks.spawn("first state", tell_of_first(live.clone()));
-    Ok(live.state)
+    Ok(Cluster::new(
+        live,
+        client,
+        ReadLimits::default(),
+        args.state_age_limit,
+    ))
 }
 
 /// Logs what a cluster was found to hold.
@@ -245,6 +271,11 @@ async fn follow(
         }
     }
     bail!("the files are not watched any more")
+}
+
+/// A time as Go and Kubernetes write it.
+fn time(text: &str) -> Result<Duration, String> {
+    go_duration(text).ok_or_else(|| "must be a time such as 90s or 5m".to_owned())
 }
 
 fn describe(state: &State) {

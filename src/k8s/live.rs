@@ -25,6 +25,7 @@ use index::{Change, Index};
 mod health;
 mod index;
 mod kind;
+mod numbers;
 mod object;
 mod read;
 mod stream;
@@ -141,9 +142,46 @@ impl Live {
         self.undecodable.load_full()
     }
 
+    /// How many objects of a kind the state has.
+    pub fn count(&self, kind: Kind) -> u64 {
+        let state = self.state.load();
+        let snapshot = &state.snapshot;
+        let count = match kind {
+            Kind::Namespace => {
+                let namespaces = snapshot.namespaces();
+                namespaces
+                    .filter(|namespace| namespace.object().is_some())
+                    .count()
+            }
+            Kind::Pod => snapshot.pods().count(),
+            Kind::Service => {
+                let namespaces = snapshot.namespaces();
+                namespaces
+                    .map(|namespace| namespace.services().count())
+                    .sum()
+            }
+            Kind::Node => snapshot.nodes().count(),
+            Kind::NetworkPolicy => snapshot.policies().count(),
+            Kind::ClusterNetworkPolicy => snapshot.cluster_policies().count(),
+            Kind::Guardrail => state.guardrails.iter().count(),
+            Kind::ReachabilityRule => state.reachability.iter().count(),
+            Kind::Exemption => state.exemptions.iter().count(),
+        };
+        u64::try_from(count).unwrap_or(u64::MAX)
+    }
+
     /// What has become of each watch.
     pub fn watches(&self) -> Vec<(Kind, Watch)> {
         self.health.watches()
+    }
+}
+
+impl std::fmt::Debug for Live {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Live")
+            .field("published", &*self.published.borrow())
+            .field("health", &self.health)
+            .finish_non_exhaustive()
     }
 }
 

@@ -299,6 +299,35 @@ impl Answer {
         answer
     }
 
+    /// The answer to what the one who asks may not do.
+    pub fn forbidden(uid: &str, reason: &str) -> Self {
+        let mut answer = Self::allowed(uid);
+        answer.allowed = false;
+        answer.note("decision", "denied");
+        answer.note("reason", reason);
+        answer.status = Some(Status {
+            outcome: "Failure",
+            message: reason.to_owned(),
+            reason: "Forbidden",
+            details: None,
+            code: 403,
+        });
+        answer
+    }
+
+    /// Whether anything was demanded of the object.
+    pub(super) fn is_governed(&self) -> bool {
+        self.audit.contains_key("mode")
+    }
+
+    /// Says something of the state that it was judged by, beside all else.
+    pub(super) fn remark(&mut self, remark: &str) {
+        let mut warnings = Warnings::default();
+        warnings.line(&format!("ringfence: {remark}"));
+        self.warnings.extend(warnings.into_lines());
+        self.note("state", remark);
+    }
+
     /// What it came to.
     pub fn verdict(&self) -> Verdict {
         match (self.allowed, &self.patch) {

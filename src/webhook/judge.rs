@@ -11,14 +11,17 @@ use jiff::Timestamp;
 
 use crate::guard::decide::{self, State as Known};
 use crate::guard::engine::Budget;
-use crate::guard::guardrail::GROUP;
+use crate::guard::exemption::ExemptionSpec;
+use crate::guard::guardrail::{GROUP, Section};
 use crate::guard::mode::Mode;
 use crate::guard::mutate;
-use crate::guard::review::{Operation, Review};
-
+use crate::guard::review::{Kind, Operation, Review};
+use crate::netpol::NamespaceName;
 use crate::telemetry::LogBudget;
 
 use super::answer::{Answer, Failed, Verdict};
+use super::cluster::{Basis, Exempting};
+use super::metrics::Metrics;
 use super::review::{Envelope, Refusal};
 use super::router::{OnFailure, WebhookOptions};
 
@@ -36,7 +39,17 @@ pub(super) enum Verb {
     Mutate,
 }
 
-/// What goes back over HTTP, and what is logged of it.
+/// What comes of one look at a request.
+pub(super) enum Step {
+    /// The answer.
+    Done(Reply),
+    /// It would not pass, and a fresher look at this namespace may change that.
+    Read(NamespaceName),
+    /// It passes if the one who asks may exempt.
+    Authorize(Box<Exempting>, Reply),
+}
+
+/// What goes back over HTTP.
 pub(super) struct Reply {
     status: StatusCode,
     body: Vec<u8>,
@@ -47,17 +60,39 @@ pub(super) struct Judge<'a> {
     pub(super) verb: Verb,
     pub(super) known: &'a Known,
     pub(super) options: &'a WebhookOptions,
+    pub(super) metrics: &'a Metrics,
+    pub(super) basis: &'a Basis,
     pub(super) begun: Instant,
     pub(super) deadline: Instant,
 }
 
+/// What a judgement came to, before it is written.
+enum Judged {
+    Answer(Answer),
+    Read(NamespaceName),
+    Authorize(Box<Exempting>, Answer),
+}
+
 impl Judge<'_> {
-    /// From the bytes of a review to the bytes of its answer. Plain computing: no waiting, no clock but the budget's.
-    pub(super) fn reply(&self, body: &[u8]) -> Reply {
+    /// From the bytes of a review to the bytes of its answer, or to what has to be asked before. Plain computing: no
+    /// waiting, no clock but the budget's.
+    pub(super) fn step(&self, body: &[u8]) -> Step {
         let outcome = Envelope::read(body).and_then(|envelope| self.judge(&envelope));
-        match outcome {
-            Ok(answer) => Reply::of(&answer),
-            Err(Refusal::Nobody(reason)) => {
+        let refusal = match outcome {
+            Ok(Judged::Answer(answer)) => return Step::Done(Reply::of(&answer)),
+            Ok(Judged::Read(namespace)) => return Step::Read(namespace),
+            Ok(Judged::Authorize(exempting, answer)) => {
+                return Step::Authorize(exempting, Reply::of(&answer));
+            }
+            Err(refusal) => refusal,
+        };
+        Step::Done(Self::senseless(refusal))
+    }
+
+    /// The answer to a review that makes no sense.
+    fn senseless(refusal: Refusal) -> Reply {
+        match refusal {
+            Refusal::Nobody(reason) => {
                 if let Some(left_out) = NONSENSE.spend() {
                     tracing::warn!(%reason, left_out, "not an AdmissionReview");
                 }
@@ -66,11 +101,11 @@ impl Judge<'_> {
                     body: format!("{reason}\n").into_bytes(),
                 }
             }
-            Err(Refusal::Answerable {
+            Refusal::Answerable {
                 uid,
                 version,
                 reason,
-            }) => {
+            } => {
                 if let Some(left_out) = NONSENSE.spend() {
                     tracing::warn!(%uid, %reason, left_out, "invalid AdmissionReview");
                 }
@@ -79,7 +114,7 @@ impl Judge<'_> {
         }
     }
 
-    fn judge(&self, envelope: &Envelope<'_>) -> Result<Answer, Refusal> {
+    fn judge(&self, envelope: &Envelope<'_>) -> Result<Judged, Refusal> {
         let context = self.known.context();
         // What is not judged at all need not be parsed, nor make sense.
         let outline = envelope.outline();
@@ -88,10 +123,11 @@ impl Judge<'_> {
                 skipped: Some(skip),
                 ..decide::Decision::default()
             };
-            return Ok(match self.verb {
+            self.metrics.skipped(&outline, self.verb == Verb::Mutate);
+            return Ok(Judged::Answer(match self.verb {
                 Verb::Validate => Answer::judged(&outline.uid, &outline.object_ref(), &decision),
                 Verb::Mutate => Answer::mutated(&outline.uid, &mutate::Mutated::default()),
-            });
+            }));
         }
         let review = envelope.fill(outline)?;
         let now = Timestamp::now();
@@ -99,9 +135,21 @@ impl Judge<'_> {
             deadline: Some(self.deadline),
             pods: self.options.reviews.pods,
         };
-        let answer = match self.verb {
+        let mut exempting = None;
+        let mut answer = match self.verb {
             Verb::Validate => {
                 let decision = decide::judge(&review, &context, now, budget);
+                if matches!(self.basis, Basis::Followed(_))
+                    && let Some(namespace) = worth_reading(&review, &decision)
+                {
+                    return Ok(Judged::Read(namespace.clone()));
+                }
+                if *self.basis != Basis::Folder && decision.allowed() {
+                    exempting = new_exemption(&review).map(|spec| Exempting {
+                        requester: envelope.requester(),
+                        guardrail: spec.guardrail.clone(),
+                    });
+                }
                 match decision.cut {
                     // What was found is enough to refuse; what was not found is not enough to allow.
                     Some(cut) if decision.allowed() => {
@@ -115,15 +163,25 @@ impl Judge<'_> {
                 Answer::mutated(&review.uid, &mutate::mutate(&review, &context, now, budget))
             }
         };
+        // Where nothing is demanded, it does not matter what the state is like.
+        if answer.is_governed()
+            && let Some(remark) = self.basis.remark()
+        {
+            answer.remark(&remark);
+        }
         self.log(&review, &answer);
-        Ok(answer)
+        Ok(match exempting {
+            Some(exempting) => Judged::Authorize(Box::new(exempting), answer),
+            None => Judged::Answer(answer),
+        })
     }
 
     /// The answer when the judgement did not come about.
     pub(super) fn failed(&self, body: &[u8], reason: String) -> Reply {
         // A review that cannot be read gets the answer to that.
-        let Ok(envelope) = Envelope::read(body) else {
-            return self.reply(body);
+        let envelope = match Envelope::read(body) {
+            Ok(envelope) => envelope,
+            Err(refusal) => return Self::senseless(refusal),
         };
         let failed = match self.verb {
             Verb::Mutate => Failed {
@@ -132,6 +190,7 @@ impl Judge<'_> {
             },
             Verb::Validate => self.failure(self.is_enforced(&envelope), reason),
         };
+        self.metrics.failed(failed.allowed);
         if let Some(left_out) = FAILED.spend() {
             tracing::warn!(
                 uid = envelope.uid(), kind = envelope.kind(), namespace = envelope.namespace().unwrap_or_default(),
@@ -139,6 +198,21 @@ impl Judge<'_> {
             );
         }
         Reply::of(&Answer::failed(envelope.uid(), &failed))
+    }
+
+    /// The answer to who may not exempt.
+    pub(super) fn not_exempt(&self, body: &[u8], exempting: &Exempting, reason: &str) -> Reply {
+        let envelope = match Envelope::read(body) {
+            Ok(envelope) => envelope,
+            Err(refusal) => return Self::senseless(refusal),
+        };
+        self.metrics.not_exempt();
+        tracing::info!(
+            uid = envelope.uid(), kind = envelope.kind(), namespace = envelope.namespace().unwrap_or_default(),
+            name = %envelope.outline().name, user = exempting.requester.user.as_deref().unwrap_or_default(),
+            reason, outcome = "denied", "exemption not authorized"
+        );
+        Reply::of(&Answer::forbidden(envelope.uid(), reason))
     }
 
     fn failure(&self, enforced: bool, reason: String) -> Failed {
@@ -168,6 +242,8 @@ impl Judge<'_> {
 
     fn log(&self, review: &Review, answer: &Answer) {
         let verdict = answer.verdict();
+        self.metrics
+            .judged(review, answer, self.verb == Verb::Mutate);
         let microseconds = u64::try_from(self.begun.elapsed().as_micros()).unwrap_or(u64::MAX);
         macro_rules! line {
             ($level:ident) => {{
@@ -177,7 +253,7 @@ impl Judge<'_> {
                 tracing::$level!(
                     uid = %review.uid, operation = ?review.operation, kind = %review.kind,
                     namespace = object.namespace.as_deref().unwrap_or_default(), name = %object.name,
-                    outcome = verdict.as_str(), rule, mode, dry_run = review.dry_run, microseconds, left_out, "reviewed"
+                    outcome = verdict.as_str(), rule, mode, state = self.basis.as_str(), dry_run = review.dry_run, microseconds, left_out, "reviewed"
                 );
             }};
         }
@@ -189,9 +265,44 @@ impl Judge<'_> {
     }
 }
 
+/// The namespace that a fresher look may show to be other than the state has it, so that a refusal would be wrong: cover,
+/// labels and exemptions that were written a moment ago. A warning is worth a look only where it is about cover.
+fn worth_reading<'a>(review: &'a Review, decision: &decide::Decision) -> Option<&'a NamespaceName> {
+    let namespace = review.namespace.as_ref()?;
+    // What is wrong with these is wrong by itself.
+    if review.kind_version.group == GROUP {
+        return None;
+    }
+    let is_refused = decision.in_force(Mode::Enforce).next().is_some();
+    let is_warned = || {
+        let mut warned = decision.in_force(Mode::Warn);
+        warned.any(|judged| judged.section == Some(Section::Coverage))
+    };
+    (is_refused || is_warned()).then_some(namespace)
+}
+
+/// What a new or other Exemption says. One that says the same as before was authorized before.
+fn new_exemption(review: &Review) -> Option<&ExemptionSpec> {
+    let [new, old] = [&review.object, &review.old_object].map(|subject| {
+        subject.as_ref().and_then(|subject| match &subject.parsed {
+            Kind::Exemption(exemption) => Some(&exemption.spec),
+            _ => None,
+        })
+    });
+    new.filter(|new| old != Some(*new))
+}
+
 // === impl Reply ===
 
 impl Reply {
+    /// No answer at all: the API server then does what the registration says of a webhook that fails.
+    pub(super) fn unavailable(reason: &str) -> Self {
+        Self {
+            status: StatusCode::SERVICE_UNAVAILABLE,
+            body: format!("{reason}\n").into_bytes(),
+        }
+    }
+
     fn of(answer: &Answer) -> Self {
         Self {
             status: StatusCode::OK,

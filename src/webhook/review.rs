@@ -7,14 +7,19 @@
 //! Source: k8s.io/api/admission/v1, types.go.
 
 use std::borrow::Cow;
-use std::fmt::Write as _;
+use std::collections::BTreeMap;
 
+use k8s_openapi::api::authorization::v1::SubjectAccessReviewSpec;
 use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
 use crate::guard::review::{GroupVersion, Operation, Origin, Review, Subject, User};
 use crate::netpol::NamespaceName;
+
+mod words;
+
+use words::{quoted, short};
 
 /// The version of the envelope, and of its answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -115,7 +120,11 @@ struct UserInfo {
     #[serde(default)]
     username: Option<String>,
     #[serde(default)]
+    uid: Option<String>,
+    #[serde(default)]
     groups: Option<Vec<String>>,
+    #[serde(default)]
+    extra: Option<BTreeMap<String, Vec<String>>>,
 }
 
 /// What is read of a review that does not parse: only whom to answer.
@@ -277,6 +286,18 @@ impl<'a> Envelope<'a> {
             &request.namespace
         };
         named.as_deref().filter(|name| !name.is_empty())
+    }
+
+    /// Who asks, as an authorizer is told of it.
+    pub fn requester(&self) -> SubjectAccessReviewSpec {
+        let user = &self.request.user_info;
+        SubjectAccessReviewSpec {
+            user: user.username.clone(),
+            uid: user.uid.clone(),
+            groups: user.groups.clone(),
+            extra: user.extra.clone(),
+            ..SubjectAccessReviewSpec::default()
+        }
     }
 
     /// A number that is equal for requests that are likely to cost the same.
@@ -457,28 +478,6 @@ fn explain(text: &str) -> Refusal {
         }
         None => Refusal::Nobody(reason),
     }
-}
-
-/// Somebody else's words in quotes, short and with nothing in them that moves a cursor.
-fn quoted(text: &str) -> String {
-    if text.is_empty() {
-        "none".to_owned()
-    } else {
-        format!("{:?}", short(text))
-    }
-}
-
-fn short(text: &str) -> String {
-    const MOST: usize = 200;
-    let mut short = String::new();
-    for (count, c) in text.chars().enumerate() {
-        if count == MOST {
-            let _ = write!(short, "…");
-            break;
-        }
-        short.push(if c.is_control() { ' ' } else { c });
-    }
-    short
 }
 
 #[cfg(test)]

@@ -4,6 +4,9 @@
 //! `Retry-After`, upon which an API server tries again within its own patience; the body; the envelope; the decision of
 //! `guard`, computed by the workers before the deadline. What could not be decided in time, or panicked, is answered by
 //! the configured direction. Health paths pass by all of it.
+//!
+//! In front of a live cluster a decision takes up to two looks: one that would refuse asks the API server first for what
+//! the watches may not have told yet, and is made again by that. An Exemption passes only after a `SubjectAccessReview`.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -22,8 +25,10 @@ use crate::guard::decide::State as Known;
 use crate::runtime::{Readiness, admin};
 
 use super::body::{Bodies, BodyError, BodyOptions, discard};
+use super::cluster::{Basis, Cluster, Unusable};
 use super::deadline::patience;
-use super::judge::{Judge, Reply, Verb};
+use super::judge::{Judge, Reply, Step, Verb};
+use super::metrics::Metrics;
 use super::review::Envelope;
 use super::workers::{Outcome, WorkerOptions, Workers};
 
@@ -65,6 +70,8 @@ pub struct ReviewLimit {
 /// The state behind the handlers.
 pub struct Webhook {
     known: Arc<ArcSwap<Known>>,
+    cluster: Option<Cluster>,
+    metrics: Arc<Metrics>,
     readiness: Readiness,
     options: WebhookOptions,
     bodies: Bodies,
@@ -90,8 +97,21 @@ impl Webhook {
         readiness: Readiness,
         options: WebhookOptions,
     ) -> Arc<Self> {
+        Self::in_front_of(None, known, Arc::default(), readiness, options)
+    }
+
+    /// The same, with a live cluster behind what is known, and the numbers that are kept.
+    pub fn in_front_of(
+        cluster: Option<Cluster>,
+        known: Arc<ArcSwap<Known>>,
+        metrics: Arc<Metrics>,
+        readiness: Readiness,
+        options: WebhookOptions,
+    ) -> Arc<Self> {
         Arc::new(Self {
             known,
+            cluster,
+            metrics,
             readiness,
             bodies: Bodies::new(options.body.clone()),
             workers: Workers::new(options.workers.clone()),
@@ -128,8 +148,10 @@ impl Webhook {
             return (StatusCode::UNSUPPORTED_MEDIA_TYPE, text).into_response();
         }
         let Ok(_place) = webhook.in_flight.try_acquire() else {
+            webhook.metrics.shed();
             return come_back(body).await;
         };
+        let _counted = webhook.metrics.in_flight();
         let deadline = begun
             .checked_add(patience(parts.uri.query()))
             .unwrap_or(begun);
@@ -143,42 +165,112 @@ impl Webhook {
             .into_response()
     }
 
+    /// Judges, asks the cluster where the judgement calls for it, and judges again.
     async fn decide(&self, verb: Verb, body: Bytes, begun: Instant, deadline: Instant) -> Reply {
-        let known = self.known.load_full();
-        let work = {
-            let (body, known, options) = (body.clone(), Arc::clone(&known), self.options.clone());
-            move || {
-                Judge {
-                    verb,
-                    known: &known,
-                    options: &options,
-                    begun,
-                    deadline,
-                }
-                .reply(&body)
-            }
-        };
-        let lane = || {
-            Envelope::read(&body)
-                .map(|envelope| envelope.lane())
-                .unwrap_or_default()
-        };
-        let reason = match self.workers.run(body.len(), deadline, lane, work).await {
-            Outcome::Done(reply) => return reply,
-            Outcome::TooLate => "it took too long".to_owned(),
-            Outcome::Panicked(panic) => {
-                tracing::error!(reason = %panic, "a decision panicked");
-                "an internal error".to_owned()
-            }
-        };
-        let judge = Judge {
+        let mut turn = Turn {
             verb,
-            known: &known,
-            options: &self.options,
+            known: self.known.load_full(),
+            basis: Basis::Folder,
             begun,
             deadline,
         };
-        judge.failed(&body, reason)
+        if let Some(cluster) = &self.cluster {
+            turn.basis = match cluster.basis() {
+                Ok(basis) => basis,
+                Err(error @ Unusable::Incomplete) => return Reply::unavailable(&error.to_string()),
+                Err(error @ Unusable::TooOld(..)) => {
+                    return self.judge(&turn, |judge| judge.failed(&body, error.to_string()));
+                }
+            };
+        }
+        loop {
+            let step = match self.look(&turn, &body).await {
+                Ok(step) => step,
+                Err(reason) => return self.judge(&turn, |judge| judge.failed(&body, reason)),
+            };
+            match (step, &self.cluster) {
+                (Step::Done(reply), _) | (Step::Authorize(_, reply), None) => return reply,
+                (Step::Read(namespace), Some(cluster)) => {
+                    self.metrics.read();
+                    let known = self.known.load_full();
+                    match cluster.read(&namespace, &known, deadline).await {
+                        Ok(state) => {
+                            turn.known = Arc::new(state);
+                            turn.basis = Basis::Read;
+                        }
+                        Err(error) => {
+                            self.metrics.unread();
+                            turn.known = self.known.load_full();
+                            turn.basis = Basis::Unread(error, cluster.age());
+                        }
+                    }
+                }
+                (Step::Authorize(exempting, reply), Some(cluster)) => {
+                    return match cluster.may_exempt(&exempting, deadline).await {
+                        Ok(()) => reply,
+                        Err(reason) => {
+                            self.judge(&turn, |judge| judge.not_exempt(&body, &exempting, &reason))
+                        }
+                    };
+                }
+                // A folder has nobody to ask, and its basis calls for nobody.
+                (Step::Read(_), None) => turn.basis = Basis::Folder,
+            }
+        }
+    }
+
+    /// One look at a request, placed by the workers; the reason when it did not come about.
+    async fn look(&self, turn: &Turn, body: &Bytes) -> Result<Step, String> {
+        let work = {
+            let (body, turn, options) = (body.clone(), turn.clone(), self.options.clone());
+            let metrics = Arc::clone(&self.metrics);
+            move || turn.judge(&options, &metrics).step(&body)
+        };
+        let lane = || {
+            Envelope::read(body)
+                .map(|envelope| envelope.lane())
+                .unwrap_or_default()
+        };
+        match self
+            .workers
+            .run(body.len(), turn.deadline, lane, work)
+            .await
+        {
+            Outcome::Done(step) => Ok(step),
+            Outcome::TooLate => Err("it took too long".to_owned()),
+            Outcome::Panicked(panic) => {
+                tracing::error!(reason = %panic, "a decision panicked");
+                Err("an internal error".to_owned())
+            }
+        }
+    }
+
+    fn judge<T>(&self, turn: &Turn, then: impl FnOnce(&Judge<'_>) -> T) -> T {
+        then(&turn.judge(&self.options, &self.metrics))
+    }
+}
+
+/// One look at a request: by what, on what basis and until when.
+#[derive(Clone)]
+struct Turn {
+    verb: Verb,
+    known: Arc<Known>,
+    basis: Basis,
+    begun: Instant,
+    deadline: Instant,
+}
+
+impl Turn {
+    fn judge<'a>(&'a self, options: &'a WebhookOptions, metrics: &'a Metrics) -> Judge<'a> {
+        Judge {
+            verb: self.verb,
+            known: &self.known,
+            options,
+            metrics,
+            basis: &self.basis,
+            begun: self.begun,
+            deadline: self.deadline,
+        }
     }
 }
 

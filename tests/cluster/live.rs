@@ -10,12 +10,12 @@ use kube::api::{ApiResource, DeleteParams, DynamicObject, Patch, PatchParams, Po
 use kube::core::GroupVersionKind;
 use kube::{Api, Client, CustomResourceExt as _};
 use ringfence::guard::decide::State;
-use ringfence::guard::engine::NoPolicies;
 use ringfence::guard::exemption::ExemptionManifest;
 use ringfence::guard::guardrail::GuardrailManifest;
 use ringfence::guard::mode::Mode;
 use ringfence::guard::reachability::ReachabilityRuleManifest;
 use ringfence::k8s::live::{self, Kind, Live, Options};
+use ringfence::rego::{PolicySet, RegoEngine, Trial};
 use ringfence::runtime::{Readiness, Tasks, Trigger};
 use serde_json::{Value, json};
 
@@ -33,7 +33,8 @@ pub(crate) fn follow(client: &Client) -> Following {
     let (trigger, shutdown) = Trigger::new();
     let readiness = Readiness::new(shutdown);
     let mut tasks = Tasks::new();
-    let options = Options::new(Arc::new(NoPolicies));
+    let pack = PolicySet::load(&[], &Trial::None).unwrap();
+    let options = Options::new(Arc::new(RegoEngine::new(pack)));
     let live = live::follow(client, options, readiness.clone(), &mut tasks);
     Following {
         live,

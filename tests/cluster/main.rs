@@ -7,6 +7,7 @@
     reason = "a failed test says so by a panic"
 )]
 
+mod admission;
 mod definitions;
 mod drills;
 mod install;
@@ -15,6 +16,7 @@ mod kubernetes;
 mod live;
 mod load;
 mod process;
+mod reading;
 mod registration;
 mod rotation;
 mod support;

@@ -53,6 +53,8 @@ pub(super) struct Index {
     exemptions: BTreeMap<Key, Exemption>,
     undecodable: BTreeMap<(Kind, Key), Undecodable>,
     undecodable_changed: bool,
+    /// What has come, changed or gone since the last state was made.
+    changed: Vec<ObjectKey>,
     /// What was published last, where nothing of it has changed since.
     made: Made,
 }
@@ -107,14 +109,18 @@ impl Index {
             .made
             .exemptions
             .get_or_insert_with(|| Exemptions::new(self.exemptions.values().cloned().collect()));
-        let reachability = self.made.reachability.get_or_insert_with(|| {
-            ReachabilityRules::new(self.rules.values().cloned().collect(), &self.snapshot)
-        });
+        let changed = std::mem::take(&mut self.changed);
+        let reachability = match self.made.reachability.take() {
+            Some(same) if changed.is_empty() => same,
+            Some(before) => before.following(&self.snapshot, &changed),
+            None => ReachabilityRules::new(self.rules.values().cloned().collect(), &self.snapshot),
+        };
+        self.made.reachability = Some(reachability.clone());
         State {
             snapshot: self.snapshot.clone(),
             guardrails: guardrails.clone(),
             exemptions: exemptions.clone(),
-            reachability: reachability.clone(),
+            reachability,
             engine,
         }
     }
@@ -195,8 +201,8 @@ impl Index {
         if is_known(&self.snapshot, &object) {
             return false;
         }
+        self.changed.push(object.key());
         self.snapshot.insert(object);
-        self.made.reachability = None;
         true
     }
 
@@ -233,7 +239,7 @@ impl Index {
                 let there = self.has(kind, key);
                 if let Some(key) = model_key(kind, key).filter(|_| there) {
                     self.snapshot.remove(&key);
-                    self.made.reachability = None;
+                    self.changed.push(key);
                 }
                 there
             }

@@ -22,7 +22,6 @@ use super::stream::words;
 use crate::guard::decide::State;
 use crate::guard::exemption::Exemptions;
 use crate::guard::guardrail::Guardrails;
-use crate::guard::reachability::ReachabilityRules;
 use crate::guard::review::Kind as Known;
 use crate::netpol::{NamespaceName, Object, ObjectKey};
 
@@ -299,8 +298,8 @@ impl Fresh {
         });
         let guardrails = Guardrails::new(guardrails.collect());
 
-        let rules = state.reachability.iter().cloned().collect();
-        let reachability = ReachabilityRules::new(rules, &snapshot);
+        let changed = [ObjectKey::Namespace(self.namespace.clone())];
+        let reachability = state.reachability.following(&snapshot, &changed);
         State {
             snapshot,
             guardrails,

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::guard::engine::NoPolicies;
+use crate::guard::reachability::ReachabilityRules;
 
 /// A client whose every request is answered by a function of its path, after a while.
 fn client(asked: Arc<AtomicU64>, answer: fn(&str) -> Option<Value>) -> Client {
