@@ -7,6 +7,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+pub mod audit;
 pub mod baseline;
 pub mod certs;
 pub mod check;
@@ -21,6 +22,7 @@ mod inputs;
 mod outputs;
 pub mod policy;
 mod progress;
+pub mod promote;
 pub mod reach;
 mod recorded;
 pub mod registry;
@@ -56,6 +58,10 @@ pub struct Cli {
 enum Command {
     /// Judge manifests: files, folders or standard input.
     Check(check::Args),
+    /// Judge what a cluster holds already.
+    Audit(audit::Args),
+    /// Move a guardrail to a stricter mode, or give a namespace its baseline, where nothing would break.
+    Promote(promote::Args),
     /// Print the baseline policies that belong beside policies which forgot DNS or monitoring.
     Baseline(baseline::Args),
     /// Say what a finding means, why it matters and what to do.
@@ -124,6 +130,8 @@ pub fn main() -> ExitCode {
 fn run(cli: Cli) -> anyhow::Result<Exit> {
     match cli.command {
         Command::Check(args) => check::run(&args),
+        Command::Audit(args) => audit::run(&args),
+        Command::Promote(args) => promote::run(&args),
         Command::Baseline(args) => baseline::run(&args),
         Command::Explain(args) => explain::run(&args),
         Command::Reach(args) => reach::run(&args),

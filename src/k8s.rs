@@ -2,12 +2,13 @@
 //!
 //! `yaml` turns the text of one file into values and remembers where each field stands in it;
 //! `manifests` walks folders and streams and gives Kubernetes objects; `folder` takes a folder of them for a cluster;
-//! `changes` tells when files change. `client` reaches an API server, and `live` follows a cluster there. Nothing here
-//! judges an object.
+//! `changes` tells when files change. `client` reaches an API server, `list` reads a cluster there once and `live` follows
+//! it. Nothing here judges an object.
 
 pub mod changes;
 pub mod client;
 pub mod folder;
+pub mod list;
 pub mod live;
 pub mod manifests;
 pub mod one;

@@ -18,6 +18,7 @@ pub mod diff;
 pub mod github;
 pub mod json;
 pub mod junit;
+pub mod policy_report;
 pub mod reach;
 pub mod register;
 pub mod replay;
@@ -51,6 +52,8 @@ pub struct Report {
     pub objects: Vec<Checked>,
     /// What is to be told about the files themselves.
     pub problems: Vec<Problem>,
+    /// Where the objects come from.
+    pub place: Place,
     /// How many files were read.
     pub files: usize,
     /// How many documents are no Kubernetes objects and were passed over.
@@ -59,6 +62,16 @@ pub struct Report {
     pub elapsed: Option<Duration>,
     /// What is known of the checks.
     pub checks: Vec<PolicyInfo>,
+}
+
+/// Where the objects of a report come from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Place {
+    /// Files.
+    #[default]
+    Files,
+    /// A cluster; nothing in it has a line.
+    Cluster,
 }
 
 /// One object with what was found in it.
@@ -103,7 +116,7 @@ pub struct Problem {
 pub struct Location {
     /// The path as given or found, or `<stdin>`.
     pub file: Arc<str>,
-    /// The line, from 1.
+    /// The line, from 1; 0 where there are no lines.
     pub line: usize,
     /// The column of the first character, from 1, in characters.
     pub column: usize,
@@ -189,9 +202,32 @@ impl Location {
         }
     }
 
+    /// A namespace of a cluster, or the cluster itself: what is there has no lines.
+    pub fn of_cluster(namespace: Option<&str>) -> Self {
+        let file = namespace.map_or_else(
+            || "<cluster>".to_owned(),
+            |namespace| format!("<namespaces/{namespace}>"),
+        );
+        Self {
+            line: 0,
+            column: 0,
+            end_column: 0,
+            ..Self::of_file(file)
+        }
+    }
+
     /// Whether it is a path, and not the name of a stream.
     pub fn is_path(&self) -> bool {
         !self.file.starts_with('<')
+    }
+}
+
+impl std::fmt::Display for Location {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.line {
+            0 => f.write_str(&self.file),
+            line => write!(f, "{}:{line}:{}", self.file, self.column),
+        }
     }
 }
 

@@ -41,7 +41,11 @@ fn commands(readme: &str) -> Vec<String> {
                 .collect::<Vec<_>>()
                 .join(" ")
         })
-        .filter(|command| !command.starts_with("webhook ") && !command.starts_with("controller "))
+        // These serve for ever, or need a cluster.
+        .filter(|command| {
+            let first = command.split(' ').next().unwrap_or_default();
+            !["audit", "controller", "promote", "webhook"].contains(&first)
+        })
         .collect()
 }
 

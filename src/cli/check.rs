@@ -45,7 +45,7 @@ pub struct Args {
 
 /// The form of the report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Output {
+pub(super) enum Output {
     /// For people, with the lines of the source.
     Text,
     /// For programs: an object with `findings`, `problems` and `summary`.
@@ -60,7 +60,7 @@ enum Output {
 
 /// The mildest mode of a finding that makes the exit code 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum FailOn {
+pub(super) enum FailOn {
     /// What would be refused.
     Enforce,
     /// That, and what would be warned of.
@@ -157,7 +157,7 @@ fn one(placed: &Placed, context: &Context<'_>, now: Timestamp) -> (Checked, Opti
     (checked, problem)
 }
 
-fn print(report: &Report, output: Output) -> anyhow::Result<()> {
+pub(super) fn print(report: &Report, output: Output) -> anyhow::Result<()> {
     let rendered = match output {
         Output::Text => text::render(
             report,
@@ -194,7 +194,8 @@ fn colour() -> Colour {
 // === impl FailOn ===
 
 impl FailOn {
-    fn exit(self, report: &Report) -> Exit {
+    /// How a run with this report ends.
+    pub(super) fn exit(self, report: &Report) -> Exit {
         if report.problems.iter().any(|problem| problem.fatal) {
             return Exit::Failed;
         }

@@ -38,13 +38,32 @@ impl ClusterArgs {
         let access = if self.is_in_cluster() {
             Access::InCluster
         } else {
-            Access::Kubeconfig {
-                path: self.kubeconfig.clone(),
-                context: self.context.clone(),
-            }
+            self.kubeconfig()
         };
-        client::connect(&access)
-            .await
-            .context("cannot reach an API server")
+        connect(&access).await
     }
+
+    /// A client for what a person runs: without any flag, the cluster that this pod is in, else that of `kubectl`.
+    pub(super) async fn connect_from_outside(&self) -> anyhow::Result<Client> {
+        let in_pod = std::env::var_os("KUBERNETES_SERVICE_HOST").is_some();
+        let access = if in_pod && self.is_in_cluster() {
+            Access::InCluster
+        } else {
+            self.kubeconfig()
+        };
+        connect(&access).await
+    }
+
+    fn kubeconfig(&self) -> Access {
+        Access::Kubeconfig {
+            path: self.kubeconfig.clone(),
+            context: self.context.clone(),
+        }
+    }
+}
+
+async fn connect(access: &Access) -> anyhow::Result<Client> {
+    client::connect(access)
+        .await
+        .context("cannot reach an API server")
 }

@@ -12,6 +12,7 @@ use crate::guard::guardrail::{Guardrail, Guardrails};
 use crate::guard::reachability::ReachabilityRules;
 use crate::guard::review::Kind;
 use crate::k8s::folder::{self, Folder, Placed};
+use crate::k8s::list::Cluster;
 use crate::k8s::manifests::Input;
 use crate::k8s::yaml::Limits;
 use crate::rego::{PolicySet, RegoEngine, Trial};
@@ -130,6 +131,27 @@ impl Demands {
                 (true, true) => vec![Guardrail::built_in()?],
             },
         ))
+    }
+
+    /// A cluster as it was read, with what it is held to: the guardrails that were named, else its own, else the
+    /// built-in one; exemptions and reachability rules that were named come to its own.
+    pub(super) fn state_of(&self, cluster: &Cluster) -> anyhow::Result<State> {
+        let named = self.read()?;
+        let own = Folder {
+            guardrails: cluster.guardrails.clone(),
+            ..Folder::default()
+        };
+        let mut exemptions = cluster.exemptions.clone();
+        exemptions.extend(named.exemptions);
+        let mut rules = cluster.rules.clone();
+        rules.extend(named.rules);
+        Ok(State {
+            snapshot: cluster.snapshot.clone(),
+            guardrails: self.guardrails(&own)?,
+            exemptions: Exemptions::new(exemptions),
+            reachability: ReachabilityRules::new(rules, &cluster.snapshot),
+            engine: engine(&self.policies)?,
+        })
     }
 
     fn read(&self) -> anyhow::Result<Folder> {

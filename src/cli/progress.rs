@@ -30,6 +30,19 @@ impl Progress {
     /// One step more is done.
     pub(super) fn advance(&self) {
         self.bar.inc(1);
+        self.show();
+    }
+
+    /// So many steps more are done, and so many more are known to come.
+    pub(super) fn came(&self, done: usize, to_come: usize) {
+        self.bar.inc(u64::try_from(done).unwrap_or_default());
+        let to_come = u64::try_from(to_come).unwrap_or_default();
+        self.bar
+            .set_length(self.bar.position().saturating_add(to_come));
+        self.show();
+    }
+
+    fn show(&self) {
         if self.bar.is_hidden()
             && std::io::stderr().is_terminal()
             && self.started.elapsed() > PATIENCE

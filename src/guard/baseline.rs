@@ -1,7 +1,8 @@
 //! The baseline allows: the way to the cluster's DNS and the scrapes of the monitoring, as rules of NetworkPolicy.
 //!
 //! [`forgotten`] says which of them a policy takes from its pods; the rules are the same whether they are appended
-//! to the policy or stand in a policy of their own beside it ([`beside`]).
+//! to the policy or stand in a policy of their own beside it ([`beside`]). The policies that a namespace has as a whole
+//! are of `baseline/wanted.rs`, and what is to be done about them of [`plan`].
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -18,8 +19,11 @@ use crate::netpol::{
 };
 
 mod missing;
+pub mod plan;
+mod wanted;
 
 pub use missing::{WithoutDns, without_dns};
+pub use wanted::{NAME, PART_OF, Wanted, wanted};
 
 /// The label of every policy that Ringfence makes.
 pub const MANAGED_BY: &str = "app.kubernetes.io/managed-by";

@@ -4,9 +4,10 @@
 
 use serde_json::{Value, json};
 
+use crate::guard::baseline::plan;
 use crate::guard::decide::Cut;
 use crate::guard::finding::{Finding, Fix};
-use crate::guard::guardrail::{ClusterNetworkPolicies, CoverageScope, CoverageSection};
+use crate::guard::guardrail::{ClusterNetworkPolicies, CoverageScope, CoverageSection, Guardrails};
 use crate::guard::registry;
 use crate::guard::review::{Operation, Review, Subject};
 use crate::netpol::{Direction, FieldPath, NamespaceName, NetworkPolicy, Object, Pod, Snapshot};
@@ -19,11 +20,14 @@ pub(super) use wide::last_wide_cover;
 const NAMED: usize = 3;
 
 /// A workload in a namespace without default-deny.
+///
+/// A template counts as covered by the baseline that the controller will make: its pods are judged when they come.
 pub(super) fn workload(
     review: &Review,
     subject: &Subject,
     section: &CoverageSection,
     snapshot: &Snapshot,
+    guardrails: &Guardrails,
 ) -> Option<Finding> {
     let Some(Object::Pod(pod) | Object::Workload(pod)) = subject.model() else {
         return None;
@@ -48,6 +52,11 @@ pub(super) fn workload(
     if missing.is_empty() {
         return None;
     }
+    let to_come = plan::to_come(namespace, snapshot, guardrails);
+    let waits = missing.iter().all(|way| to_come.contains(way));
+    if waits && pod.is_template() {
+        return None;
+    }
     let directions = in_words(&missing);
     let message = match section.scope {
         CoverageScope::Namespace => {
@@ -57,12 +66,18 @@ pub(super) fn workload(
             format!("no policy of namespace `{namespace}` isolates these pods for {directions}")
         }
     };
-    let fix = Fix {
-        summary: format!(
-            "apply a default-deny NetworkPolicy in namespace `{namespace}` before it, or together with it"
-        ),
-        patch: None,
-        manifest: Some(default_deny(namespace, &missing)),
+    let fix = if waits {
+        Fix::words(format!(
+            "try again: the baseline policy of namespace `{namespace}` is being made"
+        ))
+    } else {
+        Fix {
+            summary: format!(
+                "apply a default-deny NetworkPolicy in namespace `{namespace}` before it, or together with it"
+            ),
+            patch: None,
+            manifest: Some(default_deny(namespace, &missing)),
+        }
     };
     Some(Finding::of(
         &registry::UNCOVERED,
@@ -71,6 +86,37 @@ pub(super) fn workload(
         message,
         Some(fix),
     ))
+}
+
+/// Whether a finding of a pod goes away by itself once the controller has made the baseline of its namespace, so that it is
+/// worth to look again before it is refused.
+pub fn awaits_baseline(
+    finding: &Finding,
+    review: &Review,
+    snapshot: &Snapshot,
+    guardrails: &Guardrails,
+) -> bool {
+    let Some(Object::Pod(pod)) = review.object.as_ref().and_then(Subject::model) else {
+        return false;
+    };
+    if finding.id.as_str() != registry::UNCOVERED.id {
+        return false;
+    }
+    let namespace = pod.namespace();
+    let to_come = plan::to_come(namespace, snapshot, guardrails);
+    let labels = snapshot.namespace_labels(namespace);
+    let mut sections = guardrails
+        .selecting(&labels)
+        .filter_map(|guardrail| guardrail.spec.coverage.as_ref());
+    !to_come.is_empty()
+        && sections.all(|section| {
+            let covered = match section.scope {
+                CoverageScope::Namespace => of_namespace(section, snapshot, namespace),
+                CoverageScope::Workload => of_pod(section, snapshot, pod),
+            };
+            let mut asked = section.directions.iter();
+            asked.all(|way| covered.contains(way) || to_come.contains(way))
+        })
 }
 
 /// The directions in which every pod of a namespace is covered.
@@ -183,6 +229,49 @@ pub(super) fn last_cover(
         message,
         Some(fix),
     )))
+}
+
+/// Another set of labels of a pod or template, by which the policies that isolate it select it no longer.
+pub(super) fn last_cover_of_labels(
+    review: &Review,
+    section: &CoverageSection,
+    before: &Snapshot,
+    after: &Snapshot,
+) -> Option<Finding> {
+    let model = |subject: &Option<Subject>| match subject.as_ref().and_then(Subject::model) {
+        Some(Object::Pod(pod) | Object::Workload(pod)) => Some(pod.clone()),
+        _ => None,
+    };
+    let (old, new) = (model(&review.old_object)?, model(&review.object)?);
+    if review.operation != Operation::Update || old.labels == new.labels || !new.is_held() {
+        return None;
+    }
+    let ways = lost(
+        section,
+        &of_pod(section, before, &old),
+        &of_pod(section, after, &new),
+    );
+    if ways.is_empty() {
+        return None;
+    }
+    let words = in_words(&ways);
+    let message = format!("with these labels no policy isolates the pods any more for {words}");
+    let fix = Fix {
+        summary: "apply a policy that selects the new labels first, or a default-deny for all pods"
+            .to_owned(),
+        patch: None,
+        manifest: Some(default_deny(new.namespace(), &ways)),
+    };
+    let field = FieldPath::of(new.workload.kind.pod_at().iter().copied());
+    let field = field.key("metadata").key("labels");
+    let object = review.object_ref();
+    Some(Finding::of(
+        &registry::LAST_COVER,
+        object,
+        field,
+        message,
+        Some(fix),
+    ))
 }
 
 pub(super) fn lost_by_pod(

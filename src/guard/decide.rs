@@ -19,15 +19,17 @@ use crate::guard::reachability::{self, ReachabilityRules};
 use crate::guard::review::{Operation, Review, Subject};
 use crate::guard::{coverage, registry};
 use crate::netpol::findings::Neighbourhood;
-use crate::netpol::{FieldPath, Labels, Object, Snapshot};
+use crate::netpol::{FieldPath, Object, Snapshot};
 
 mod native;
 mod ratchet;
+mod selecting;
 mod skip;
 mod universal;
 
 use native::native;
 use ratchet::leave_out;
+use selecting::selecting;
 use skip::of_itself;
 pub use skip::{COLLECTORS, Skip, skip};
 use universal::{mirror, own_kind, universal};
@@ -128,11 +130,7 @@ pub fn judge(review: &Review, context: &Context<'_>, now: Timestamp, budget: Bud
         };
     };
     let after = changed(review, context.snapshot);
-    let labels = namespace_labels(review, context.snapshot, &after);
-    let selecting: Vec<&Guardrail> = labels.as_ref().map_or_else(
-        || over_clusters(review, context.guardrails),
-        |labels| context.guardrails.selecting(labels).collect(),
-    );
+    let selecting = selecting(review, context, &after);
     let mut decision = Decision {
         strictest: selecting
             .iter()
@@ -262,6 +260,12 @@ fn one_guardrail(
             Ok(finding) => raw.extend(finding.map(|finding| Raw::deny(Section::Coverage, finding))),
             Err(cut) => decision.cut = Some(cut),
         }
+        // A workload that is not covered as it would be is told of once.
+        let is_told = |raw: &Raw| raw.finding.id.as_str() == registry::UNCOVERED.id;
+        if !raw.iter().any(is_told) && !coverage::out_of_reach(subject) {
+            let finding = coverage::last_cover_of_labels(review, section, context.snapshot, after);
+            raw.extend(finding.map(|finding| Raw::deny(Section::Coverage, finding)));
+        }
     }
     for Raw {
         section,
@@ -352,32 +356,6 @@ fn policies(
         let level = if allow { Level::Warn } else { Level::Deny };
         raw.push(Raw::new(failure.section, level, finding));
     }
-}
-
-/// The guardrails for a ClusterNetworkPolicy: those that may select a namespace that it rules, or ruled.
-fn over_clusters<'g>(review: &Review, guardrails: &'g Guardrails) -> Vec<&'g Guardrail> {
-    let subjects = [&review.object, &review.old_object].into_iter().flatten();
-    let policies = subjects.filter_map(|subject| match subject.model() {
-        Some(Object::ClusterNetworkPolicy(policy)) => Some(policy),
-        _ => None,
-    });
-    let policies: Vec<_> = policies.collect();
-    let may_select = |guardrail: &&Guardrail| {
-        let mut subjects = policies.iter().map(|policy| &policy.subject.namespaces);
-        subjects.any(|namespaces| !namespaces.disjoint(&guardrail.namespaces))
-    };
-    guardrails.iter().filter(may_select).collect()
-}
-
-/// The labels by which guardrails select: those of the namespace, for a Namespace object as it would be.
-fn namespace_labels(review: &Review, before: &Snapshot, after: &Snapshot) -> Option<Labels> {
-    let namespace = review.namespace.as_ref()?;
-    let snapshot = if review.kind == "Namespace" {
-        after
-    } else {
-        before
-    };
-    Some(snapshot.namespace_labels(namespace))
 }
 
 /// The cluster with the change made.

@@ -23,8 +23,8 @@ mod sections;
 pub use sections::{
     AnnotationRule, BaselineSection, BreadthLimits, BreadthSection, Bypass, BypassesSection,
     ClusterNetworkPolicies, CoverageScope, CoverageSection, DnsAllow, DocumentationSection,
-    HygieneSection, Inject, LabelPlace, LabelRule, LabelsSection, MonitoringAllow, OnFailure,
-    OptOut, PoliciesSection, ScrapePort,
+    Existing, HygieneSection, IngressControllerAllow, Inject, LabelPlace, LabelRule, LabelsSection,
+    MonitoringAllow, OnFailure, OptOut, PoliciesSection, ScrapePort,
 };
 
 /// The API group of Ringfence's own kinds.
@@ -146,7 +146,20 @@ pub struct Guardrail {
 
 /// The guardrails in force; cheap to clone.
 #[derive(Clone, Debug, Default)]
-pub struct Guardrails(Arc<[Guardrail]>);
+pub struct Guardrails {
+    guardrails: Arc<[Guardrail]>,
+    baselines: Baselines,
+}
+
+/// Whether a controller makes the baseline policies that guardrails ask for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Baselines {
+    /// It does: what they will cover can be counted upon.
+    Kept,
+    /// None does, as in a folder of manifests.
+    #[default]
+    NotKept,
+}
 // === impl GuardrailSpec ===
 
 impl GuardrailSpec {
@@ -217,6 +230,15 @@ impl Guardrail {
         Self::check(manifest.metadata.name.unwrap_or_default(), manifest.spec)
     }
 
+    /// The same in another mode; sections with a mode of their own keep it.
+    pub fn in_mode(&self, mode: Mode) -> Result<Self, ParseError> {
+        let spec = GuardrailSpec {
+            mode,
+            ..self.spec.clone()
+        };
+        Self::check(self.name.clone(), spec)
+    }
+
     /// Whether it holds for a namespace with these labels.
     pub fn selects(&self, namespace: &Labels) -> bool {
         self.namespaces.matches(namespace)
@@ -233,17 +255,34 @@ impl Guardrails {
     /// Guardrails in force, in the order of their names.
     pub fn new(mut guardrails: Vec<Guardrail>) -> Self {
         guardrails.sort_by(|a, b| a.name.cmp(&b.name));
-        Self(guardrails.into())
+        Self {
+            guardrails: guardrails.into(),
+            baselines: Baselines::default(),
+        }
+    }
+
+    /// The same where a controller makes the baseline policies that they ask for.
+    #[must_use]
+    pub fn with_baselines_kept(self) -> Self {
+        Self {
+            baselines: Baselines::Kept,
+            ..self
+        }
+    }
+
+    /// Whether a controller makes the baseline policies that they ask for.
+    pub fn baselines(&self) -> Baselines {
+        self.baselines
     }
 
     /// All of them.
     pub fn iter(&self) -> std::slice::Iter<'_, Guardrail> {
-        self.0.iter()
+        self.guardrails.iter()
     }
 
     /// Those that hold for a namespace with these labels.
     pub fn selecting<'a>(&'a self, namespace: &'a Labels) -> impl Iterator<Item = &'a Guardrail> {
-        self.0
+        self.guardrails
             .iter()
             .filter(move |guardrail| guardrail.selects(namespace))
     }

@@ -72,7 +72,7 @@ pub(super) fn object(
 /// What is found here is refused by `check` at most: a webhook warns.
 fn level(review: &Review) -> Level {
     match review.origin {
-        Origin::Manifest => Level::Deny,
+        Origin::Manifest | Origin::Existing => Level::Deny,
         Origin::Admission => Level::Warn,
     }
 }

@@ -159,6 +159,20 @@ pub const OPT_OUT: Check = Check {
                   the guardrail has `baseline.optOut: Forbid`. Remove the annotation, or have the guardrail allow it.",
 };
 
+/// A namespace that has no baseline policy yet.
+pub const NO_BASELINE: Check = Check {
+    id: "RF506",
+    title: "namespace is without its baseline policy",
+    severity: Severity::Medium,
+    section: Some(Section::Baseline),
+    why: "until the baseline policy is there, whatever no other policy isolates is open",
+    description: "The guardrail has a `baseline` section, and the policy that it asks for is not in the namespace: \
+                  because the section is not in mode `Enforce`, because pods run there and the namespace was not \
+                  promoted, or because a policy of the same name is there that Ringfence did not make. Only the audit \
+                  tells of it. Look at what the policy would cut, then promote the namespace (`ringfence promote`) or \
+                  set the section's mode.",
+};
+
 /// A flow that a reachability rule forbids.
 pub const FORBIDDEN_REACHABLE: Check = Check {
     id: "RF701",
@@ -213,7 +227,7 @@ pub const FAILED_POLICY: Check = Check {
 };
 
 /// Every check that is written in Rust, in the order of the ids.
-pub const CHECKS: [Check; 29] = [
+pub const CHECKS: [Check; 30] = [
     UNREADABLE,
     INVALID,
     UNKNOWN_FIELD,
@@ -225,6 +239,7 @@ pub const CHECKS: [Check; 29] = [
     WIDE_BLOCK,
     ALL_NAMESPACES,
     OPT_OUT,
+    NO_BASELINE,
     EXPIRED_EXEMPTION,
     POLICY_SELECTS_NOTHING,
     PEER_IS_NOBODY,

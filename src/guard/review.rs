@@ -80,6 +80,8 @@ pub enum Origin {
     Admission,
     /// A file: the object is as somebody wrote it.
     Manifest,
+    /// A cluster that holds it already: it has been through an API server, and nobody waits for the answer.
+    Existing,
 }
 
 /// One change that is asked for.

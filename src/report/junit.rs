@@ -119,13 +119,11 @@ fn lines(findings: &[&Located]) -> String {
         let location = &located.location;
         let _ = writeln!(
             lines,
-            "{} {} ({}) {}:{}:{} {}",
+            "{} {} ({}) {} {}",
             finding.id,
             finding.severity,
             located.outcome().as_str(),
-            location.file,
-            location.line,
-            location.column,
+            location,
             finding.field
         );
         let _ = writeln!(

@@ -238,11 +238,12 @@ fn place(location: &Location, name: Option<String>) -> Place {
         physical_location: PhysicalLocation {
             artifact_location: ArtifactLocation { uri: uri(location) },
             region: Region {
-                start_line: location.line,
-                start_column: location.column,
-                end_line: location.line,
+                // 3.30.5: lines and columns begin at 1, also of what has none.
+                start_line: location.line.max(1),
+                start_column: location.column.max(1),
+                end_line: location.line.max(1),
                 // 3.30.8: the column after the region; an empty region is an insertion point.
-                end_column: location.end_column,
+                end_column: location.end_column.max(1),
             },
         },
         logical_locations: name.map(|name| {

@@ -98,6 +98,7 @@ pub(super) fn report() -> Report {
             checked(clean, "deploy/pod.yaml", vec![]),
         ],
         problems: problems(),
+        place: super::Place::Files,
         files: 3,
         passed_over: 1,
         elapsed: Some(Duration::from_millis(1234)),

@@ -10,7 +10,7 @@ use annotate_snippets::{AnnotationKind, Element, Level, Origin, Renderer, Snippe
 
 use crate::guard::mode::Mode;
 
-use super::{Checked, Located, Location, Outcome, Problem, Report, yaml};
+use super::{Checked, Located, Location, Outcome, Place, Problem, Report, yaml};
 
 /// How the text may look.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -107,8 +107,11 @@ pub fn summary(report: &Report) -> String {
         let _ = write!(text, ": {}", parts.join(", "));
     }
     let objects = plural(summary.objects, "object");
-    let files = plural(summary.files, "file");
-    let _ = write!(text, "\nchecked {objects} in {files}");
+    let place = match report.place {
+        Place::Files => plural(summary.files, "file"),
+        Place::Cluster => "the cluster".to_owned(),
+    };
+    let _ = write!(text, "\nchecked {objects} in {place}");
     if let Some(elapsed) = report.elapsed {
         let _ = write!(text, " in {:.2} s", elapsed.as_secs_f64());
     }
@@ -244,6 +247,11 @@ fn place<'a>(location: &Location, label: &str) -> Element<'a> {
                 .line_start(location.line)
                 .annotation(annotation)
                 .into()
+        }
+        None if location.line == 0 => {
+            let at = path.trim_matches(['<', '>']);
+            let separator = if label.is_empty() { "" } else { ": " };
+            Origin::path(format!("{at}{separator}{label}")).into()
         }
         None => Origin::path(path)
             .line(location.line)

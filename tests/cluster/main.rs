@@ -8,6 +8,7 @@
 )]
 
 mod admission;
+mod audit;
 mod definitions;
 mod drills;
 mod install;

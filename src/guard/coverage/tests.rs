@@ -1,7 +1,9 @@
-//! Coverage by the Baseline tier, where a Guardrail says that it is enforced.
+//! Coverage by the Baseline tier, where a Guardrail says that it is enforced; by baselines that are to come; and lost by
+//! another set of labels.
 
 use serde_json::{Value, json};
 
+use super::awaits_baseline;
 use crate::guard::decide::Cut;
 use crate::guard::engine::Budget;
 use crate::guard::guardrail::{
@@ -196,4 +198,143 @@ fn wide_accepts_of_a_cluster_network_policy_are_judged_by_breadth() {
     assert!(ids_of(&wide(json!({"networks": ["192.0.2.0/24"]}))).is_empty());
     // What is denied is not opened.
     assert!(ids_of(&deny()).is_empty());
+}
+
+/// A cluster with a controller, of these objects.
+fn controlled(objects: &[Value]) -> Cluster {
+    let mut cluster = Cluster::of(objects);
+    cluster.guardrails = cluster.guardrails.with_baselines_kept();
+    cluster
+}
+
+fn pod(name: &str, labels: &Value) -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": {"name": name, "namespace": "shop", "labels": labels},
+        "spec": {"containers": [{"name": "main", "image": "x"}]}, "status": {"phase": "Running"}
+    })
+}
+
+#[test]
+fn a_template_may_come_before_the_baseline_and_a_pod_waits_for_it() {
+    let new = controlled(&[namespace("shop")]);
+    assert!(ids(&new.create(&web())).is_empty());
+    let review = create(&pod("web", &json!({"app": "web"})));
+    let decision = new.judge(&review);
+    assert_eq!(ids(&decision), ["RF201"]);
+    let finding = &decision.judged[0].finding;
+    let fix = &finding.fix.as_ref().unwrap().summary;
+    assert!(fix.starts_with("try again"), "{fix}");
+    assert!(awaits_baseline(
+        finding,
+        &review,
+        &new.snapshot,
+        &new.guardrails
+    ));
+
+    // Where pods run already the baseline waits for a promotion, so nothing is to come.
+    let running = controlled(&[namespace("shop"), pod("old", &json!({}))]);
+    assert_eq!(ids(&running.create(&web())), ["RF201"]);
+    let decision = running.judge(&review);
+    let finding = &decision.judged[0].finding;
+    assert!(!awaits_baseline(
+        finding,
+        &review,
+        &running.snapshot,
+        &running.guardrails
+    ));
+
+    // Nor is it where there is no controller.
+    assert_eq!(
+        ids(&Cluster::of(&[namespace("shop")]).create(&web())),
+        ["RF201"]
+    );
+}
+
+#[test]
+fn labels_that_no_policy_selects_any_more_take_the_last_cover_away() {
+    let both = json!({"podSelector": {"matchLabels": {"app": "web"}}, "policyTypes": ["Ingress", "Egress"]});
+    let cluster = Cluster::of(&[namespace("shop"), policy("web", &both)]);
+    let old = pod("web", &json!({"app": "web"}));
+    let renamed = patched(old.clone(), "/metadata/labels/app", json!("other"));
+    let decision = cluster.update(&old, &renamed);
+    assert_eq!(ids(&decision), ["RF202"]);
+    assert_eq!(
+        decision.judged[0].finding.field.to_string(),
+        "metadata.labels"
+    );
+    let template = deployment("web", &json!({"app": "other"}));
+    let decision = cluster.update(&web(), &template);
+    assert_eq!(ids(&decision), ["RF202"]);
+    assert_eq!(
+        decision.judged[0].finding.field.to_string(),
+        "spec.template.metadata.labels"
+    );
+
+    // A default-deny holds them whatever their labels are.
+    let all = json!({"podSelector": {}, "policyTypes": ["Ingress", "Egress"]});
+    let safe = Cluster::of(&[namespace("shop"), policy("web", &both), policy("all", &all)]);
+    assert!(safe.update(&old, &renamed).allowed());
+    // With the scope of workloads it is one finding as well.
+    let spec = GuardrailSpec {
+        coverage: Some(CoverageSection {
+            scope: CoverageScope::Workload,
+            ..CoverageSection::default()
+        }),
+        ..GuardrailSpec::default()
+    };
+    let cluster = Cluster::under(&spec, &[namespace("shop"), policy("web", &both)]);
+    assert_eq!(cluster.update(&old, &renamed).judged.len(), 1);
+}
+
+#[test]
+fn a_namespace_does_not_get_out_of_a_guardrail_by_the_label_that_is_taken_away() {
+    let spec: GuardrailSpec = serde_json::from_value(json!({
+        "mode": "Enforce",
+        "namespaceSelector": {"matchLabels": {"guarded": "yes"}},
+        "coverage": {"clusterNetworkPolicies": "Enforced"}
+    }))
+    .unwrap();
+    let mut shop = namespace("shop");
+    shop["metadata"]["labels"] = json!({"guarded": "yes"});
+    let wide = patched(
+        deny(),
+        "/spec/subject",
+        json!({"namespaces": {"matchLabels": {"guarded": "yes"}}}),
+    );
+    let objects = [shop.clone(), wide, pod("web", &json!({"app": "web"}))];
+    let cluster = Cluster::under(&spec, &objects);
+    assert_eq!(ids(&cluster.update(&shop, &namespace("shop"))), ["RF202"]);
+}
+
+#[test]
+fn a_namespace_that_ends_takes_its_policies_with_it_unasked() {
+    let all = policy(
+        "all",
+        &json!({"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}),
+    );
+    let objects = [
+        namespace("shop"),
+        all.clone(),
+        pod("web", &json!({"app": "web"})),
+    ];
+    let cluster = Cluster::of(&objects);
+    assert_eq!(ids(&cluster.delete(&all)), ["RF202"]);
+    assert!(cluster.delete(&namespace("shop")).allowed());
+    for user in [
+        "system:kube-controller-manager",
+        "system:serviceaccount:kube-system:generic-garbage-collector",
+        "system:serviceaccount:kube-system:namespace-controller",
+    ] {
+        let mut review = delete(&all);
+        review.user.username = user.to_owned();
+        assert!(cluster.judge(&review).allowed(), "{user}");
+    }
+    let ending = patched(
+        json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "shop", "deletionTimestamp": null}}),
+        "/metadata/deletionTimestamp",
+        json!("2026-01-01T00:00:00Z"),
+    );
+    let cluster = Cluster::of(&[ending, all.clone(), pod("web", &json!({"app": "web"}))]);
+    assert!(cluster.delete(&all).allowed());
 }

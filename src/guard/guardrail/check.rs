@@ -45,6 +45,13 @@ impl Guardrail {
                     selector(at.key("monitoring").key("podSelector"), pods);
                 }
             }
+            if let Some(ingress) = &baseline.ingress_controller {
+                let at = at.key("ingressController");
+                selector(at.key("namespaceSelector"), &ingress.namespace_selector);
+                if let Some(pods) = &ingress.pod_selector {
+                    selector(at.key("podSelector"), pods);
+                }
+            }
         }
         problems.extend(patterns(&spec));
         problems.extend(bounds(&spec));

@@ -7,9 +7,10 @@ use schemars::JsonSchema;
 
 use super::{
     AnnotationRule, BaselineSection, BreadthLimits, BreadthSection, BypassesSection,
-    ClusterNetworkPolicies, CoverageScope, CoverageSection, DnsAllow, DocumentationSection, GROUP,
-    GuardrailSpec, HygieneSection, Inject, LabelPlace, LabelRule, LabelsSection, MonitoringAllow,
-    OptOut, PoliciesSection, Presence, ScrapePort, Unchanged,
+    ClusterNetworkPolicies, CoverageScope, CoverageSection, DnsAllow, DocumentationSection,
+    Existing, GROUP, GuardrailSpec, HygieneSection, IngressControllerAllow, Inject, LabelPlace,
+    LabelRule, LabelsSection, MonitoringAllow, OptOut, PoliciesSection, Presence, ScrapePort,
+    Unchanged,
 };
 use crate::guard::mode::Mode;
 use crate::netpol::Direction;
@@ -96,6 +97,10 @@ impl Default for BaselineSection {
             inject: Inject::default(),
             dns: some_default(),
             monitoring: some_default(),
+            ingress_controller: None,
+            default_deny: CoverageSection::both(),
+            existing: Existing::default(),
+            promoted: BTreeSet::new(),
             quarantine: None,
             opt_out: OptOut::default(),
         }
@@ -145,6 +150,12 @@ impl MonitoringAllow {
 
     pub(super) fn default_ports() -> Vec<ScrapePort> {
         vec![ScrapePort::Number(9090)]
+    }
+}
+
+impl IngressControllerAllow {
+    pub(super) fn default_namespace() -> LabelSelector {
+        labelled("kubernetes.io/metadata.name", "ingress-nginx")
     }
 }
 

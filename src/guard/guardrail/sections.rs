@@ -126,12 +126,36 @@ pub struct BaselineSection {
     /// The scrapes of the monitoring, for policies that isolate ingress.
     #[serde(default = "some_default::<MonitoringAllow>")]
     pub monitoring: Option<MonitoringAllow>,
+    /// The ingress controller, which brings what comes from outside to the pods. Absent: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ingress_controller: Option<IngressControllerAllow>,
+    /// The directions in which the baseline policy of a namespace isolates every pod. Empty: there is none.
+    #[serde(default = "CoverageSection::both")]
+    pub default_deny: BTreeSet<Direction>,
+    /// What becomes of namespaces in which pods run already when they meet this guardrail.
+    #[serde(default)]
+    pub existing: Existing,
+    /// Names of such namespaces that get their baseline policy all the same; `ringfence promote` adds to them. They stand
+    /// here and not on the Namespace, so that who may edit a namespace cannot cut its traffic by it, or keep it open.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    #[schemars(length(max = 5000), inner(length(max = 63)))]
+    pub promoted: BTreeSet<String>,
     /// Pods that get none of these allows in any way.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub quarantine: Option<LabelSelector>,
     /// Whether a policy may opt out by the annotation `ringfence.dev/inject: disabled`.
     #[serde(default)]
     pub opt_out: OptOut,
+}
+
+/// What becomes of namespaces in which pods run already.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Existing {
+    /// They are left alone until they are promoted: a default-deny would cut what nobody has declared yet.
+    #[default]
+    Leave,
+    /// They get their baseline policy like new ones.
+    Apply,
 }
 
 /// How a policy that forgot the allows gets them.
@@ -194,6 +218,21 @@ pub struct MonitoringAllow {
     /// The TCP ports that are scraped: numbers or names of container ports.
     #[serde(default = "MonitoringAllow::default_ports")]
     #[schemars(length(min = 1, max = 100))]
+    pub ports: Vec<ScrapePort>,
+}
+
+/// The ingress controller.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct IngressControllerAllow {
+    /// The namespace of the ingress controller, by its labels.
+    #[serde(default = "IngressControllerAllow::default_namespace")]
+    pub namespace_selector: LabelSelector,
+    /// The pods of the ingress controller, by their labels. Absent: all of that namespace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod_selector: Option<LabelSelector>,
+    /// The TCP ports of the pods that it may reach: numbers or names of container ports. Empty: every port.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ports: Vec<ScrapePort>,
 }
 

@@ -79,7 +79,7 @@ fn by_itself(
     budget: Budget,
 ) -> Judgement {
     let (most, mode) = match review.origin {
-        Origin::Manifest => (usize::MAX, rule.spec.mode),
+        Origin::Manifest | Origin::Existing => (usize::MAX, rule.spec.mode),
         Origin::Admission => (budget.pods, rule.spec.mode.min(Mode::Warn)),
     };
     let groups: &Vec<_> = &context.reachability.groups().collect();

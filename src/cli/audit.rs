@@ -1,0 +1,260 @@
+//! `ringfence audit`: judge what a cluster holds already, from wherever its API server can be reached.
+
+use std::collections::BTreeSet;
+use std::time::Instant;
+
+use anyhow::{Context as _, bail};
+use clap::ValueEnum;
+use jiff::Timestamp;
+use rayon::prelude::*;
+
+use super::Exit;
+use super::check::{self, FailOn};
+use super::cluster::ClusterArgs;
+use super::inputs::{Demands, PODS};
+use super::progress::Progress;
+use crate::guard::audit::{self, Templates};
+use crate::guard::decide::{Context, Decision, State};
+use crate::guard::engine::Budget;
+use crate::guard::finding::FindingId;
+use crate::guard::guardrail::Guardrails;
+use crate::guard::mode::Mode;
+use crate::guard::registry;
+use crate::guard::review::Review;
+use crate::k8s::list::{self, Cluster};
+use crate::netpol::NamespaceName;
+use crate::netpol::findings::Neighbourhood;
+use crate::report::policy_report::{RESULTS, Reports};
+use crate::report::{Checked, Located, Location, Place, Problem, Report, yaml};
+
+/// Arguments of `ringfence audit`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  \
+    ringfence audit --kubeconfig ~/.kube/config\n  \
+    ringfence audit --context prod --namespace shop --as enforce\n  \
+    ringfence audit --context prod --guardrail guardrail.yaml --output json > audit.json\n  \
+    ringfence audit --context prod --output policy-report\n\n\
+    Reads only; everything is listed once, in pages. What pods have from their template is said of the workload that \
+    owns them.\n\
+    Exit codes: 0 clean, 1 findings (see --fail-on), 2 something could not be read or judged.")]
+pub struct Args {
+    #[command(flatten)]
+    cluster: ClusterArgs,
+    #[command(flatten)]
+    demands: Demands,
+    /// Tell of these namespaces only. Without it: of all, and of what belongs to none.
+    #[arg(long, short, value_name = "NAME")]
+    namespace: Vec<String>,
+    /// Judge as if every guardrail were in this mode; sections with a mode of their own keep it.
+    #[arg(long = "as", value_name = "MODE", ignore_case = true)]
+    mode: Option<AsMode>,
+    /// The form of the report.
+    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    output: Output,
+    /// The mildest mode of a finding that makes the exit code 1.
+    #[arg(long, value_name = "MODE", default_value = "enforce")]
+    fail_on: FailOn,
+}
+
+/// The form of the report.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Output {
+    /// For people.
+    Text,
+    /// For programs: an object with `findings`, `problems` and `summary`.
+    Json,
+    /// SARIF 2.1.0, for code scanning.
+    Sarif,
+    /// `JUnit` XML, for test reports.
+    Junit,
+    /// Annotations of GitHub Actions.
+    Github,
+    /// The `PolicyReport`s that the controller would write, as YAML.
+    PolicyReport,
+}
+
+/// A mode, as an argument.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum AsMode {
+    /// Record.
+    Audit,
+    /// Warn.
+    Warn,
+    /// Refuse.
+    Enforce,
+}
+
+/// One object with what was decided about it.
+pub(super) struct Held<'r> {
+    /// The object.
+    pub(super) review: &'r Review,
+    /// What was decided, less what was said of its owner.
+    pub(super) decision: Decision,
+    /// How many findings were said of its owner.
+    pub(super) alike: usize,
+}
+
+/// Reads the cluster, judges everything and prints the report.
+pub(super) fn run(args: &Args) -> anyhow::Result<Exit> {
+    let started = Instant::now();
+    let cluster = read(&args.cluster)?;
+    let mut state = args.demands.state_of(&cluster)?;
+    if let Some(mode) = args.mode {
+        state.guardrails = in_mode(&state.guardrails, mode.into())?;
+    }
+    let wanted: BTreeSet<NamespaceName> = args
+        .namespace
+        .iter()
+        .map(|name| name.as_str().into())
+        .collect();
+    if let Some(unknown) = wanted
+        .iter()
+        .find(|name| state.snapshot.namespace(name).is_none())
+    {
+        bail!("--namespace: the cluster has no namespace {unknown}");
+    }
+    let is_wanted = |review: &&Review| {
+        wanted.is_empty()
+            || review
+                .namespace
+                .as_ref()
+                .is_some_and(|name| wanted.contains(name))
+    };
+    let reviews: Vec<&Review> = cluster.reviews.iter().filter(is_wanted).collect();
+    let held = judge(&reviews, &state, Timestamp::now());
+    let mut report = report(&held);
+    report.checks = check::checks(&state);
+    report.elapsed = Some(started.elapsed());
+    let form = match args.output {
+        Output::Text => check::Output::Text,
+        Output::Json => check::Output::Json,
+        Output::Sarif => check::Output::Sarif,
+        Output::Junit => check::Output::Junit,
+        Output::Github => check::Output::Github,
+        Output::PolicyReport => {
+            policy_reports(&held)?;
+            return Ok(args.fail_on.exit(&report));
+        }
+    };
+    check::print(&report, form)?;
+    Ok(args.fail_on.exit(&report))
+}
+
+/// Reads a cluster with a bar that grows with what is known to come.
+pub(super) fn read(cluster: &ClusterArgs) -> anyhow::Result<Cluster> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(async {
+        let client = cluster.connect_from_outside().await?;
+        let progress = Progress::new(0, "objects read");
+        let read = list::read(&client, |here, remaining| progress.came(here, remaining)).await;
+        progress.finish();
+        read.context("cannot read the cluster")
+    })
+}
+
+/// The same guardrails in another mode.
+pub(super) fn in_mode(guardrails: &Guardrails, mode: Mode) -> anyhow::Result<Guardrails> {
+    let changed = guardrails.iter().map(|guardrail| guardrail.in_mode(mode));
+    Ok(Guardrails::new(changed.collect::<Result<_, _>>()?))
+}
+
+/// Judges what is there, each object against all of them together.
+pub(super) fn judge<'r>(reviews: &[&'r Review], state: &State, now: Timestamp) -> Vec<Held<'r>> {
+    let progress = Progress::new(reviews.len(), "objects judged");
+    let neighbourhood = Neighbourhood::of(&state.snapshot);
+    let context = Context {
+        neighbourhood: Some(&neighbourhood),
+        ..state.context()
+    };
+    let budget = Budget {
+        deadline: None,
+        pods: PODS,
+    };
+    let plans = audit::baselines(&context);
+    let judged: Vec<Option<Decision>> = reviews
+        .par_iter()
+        .map(|review| {
+            let decision = audit::decide(review, &plans, &context, now, budget);
+            progress.advance();
+            decision
+        })
+        .collect();
+    progress.finish();
+    let mut templates = Templates::default();
+    let held = reviews.iter().zip(judged).filter_map(|(review, decision)| {
+        let mut decision = decision?;
+        let alike = templates.leave_out(review, &mut decision);
+        Some(Held {
+            review,
+            decision,
+            alike,
+        })
+    });
+    held.collect()
+}
+
+/// The report of `check`, with namespaces for files.
+fn report(held: &[Held<'_>]) -> Report {
+    let mut report = Report {
+        place: Place::Cluster,
+        ..Report::default()
+    };
+    for Held {
+        review, decision, ..
+    } in held
+    {
+        let location = Location::of_cluster(review.namespace.as_ref().map(NamespaceName::as_str));
+        report.problems.extend(decision.cut.map(|cut| Problem {
+            id: FindingId::from(registry::FAILED_POLICY.id),
+            severity: registry::FAILED_POLICY.severity,
+            location: location.clone(),
+            message: format!("{} could not be judged: {cut}", review.object_ref()),
+            help: None,
+            fatal: true,
+        }));
+        let findings = decision.judged.iter().map(|judged| Located {
+            judged: judged.clone(),
+            location: location.clone(),
+        });
+        report.objects.push(Checked {
+            object: review.object_ref(),
+            findings: findings.collect(),
+            location,
+        });
+    }
+    report
+}
+
+fn policy_reports(held: &[Held<'_>]) -> anyhow::Result<()> {
+    use std::io::Write as _;
+    let mut reports = Reports::new(RESULTS);
+    for held in held {
+        let namespace = held.review.namespace.as_ref().map(NamespaceName::as_str);
+        reports.add(
+            namespace,
+            &held.review.object_ref(),
+            &held.decision,
+            held.alike,
+        );
+    }
+    let mut out = std::io::stdout().lock();
+    for report in reports.finish() {
+        let manifest = serde_json::to_value(report)?;
+        write!(out, "---\n{}", yaml::manifest(&manifest, 0))?;
+    }
+    Ok(())
+}
+
+// === impl AsMode ===
+
+impl From<AsMode> for Mode {
+    fn from(mode: AsMode) -> Self {
+        match mode {
+            AsMode::Audit => Self::Audit,
+            AsMode::Warn => Self::Warn,
+            AsMode::Enforce => Self::Enforce,
+        }
+    }
+}

@@ -1,0 +1,317 @@
+//! `ringfence promote`: say what a stricter mode would refuse, namespace by namespace, and move to it where nothing would.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context as _, bail};
+use jiff::Timestamp;
+use kube::Api;
+use kube::api::{Patch, PatchParams};
+use serde_json::{Value, json};
+
+use super::Exit;
+use super::audit::{self, AsMode, Held};
+use super::cluster::ClusterArgs;
+use super::inputs::{PODS, engine};
+use crate::guard::audit::cuts;
+use crate::guard::baseline::plan::{Hold, Standing, plan};
+use crate::guard::decide::State;
+use crate::guard::engine::{Budget, Level};
+use crate::guard::exemption::Exemptions;
+use crate::guard::guardrail::{Guardrail, GuardrailManifest, Guardrails, Section};
+use crate::guard::mode::Mode;
+use crate::guard::reachability::ReachabilityRules;
+use crate::guard::review::Review;
+use crate::k8s::list::Cluster;
+use crate::report::text::printable;
+
+/// Arguments of `ringfence promote`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  \
+    ringfence promote --context prod                              how far each guardrail is\n  \
+    ringfence promote shop-guardrail --context prod               to the next mode, if nothing would be refused\n  \
+    ringfence promote shop-guardrail --to enforce --dry-run       only say what would be refused\n  \
+    ringfence promote shop-guardrail --namespace shop             give a namespace in which pods run its baseline\n\n\
+    What is judged is what the cluster holds now. A guardrail that is kept in Git is changed there instead: --dry-run \
+    prints the change.\n\
+    Exit codes: 0 clean or promoted, 1 something would be refused or cut, 2 it could not be done.")]
+pub struct Args {
+    /// The guardrail. Without it: all of them are looked at, and none is changed.
+    #[arg(value_name = "GUARDRAIL")]
+    guardrail: Option<String>,
+    #[command(flatten)]
+    cluster: ClusterArgs,
+    /// A namespace in which pods run already, to be given its baseline policy; the mode stays as it is.
+    #[arg(
+        long,
+        short,
+        value_name = "NAME",
+        requires = "guardrail",
+        conflicts_with = "to"
+    )]
+    namespace: Vec<String>,
+    /// The mode to move to. Without it: the next one.
+    #[arg(long, value_name = "MODE", requires = "guardrail", ignore_case = true)]
+    to: Option<AsMode>,
+    /// Do it although something would be refused or cut; an annotation of the guardrail says so.
+    #[arg(long, requires = "guardrail")]
+    force: bool,
+    /// Only say what would follow.
+    #[arg(long)]
+    dry_run: bool,
+}
+
+/// The annotation that records a promotion that was forced.
+const FORCED: &str = "ringfence.dev/promotion-forced";
+/// Who writes, by name of the field manager.
+const MANAGER: &str = "ringfence-promote";
+/// How many lines are told of one namespace.
+const LINES: usize = 5;
+
+/// What would be refused, by namespace (empty for what belongs to none).
+type Refused = BTreeMap<String, Vec<String>>;
+
+/// Looks, tells, and changes the guardrail where that is asked for.
+pub(super) fn run(args: &Args) -> anyhow::Result<Exit> {
+    let cluster = audit::read(&args.cluster)?;
+    if cluster.guardrails.is_empty() {
+        bail!("the cluster has no Guardrail to promote");
+    }
+    let state = State {
+        snapshot: cluster.snapshot.clone(),
+        guardrails: Guardrails::new(cluster.guardrails.clone()),
+        exemptions: Exemptions::new(cluster.exemptions.clone()),
+        reachability: ReachabilityRules::new(cluster.rules.clone(), &cluster.snapshot),
+        engine: engine(&[])?,
+    };
+    let Some(name) = &args.guardrail else {
+        return all(&cluster, &state);
+    };
+    let Some(guardrail) = state.guardrails.iter().find(|known| known.name == *name) else {
+        bail!("the cluster has no good Guardrail `{name}`");
+    };
+    if args.namespace.is_empty() {
+        mode(args, guardrail, &cluster, &state)
+    } else {
+        namespaces(args, guardrail, &state)
+    }
+}
+
+/// How far each guardrail is.
+fn all(cluster: &Cluster, state: &State) -> anyhow::Result<Exit> {
+    let mut exit = Exit::Clean;
+    for guardrail in &state.guardrails {
+        let mode = guardrail.spec.mode;
+        let refused = refused(guardrail, Mode::Enforce, cluster, state)?;
+        anstream::println!(
+            "Guardrail {} ({mode}): {}",
+            printable(&guardrail.name),
+            words(&refused)
+        );
+        tell(&refused);
+        if !refused.is_empty() {
+            exit = Exit::Findings;
+        }
+    }
+    Ok(exit)
+}
+
+/// Moves a guardrail to another mode.
+fn mode(
+    args: &Args,
+    guardrail: &Guardrail,
+    cluster: &Cluster,
+    state: &State,
+) -> anyhow::Result<Exit> {
+    let now = guardrail.spec.mode;
+    let next = match (args.to, now) {
+        (Some(to), _) => to.into(),
+        (None, Mode::Audit) => Mode::Warn,
+        (None, Mode::Warn) => Mode::Enforce,
+        (None, Mode::Enforce) => bail!("Guardrail `{}` is in mode Enforce already", guardrail.name),
+    };
+    // Whatever the next mode is, what counts is what the last one would refuse.
+    let refused = refused(guardrail, Mode::Enforce, cluster, state)?;
+    anstream::println!(
+        "Guardrail {}, {now} to {next}: {}",
+        printable(&guardrail.name),
+        words(&refused)
+    );
+    tell(&refused);
+    // To a milder mode there is nothing to be careful about.
+    let is_clean = refused.is_empty() || next <= now;
+    let found: usize = refused.values().map(Vec::len).sum();
+    let mut change = json!({"spec": {"mode": next}});
+    if !is_clean && args.force {
+        let note = format!("to {next} over {found} findings at {}", Timestamp::now());
+        change["metadata"] = json!({"annotations": {FORCED: note}});
+    }
+    finish(args, guardrail, &change, is_clean)
+}
+
+/// Gives namespaces in which pods run their baseline.
+fn namespaces(args: &Args, guardrail: &Guardrail, state: &State) -> anyhow::Result<Exit> {
+    let Some(section) = &guardrail.spec.baseline else {
+        bail!("Guardrail `{}` has no baseline section", guardrail.name);
+    };
+    let plans = plan(
+        &state.snapshot,
+        &state.guardrails,
+        &std::collections::BTreeSet::new(),
+    );
+    let mut promoted = section.promoted.clone();
+    let mut is_clean = true;
+    for name in &args.namespace {
+        let namespace = name.as_str().into();
+        let known = state.snapshot.namespace(&namespace);
+        let Some(known) = known.filter(|known| guardrail.selects(known.labels())) else {
+            bail!(
+                "Guardrail `{}` does not select a namespace `{name}` of the cluster",
+                guardrail.name
+            );
+        };
+        promoted.insert(name.clone());
+        let standing = plans.iter().find(|plan| plan.namespace == *known.name());
+        match standing.map(|plan| &plan.standing) {
+            Some(Standing::Held(Hold::NameTaken(policy), _)) => {
+                bail!(
+                    "namespace `{name}`: policy `{policy}` is there and was not made by Ringfence"
+                );
+            }
+            Some(Standing::Held(_, wanted)) => {
+                let budget = Budget {
+                    deadline: None,
+                    pods: PODS,
+                };
+                let cut = cuts(wanted, &state.context(), Timestamp::now(), budget);
+                anstream::println!(
+                    "namespace {name}: {} policies are made, {} declared flows are cut",
+                    wanted.len(),
+                    cut.len()
+                );
+                for line in &cut {
+                    anstream::println!("  {}", printable(line));
+                }
+                is_clean &= cut.is_empty();
+            }
+            Some(Standing::Kept | Standing::Adopted | Standing::Leaving) | None => {
+                anstream::println!("namespace {name}: nothing is to be made");
+            }
+        }
+    }
+    if guardrail.mode_of(Section::Baseline) != Some(Mode::Enforce) {
+        anstream::eprintln!(
+            "the baseline section is not in mode Enforce: nothing is made before it is"
+        );
+    }
+    let mut change = json!({"spec": {"baseline": {"promoted": promoted}}});
+    if !is_clean && args.force {
+        let note = format!("{} at {}", args.namespace.join(", "), Timestamp::now());
+        change["metadata"] = json!({"annotations": {FORCED: note}});
+    }
+    finish(args, guardrail, &change, is_clean)
+}
+
+/// Writes the change, or says why not.
+fn finish(
+    args: &Args,
+    guardrail: &Guardrail,
+    change: &Value,
+    is_clean: bool,
+) -> anyhow::Result<Exit> {
+    if args.dry_run {
+        anstream::println!(
+            "the change of Guardrail {}: {change}",
+            printable(&guardrail.name)
+        );
+        return Ok(if is_clean {
+            Exit::Clean
+        } else {
+            Exit::Findings
+        });
+    }
+    if !is_clean && !args.force {
+        anstream::eprintln!("not promoted; mend it first, or give --force");
+        return Ok(Exit::Findings);
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(async {
+        let client = args.cluster.connect_from_outside().await?;
+        let guardrails: Api<GuardrailManifest> = Api::all(client);
+        let as_us = PatchParams {
+            field_manager: Some(MANAGER.to_owned()),
+            ..PatchParams::default()
+        };
+        guardrails
+            .patch(&guardrail.name, &as_us, &Patch::Merge(change))
+            .await
+            .with_context(|| format!("cannot change Guardrail `{}`", guardrail.name))
+    })?;
+    anstream::println!("Guardrail {} promoted", printable(&guardrail.name));
+    Ok(Exit::Clean)
+}
+
+/// What a guardrail by itself would refuse in a mode, of what the cluster holds.
+fn refused(
+    guardrail: &Guardrail,
+    mode: Mode,
+    cluster: &Cluster,
+    state: &State,
+) -> anyhow::Result<Refused> {
+    let alone = State {
+        guardrails: Guardrails::new(vec![guardrail.in_mode(mode)?]),
+        ..state.clone()
+    };
+    let reviews: Vec<&Review> = cluster.reviews.iter().collect();
+    let mut refused = Refused::new();
+    for Held {
+        review, decision, ..
+    } in audit::judge(&reviews, &alone, Timestamp::now())
+    {
+        let counted = decision.judged.iter().filter(|judged| {
+            judged.mode == Mode::Enforce
+                && judged.level == Level::Deny
+                && judged.exemption.is_none()
+                && judged.guardrails.contains(&guardrail.name)
+        });
+        for judged in counted {
+            let namespace = review.namespace.as_ref().map_or("", |name| name.as_str());
+            let lines = refused.entry(namespace.to_owned()).or_default();
+            let finding = &judged.finding;
+            lines.push(format!(
+                "{} {}: {}",
+                finding.id, finding.object, finding.message
+            ));
+        }
+    }
+    Ok(refused)
+}
+
+fn words(refused: &Refused) -> String {
+    let found: usize = refused.values().map(Vec::len).sum();
+    match found {
+        0 => "Enforce would refuse nothing of what is there".to_owned(),
+        1 => "Enforce would refuse 1 thing that is there".to_owned(),
+        _ => format!("Enforce would refuse {found} things that are there"),
+    }
+}
+
+fn tell(refused: &Refused) {
+    for (namespace, lines) in refused {
+        let place = if namespace.is_empty() {
+            "(cluster)"
+        } else {
+            namespace
+        };
+        anstream::println!("  {}: {}", printable(place), lines.len());
+        for line in lines.iter().take(LINES) {
+            anstream::println!("    {}", printable(line));
+        }
+        if let Some(more) = lines.len().checked_sub(LINES).filter(|more| *more > 0) {
+            anstream::println!(
+                "    and {more} more (ringfence audit --namespace {namespace} --as enforce)"
+            );
+        }
+    }
+}

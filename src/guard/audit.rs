@@ -1,0 +1,438 @@
+//! The audit: what a cluster holds already goes through the same decision as a change that is asked for.
+//!
+//! How data passes through: [`review`] makes a review of an object as an API server gives it; [`passes_over`] leaves out
+//! what is on its way out; [`decide`] judges, and tells of a namespace what its baseline waits for; [`Templates::leave_out`] takes from pods what was
+//! said of their template already, so that one violation gives one finding however many replicas there are.
+//! Owners are to come before what they own: [`KINDS`] is in that order.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use jiff::Timestamp;
+use serde_json::Value;
+
+use crate::guard::baseline::Wanted;
+use crate::guard::baseline::plan::{Hold, Plan, Standing, plan};
+use crate::guard::decide::{Context, Decision, Judged, judge};
+use crate::guard::engine::{Budget, Level};
+use crate::guard::finding::{Finding, FindingId, Fix, ObjectRef};
+use crate::guard::guardrail::Section;
+use crate::guard::mode::Mode;
+use crate::guard::registry;
+use crate::guard::review::{Operation, Origin, Review, Subject};
+use crate::netpol::{FieldPath, NamespaceName, Object, Pod, WorkloadKind, WorkloadRef};
+
+/// A kind that is audited, as the API names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Kind {
+    /// The group; empty for the core.
+    pub group: &'static str,
+    /// The version.
+    pub version: &'static str,
+    /// The kind.
+    pub kind: &'static str,
+    /// The resource, in the plural.
+    pub plural: &'static str,
+}
+
+const fn kind(
+    group: &'static str,
+    version: &'static str,
+    kind: &'static str,
+    plural: &'static str,
+) -> Kind {
+    Kind {
+        group,
+        version,
+        kind,
+        plural,
+    }
+}
+
+/// The kinds that are audited. Owners come before what they own, and what gives others their meaning comes first.
+pub const KINDS: [Kind; 16] = [
+    kind("", "v1", "Namespace", "namespaces"),
+    kind(
+        "networking.k8s.io",
+        "v1",
+        "NetworkPolicy",
+        "networkpolicies",
+    ),
+    kind(
+        "policy.networking.k8s.io",
+        "v1alpha2",
+        "ClusterNetworkPolicy",
+        "clusternetworkpolicies",
+    ),
+    kind("ringfence.dev", "v1alpha1", "Guardrail", "guardrails"),
+    kind(
+        "ringfence.dev",
+        "v1alpha1",
+        "ReachabilityRule",
+        "reachabilityrules",
+    ),
+    kind("ringfence.dev", "v1alpha1", "Exemption", "exemptions"),
+    kind("", "v1", "Node", "nodes"),
+    kind("", "v1", "Service", "services"),
+    kind("batch", "v1", "CronJob", "cronjobs"),
+    kind("apps", "v1", "Deployment", "deployments"),
+    kind("apps", "v1", "StatefulSet", "statefulsets"),
+    kind("apps", "v1", "DaemonSet", "daemonsets"),
+    kind("", "v1", "ReplicationController", "replicationcontrollers"),
+    kind("batch", "v1", "Job", "jobs"),
+    kind("apps", "v1", "ReplicaSet", "replicasets"),
+    kind("", "v1", "Pod", "pods"),
+];
+
+/// What was found of templates, so that their pods need not repeat it.
+#[derive(Clone, Debug, Default)]
+pub struct Templates {
+    found: HashMap<WorkloadRef, BTreeSet<FindingId>>,
+}
+
+/// The review of an object that is there: as if it were created now.
+///
+/// The API server leaves `apiVersion` and `kind` out of the items of a list; they are put back.
+pub fn review(mut object: Value, kind: &Kind) -> Review {
+    if let Some(fields) = object.as_object_mut() {
+        fields.insert("apiVersion".to_owned(), kind.api_version().into());
+        fields.insert("kind".to_owned(), kind.kind.into());
+        if let Some(metadata) = fields.get_mut("metadata").and_then(Value::as_object_mut) {
+            // Who wrote which field is half of an object, and nobody judges it.
+            metadata.remove("managedFields");
+        }
+    }
+    let mut review = Review::made_of(Operation::Create, Some(Subject::new(object)), None);
+    review.origin = Origin::Existing;
+    kind.plural.clone_into(&mut review.resource);
+    review
+}
+
+/// What is decided about one object that is there; `None` for what is passed over.
+pub fn decide(
+    review: &Review,
+    plans: &BTreeMap<NamespaceName, Plan>,
+    context: &Context<'_>,
+    now: Timestamp,
+    budget: Budget,
+) -> Option<Decision> {
+    if passes_over(review) {
+        return None;
+    }
+    let mut decision = judge(review, context, now, budget);
+    if decision.skipped.is_some() {
+        return None;
+    }
+    if let Some(Object::Namespace(namespace)) = review.object.as_ref().and_then(Subject::model) {
+        let plan = plans.get(&namespace.name);
+        let told = plan.and_then(|plan| baseline(plan, context, now, budget));
+        decision.judged.extend(told);
+    }
+    Some(decision)
+}
+
+/// The plans for the baselines of all namespaces, by namespace.
+pub fn baselines(context: &Context<'_>) -> BTreeMap<NamespaceName, Plan> {
+    let plans = plan(context.snapshot, context.guardrails, &BTreeSet::new());
+    let named = plans.into_iter().map(|plan| (plan.namespace.clone(), plan));
+    named.collect()
+}
+
+/// What is said of the baseline of a namespace: that it is not there, why, and which declared flows its policies would cut.
+///
+/// `None` where the namespace has it or nobody asks for it.
+pub fn baseline(
+    plan: &Plan,
+    context: &Context<'_>,
+    now: Timestamp,
+    budget: Budget,
+) -> Option<Judged> {
+    let Standing::Held(hold, wanted) = &plan.standing else {
+        return None;
+    };
+    let namespace = &plan.namespace;
+    let labels = context.snapshot.namespace_labels(namespace);
+    let sections = context
+        .guardrails
+        .selecting(&labels)
+        .filter_map(|guardrail| Some((guardrail, guardrail.mode_of(Section::Baseline)?)));
+    let (guardrails, modes): (Vec<_>, Vec<_>) = sections.unzip();
+    let (reason, advice) = match hold {
+        Hold::Mode(mode) => (
+            format!(
+                "the section is in mode {mode}, and would make {}",
+                names(wanted)
+            ),
+            "set the mode of the section to `Enforce`, and promote the namespace if pods run there"
+                .to_owned(),
+        ),
+        Hold::RunningPods => (
+            format!(
+                "pods run there, and it was not promoted; {} waits",
+                names(wanted)
+            ),
+            format!("`ringfence promote --namespace {namespace}`"),
+        ),
+        Hold::NameTaken(name) => (
+            format!("policy `{name}` is there and was not made by Ringfence"),
+            format!("give policy `{name}` another name"),
+        ),
+        // Nobody asks for it; it stays because pods need it.
+        Hold::LastCover => return None,
+    };
+    let cut = cuts(wanted, context, now, budget);
+    let cuts = match cut.as_slice() {
+        [] => String::new(),
+        [one] => format!("; it would cut what is declared: {one}"),
+        [first, more @ ..] => {
+            format!(
+                "; it would cut what is declared: {first}, and {} more",
+                more.len()
+            )
+        }
+    };
+    let object = ObjectRef {
+        api_version: "v1".to_owned(),
+        kind: "Namespace".to_owned(),
+        namespace: None,
+        name: namespace.as_str().to_owned(),
+    };
+    let fix = Fix {
+        summary: advice,
+        patch: None,
+        manifest: wanted.first().map(|wanted| wanted.manifest.clone()),
+    };
+    let message = format!("namespace `{namespace}` is without its baseline policy: {reason}{cuts}");
+    let at = FieldPath::root();
+    Some(Judged {
+        finding: Finding::of(&registry::NO_BASELINE, object, at, message, Some(fix)),
+        section: Some(Section::Baseline),
+        // Nobody can be refused for what the controller has not done.
+        level: Level::Warn,
+        mode: modes.into_iter().max().unwrap_or_default().min(Mode::Warn),
+        guardrails: guardrails
+            .iter()
+            .map(|guardrail| guardrail.name.clone())
+            .collect(),
+        exemption: None,
+    })
+}
+
+/// What reachability rules say of flows that some policies would cut, one line for each rule that they would break.
+pub fn cuts(
+    wanted: &[Wanted],
+    context: &Context<'_>,
+    now: Timestamp,
+    budget: Budget,
+) -> Vec<String> {
+    let mut snapshot = context.snapshot.clone();
+    let mut lines = Vec::new();
+    for wanted in wanted {
+        let review = Review::of_manifest(wanted.manifest.clone());
+        let context = Context {
+            snapshot: &snapshot,
+            ..*context
+        };
+        let decision = judge(&review, &context, now, budget);
+        let broken = decision.judged.into_iter().filter(|judged| {
+            judged.finding.id.as_str() == registry::DEMANDED_UNREACHABLE.id
+                && judged.exemption.is_none()
+        });
+        lines.extend(broken.map(|judged| judged.finding.message));
+        snapshot.insert(Object::NetworkPolicy(wanted.policy.clone()));
+    }
+    lines
+}
+
+fn names(wanted: &[Wanted]) -> String {
+    let names = wanted
+        .iter()
+        .map(|wanted| format!("`{}`", wanted.policy.name));
+    names.collect::<Vec<_>>().join(", ")
+}
+
+/// Whether an object is not to be judged any more: it is being deleted, it has ended, or nothing will run of it.
+pub fn passes_over(review: &Review) -> bool {
+    let Some(subject) = &review.object else {
+        return true;
+    };
+    let finished = matches!(subject.model(), Some(Object::Pod(pod)) if pod.is_finished());
+    finished || subject.terminating() || rolled_out(subject)
+}
+
+/// A ReplicaSet of an older version of its Deployment, or a Job that has done its work.
+fn rolled_out(subject: &Subject) -> bool {
+    let at = |pointer: &str| subject.value.pointer(pointer);
+    match workload(subject) {
+        Some(pod) if pod.workload.kind == WorkloadKind::ReplicaSet => {
+            pod.owner.is_some() && at("/spec/replicas").and_then(Value::as_u64) == Some(0)
+        }
+        Some(pod) if pod.workload.kind == WorkloadKind::Job => {
+            at("/status/completionTime").is_some_and(Value::is_string)
+        }
+        _ => false,
+    }
+}
+
+fn workload(subject: &Subject) -> Option<&Pod> {
+    match subject.model() {
+        Some(Object::Pod(pod) | Object::Workload(pod)) => Some(pod),
+        _ => None,
+    }
+}
+
+// === impl Kind ===
+
+impl Kind {
+    /// The `apiVersion` of the API.
+    pub fn api_version(&self) -> String {
+        if self.group.is_empty() {
+            self.version.to_owned()
+        } else {
+            format!("{}/{}", self.group, self.version)
+        }
+    }
+
+    /// The path of all objects of this kind, of every namespace.
+    pub fn path(&self) -> String {
+        let (group, version, plural) = (self.group, self.version, self.plural);
+        if group.is_empty() {
+            format!("/api/{version}/{plural}")
+        } else {
+            format!("/apis/{group}/{version}/{plural}")
+        }
+    }
+
+    /// Whether a cluster can be without it.
+    pub fn is_optional(&self) -> bool {
+        self.group.contains('.') && self.group != "networking.k8s.io"
+    }
+
+    /// Whether its objects are a pod or make pods.
+    pub fn runs_pods(&self) -> bool {
+        WorkloadKind::from_api(&self.api_version(), self.kind).is_some()
+    }
+}
+
+// === impl Templates ===
+
+impl Templates {
+    /// Takes what was said of the owner out of a decision and returns how much that was.
+    pub fn leave_out(&mut self, review: &Review, decision: &mut Decision) -> usize {
+        let Some(pod) = review.object.as_ref().and_then(workload) else {
+            return 0;
+        };
+        let inherited = pod.owner.as_ref().and_then(|owner| self.found.get(owner));
+        let own = decision.judged.iter().map(|judged| &judged.finding.id);
+        let all: BTreeSet<FindingId> = own
+            .chain(inherited.into_iter().flatten())
+            .cloned()
+            .collect();
+        let before = decision.judged.len();
+        if let Some(inherited) = inherited {
+            decision
+                .judged
+                .retain(|judged| !inherited.contains(&judged.finding.id));
+        }
+        if pod.is_template() && !all.is_empty() {
+            self.found.insert(pod.workload.clone(), all);
+        }
+        before.saturating_sub(decision.judged.len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::guard::testing::{Cluster, deployment, ids, namespace};
+    use serde_json::json;
+
+    fn of(plural: &str) -> &'static Kind {
+        KINDS
+            .iter()
+            .find(|kind| kind.plural == plural)
+            .expect("a kind that is audited")
+    }
+
+    fn replica_set(replicas: u64) -> Value {
+        let mut set = deployment("web-5d9c", &json!({"app": "web"}));
+        set["kind"] = json!("ReplicaSet");
+        set["spec"]["replicas"] = json!(replicas);
+        set["metadata"]["ownerReferences"] = json!([{"apiVersion": "apps/v1", "kind": "Deployment", "name": "web", "uid": "1", "controller": true}]);
+        set
+    }
+
+    fn pod(labels: &Value) -> Value {
+        json!({
+            "metadata": {
+                "name": "web-5d9c-x", "namespace": "shop", "labels": labels,
+                "managedFields": [{"manager": "kubelet"}],
+                "ownerReferences": [
+                    {"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "web-5d9c", "uid": "2", "controller": true}
+                ]
+            },
+            "spec": {"containers": [{"name": "main", "image": "x"}]},
+            "status": {"phase": "Running"}
+        })
+    }
+
+    #[test]
+    fn an_item_of_a_list_gets_its_kind_back_and_loses_what_nobody_judges() {
+        let review = review(pod(&json!({"app": "web"})), of("pods"));
+        assert_eq!(review.object_ref().to_string(), "Pod shop/web-5d9c-x");
+        assert_eq!(review.resource, "pods");
+        let value = &review.object.as_ref().unwrap().value;
+        assert!(value.pointer("/metadata/managedFields").is_none());
+    }
+
+    #[test]
+    fn a_pod_does_not_repeat_its_template_and_says_what_is_its_own() {
+        let cluster = Cluster::of(&[namespace("shop")]);
+        let mut templates = Templates::default();
+        let mut left = |value: Value, plural: &str| {
+            let review = review(value, of(plural));
+            let mut decision = cluster.judge(&review);
+            let found = ids(&decision).len();
+            let out = templates.leave_out(&review, &mut decision);
+            (found, out)
+        };
+        let web = deployment("web", &json!({"app": "web"}));
+        assert_eq!(left(web, "deployments"), (1, 0));
+        assert_eq!(left(replica_set(1), "replicasets"), (1, 1));
+        assert_eq!(left(pod(&json!({"app": "web"})), "pods"), (1, 1));
+
+        let mut alone = pod(&json!({"app": "web"}));
+        alone["metadata"]["ownerReferences"] = json!([]);
+        assert_eq!(left(alone, "pods"), (1, 0));
+    }
+
+    #[test]
+    fn what_is_over_or_on_its_way_out_is_passed_over() {
+        let passed = |value: &Value, plural: &str| passes_over(&review(value.clone(), of(plural)));
+        let mut ended = pod(&json!({}));
+        assert!(!passed(&ended, "pods"));
+        ended["status"]["phase"] = json!("Succeeded");
+        assert!(passed(&ended, "pods"));
+        let mut leaving = pod(&json!({}));
+        leaving["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
+        assert!(passed(&leaving, "pods"));
+        assert!(passed(&replica_set(0), "replicasets"));
+        assert!(!passed(&replica_set(1), "replicasets"));
+    }
+
+    #[test]
+    fn owners_come_before_what_they_own() {
+        let at = |plural: &str| KINDS.iter().position(|kind| kind.plural == plural);
+        for (owner, owned) in [
+            ("cronjobs", "jobs"),
+            ("deployments", "replicasets"),
+            ("jobs", "pods"),
+            ("replicasets", "pods"),
+            ("statefulsets", "pods"),
+        ] {
+            assert!(at(owner) < at(owned), "{owner} before {owned}");
+        }
+        assert_eq!(of("pods").path(), "/api/v1/pods");
+        assert_eq!(of("jobs").path(), "/apis/batch/v1/jobs");
+        assert_eq!(KINDS.iter().filter(|kind| kind.is_optional()).count(), 4);
+    }
+}

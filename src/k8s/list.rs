@@ -1,0 +1,265 @@
+//! A cluster read once: lists in pages, one kind after the other.
+//!
+//! [`Pages`] is the reading itself, for who drops each page when it is judged (the controller's audit); [`read`] keeps
+//! everything and makes the state of it that decisions are made by, as [`super::folder`] does of a folder
+//! (`ringfence audit`).
+
+use kube::Client;
+use kube::api::ListParams;
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::guard::audit::{self, KINDS, Kind};
+use crate::guard::exemption::Exemption;
+use crate::guard::guardrail::Guardrail;
+use crate::guard::reachability::ReachabilityRule;
+use crate::guard::review::{self, Review};
+use crate::netpol::{Object, Snapshot};
+
+/// How many objects a page holds: what an API server gives without being asked to hold much at a time.
+const PAGE: u32 = 500;
+
+/// Why a kind could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum ListError {
+    /// The API server has no such kind.
+    #[error("the API server does not know {kind}")]
+    Absent {
+        /// The kind.
+        kind: &'static str,
+    },
+    /// Whoever asks may not.
+    #[error("{message}")]
+    Forbidden {
+        /// What the API server says, which names the user, the verb and the resource.
+        message: String,
+    },
+    /// The list took so long that the API server has forgotten its beginning.
+    #[error("the list of {kind} took too long, and the API server has forgotten its beginning")]
+    Expired {
+        /// The kind.
+        kind: &'static str,
+    },
+    /// Anything else.
+    #[error("cannot list {kind}")]
+    Failed {
+        /// The kind.
+        kind: &'static str,
+        /// Why.
+        source: Box<kube::Error>,
+    },
+}
+
+/// The pages of all objects of one kind, or of those in one namespace.
+pub struct Pages<'c> {
+    client: &'c Client,
+    kind: &'static Kind,
+    path: String,
+    labels: Option<&'static str>,
+    next: Option<String>,
+    begun: bool,
+}
+
+/// Some objects of a list.
+#[derive(Debug)]
+pub struct Page {
+    /// The objects, without the `apiVersion` and `kind` that lists leave out.
+    pub items: Vec<Value>,
+    /// About how many more there are.
+    pub remaining: usize,
+}
+
+#[derive(Deserialize)]
+struct List {
+    #[serde(default)]
+    metadata: ListMeta,
+    #[serde(default)]
+    items: Vec<Value>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct ListMeta {
+    r#continue: Option<String>,
+    remaining_item_count: Option<i64>,
+}
+
+/// A cluster as it was read.
+#[derive(Clone, Debug, Default)]
+pub struct Cluster {
+    /// Every object that is audited, owners before what they own.
+    pub reviews: Vec<Review>,
+    /// What the model holds of them. Templates are not in it, since their pods are.
+    pub snapshot: Snapshot,
+    /// The guardrails that are good.
+    pub guardrails: Vec<Guardrail>,
+    /// The exemptions that are good.
+    pub exemptions: Vec<Exemption>,
+    /// The reachability rules that are good.
+    pub rules: Vec<ReachabilityRule>,
+    /// The kinds that the API server does not have.
+    pub absent: Vec<&'static Kind>,
+}
+
+// === impl Pages ===
+
+impl<'c> Pages<'c> {
+    /// All objects of a kind.
+    pub fn of(client: &'c Client, kind: &'static Kind) -> Self {
+        Self {
+            client,
+            kind,
+            path: kind.path(),
+            labels: None,
+            next: None,
+            begun: false,
+        }
+    }
+
+    /// Only those with some labels, as a selector says it.
+    #[must_use]
+    pub fn labelled(self, labels: &'static str) -> Self {
+        Self {
+            labels: Some(labels),
+            ..self
+        }
+    }
+
+    /// The next page; `None` after the last one.
+    pub async fn next(&mut self) -> Result<Option<Page>, ListError> {
+        if self.begun && self.next.is_none() {
+            return Ok(None);
+        }
+        let mut parameters = ListParams::default().limit(PAGE);
+        if let Some(labels) = self.labels {
+            parameters = parameters.labels(labels);
+        }
+        if let Some(next) = &self.next {
+            parameters = parameters.continue_token(next);
+        }
+        let kind = self.kind.kind;
+        let failed = |source| ListError::Failed {
+            kind,
+            source: Box::new(source),
+        };
+        let request = kube::core::Request::new(self.path.as_str())
+            .list(&parameters)
+            .map_err(|error| failed(kube::Error::BuildRequest(error)))?;
+        let list: List = match self.client.request(request).await {
+            Ok(list) => list,
+            Err(kube::Error::Api(status)) if status.code == 404 => {
+                return Err(ListError::Absent { kind });
+            }
+            Err(kube::Error::Api(status)) if status.code == 403 => {
+                let message = status.message.clone();
+                return Err(ListError::Forbidden { message });
+            }
+            Err(kube::Error::Api(status)) if status.code == 410 => {
+                return Err(ListError::Expired { kind });
+            }
+            Err(error) => return Err(failed(error)),
+        };
+        self.begun = true;
+        self.next = list.metadata.r#continue.filter(|next| !next.is_empty());
+        let remaining = list.metadata.remaining_item_count.unwrap_or_default();
+        Ok(Some(Page {
+            items: list.items,
+            remaining: usize::try_from(remaining).unwrap_or_default(),
+        }))
+    }
+}
+
+/// Reads everything that is audited. `seen` is told after each page how many objects came and about how many more of
+/// the same kind will.
+///
+/// # Errors
+/// Of a kind that a cluster cannot be without, or that exists and may not be read: what is judged without it would be
+/// judged wrongly.
+pub async fn read(
+    client: &Client,
+    mut seen: impl FnMut(usize, usize),
+) -> Result<Cluster, ListError> {
+    let mut cluster = Cluster::default();
+    for kind in &KINDS {
+        let mut pages = Pages::of(client, kind);
+        loop {
+            match pages.next().await {
+                Ok(Some(page)) => {
+                    seen(page.items.len(), page.remaining);
+                    let reviews = page.items.into_iter();
+                    for review in reviews.map(|object| audit::review(object, kind)) {
+                        cluster.take(review);
+                    }
+                }
+                Ok(None) => break,
+                Err(ListError::Absent { .. }) if kind.is_optional() => {
+                    cluster.absent.push(kind);
+                    break;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+    Ok(cluster)
+}
+
+// === impl Cluster ===
+
+impl Cluster {
+    /// Takes one object in.
+    pub fn take(&mut self, review: Review) {
+        match review.object.as_ref().map(|subject| &subject.parsed) {
+            // Live pods are what policies hold; a template beside them would count them twice.
+            Some(review::Kind::Model(parsed)) if !matches!(parsed.object, Object::Workload(_)) => {
+                self.snapshot.insert(parsed.object.clone());
+            }
+            Some(review::Kind::Guardrail(guardrail)) => self.guardrails.push((**guardrail).clone()),
+            Some(review::Kind::Exemption(exemption)) => self.exemptions.push((**exemption).clone()),
+            Some(review::Kind::ReachabilityRule(rule)) => self.rules.push((**rule).clone()),
+            Some(review::Kind::Model(_) | review::Kind::Other | review::Kind::Invalid(_))
+            | None => {}
+        }
+        self.reviews.push(review);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn the_state_is_made_of_what_is_there_and_not_of_templates() {
+        let take = |cluster: &mut Cluster, plural: &str, object: Value| {
+            let kind = KINDS.iter().find(|kind| kind.plural == plural).unwrap();
+            cluster.take(audit::review(object, kind));
+        };
+        let mut cluster = Cluster::default();
+        let spec = json!({"containers": [{"name": "main", "image": "x"}]});
+        let metadata = json!({"name": "web", "namespace": "shop"});
+        take(
+            &mut cluster,
+            "namespaces",
+            json!({"metadata": {"name": "shop"}}),
+        );
+        take(
+            &mut cluster,
+            "deployments",
+            json!({"metadata": metadata, "spec": {"selector": {}, "template": {"spec": spec}}}),
+        );
+        take(
+            &mut cluster,
+            "pods",
+            json!({"metadata": metadata, "spec": spec}),
+        );
+        take(
+            &mut cluster,
+            "guardrails",
+            json!({"metadata": {"name": "all"}, "spec": {"mode": "Audit"}}),
+        );
+        assert_eq!(cluster.reviews.len(), 4);
+        assert_eq!(cluster.snapshot.pods().count(), 1);
+        assert_eq!(cluster.snapshot.namespaces().count(), 1);
+        assert_eq!(cluster.guardrails.len(), 1);
+    }
+}
