@@ -9,8 +9,8 @@ use super::inputs::Inputs;
 use super::progress::Progress;
 use super::{Exit, whole};
 use crate::netpol::reach::{Party, PortSet};
-use crate::netpol::{Direction, Port, Protocol, Reachability, Snapshot, WorkloadRef};
-use crate::report::reach::{Grouping, Listing, Map, Picture};
+use crate::netpol::{Direction, Port, Protocol, Reachability, Snapshot};
+use crate::report::reach::{Exposures, Grouping, Listing, Map, Picture};
 use who::Found;
 pub(super) use who::Who;
 
@@ -27,7 +27,8 @@ mod who;
         A workload is `namespace/name`, `namespace/*` or `kind/namespace/name`; anything outside is an address.\n\
         JSON: an object with `connections`; each has `from` and `to` (`kind`, `namespace`, `name`; or `cidr`) and\n\
         `allowed`, a list of `protocol` and `ports` (\"9000\", \"80-90\" or \"all\"). With --exposure also `exposure`, the same with\n\
-        `namespace` or `namespaceSelector` and `podSelector` for the newcomer, and port names that it may give to any number.")]
+        `namespace` or `namespaceSelector` and `podSelector` for the newcomer, and port names that it may give to any number;\n\
+        `ifOwnPolicyAllows` are the ports that open besides where a NetworkPolicy of the newcomer's namespace allows them.")]
 pub struct Args {
     /// Files or folders of manifests (YAML or JSON); `-` for standard input.
     #[arg(required = true, value_name = "PATH")]
@@ -95,6 +96,32 @@ impl From<Group> for Grouping {
     }
 }
 
+/// Who could still come to the workloads that were asked for, and whom they could reach.
+fn exposures(
+    reach: &Reachability,
+    from: Option<&Found>,
+    to: Option<&Found>,
+) -> anyhow::Result<Exposures> {
+    let mut exposures = Exposures::new();
+    for (direction, own, other) in [
+        (Direction::Ingress, to, from),
+        (Direction::Egress, from, to),
+    ] {
+        // Whoever asks about one end only wants to know of that one.
+        if own.is_none() && other.is_some() {
+            continue;
+        }
+        for workload in reach.workloads() {
+            if own.is_none_or(|who| who.is_workload(workload)) {
+                let open = reach.exposure(workload, direction);
+                let open = open.with_context(|| format!("--exposure of {workload}"))?;
+                exposures.push((workload.clone(), direction, open));
+            }
+        }
+    }
+    Ok(exposures)
+}
+
 /// Prints the connections that were asked for.
 pub(super) fn run(args: &Args) -> anyhow::Result<Exit> {
     if args.exposure && !matches!(args.output, Form::Text | Form::Json | Form::Markdown) {
@@ -103,11 +130,6 @@ pub(super) fn run(args: &Args) -> anyhow::Result<Exit> {
     let folder = Inputs::of(args.paths.clone(), Vec::new(), Vec::new()).read()?;
     let rules = folder.rules.clone();
     let snapshot = whole::snapshot(folder)?;
-    if args.exposure && snapshot.cluster_policies().next().is_some() {
-        whole::warn(
-            "--exposure tells what NetworkPolicies let pass; what ClusterNetworkPolicies accept or deny of newcomers is not in it",
-        );
-    }
     let reach = Reachability::of(&snapshot);
     let from = args.from.as_ref().map(|who| who.find(&reach)).transpose();
     let from = from.context("--from")?;
@@ -138,26 +160,10 @@ pub(super) fn run(args: &Args) -> anyhow::Result<Exit> {
         }
         (!row.to.is_empty()).then_some(row)
     });
-    let exposure = args.exposure.then(|| {
-        let ends = [
-            (Direction::Ingress, &to, &from),
-            (Direction::Egress, &from, &to),
-        ];
-        let mut exposure = Vec::new();
-        for (direction, own, other) in ends {
-            // Whoever asks about one end only wants to know of that one.
-            if own.is_none() && other.is_some() {
-                continue;
-            }
-            let meant =
-                |workload: &WorkloadRef| own.as_ref().is_none_or(|who| who.is_workload(workload));
-            for workload in workloads.iter().filter(|workload| meant(workload)) {
-                let open = reach.exposure(workload, direction);
-                exposure.push(((*workload).clone(), direction, open));
-            }
-        }
-        exposure
-    });
+    let exposure = args
+        .exposure
+        .then(|| exposures(&reach, from.as_ref(), to.as_ref()))
+        .transpose()?;
     let listing = Listing {
         rows,
         workloads: workloads.clone(),

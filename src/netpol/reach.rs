@@ -24,7 +24,7 @@ use words::Words;
 
 pub use connections::{Connection, Party, Row};
 pub use diff::{Diff, IsolationChange, Standing};
-pub use exposure::{Exposure, Newcomer, OpenPorts};
+pub use exposure::{Exposure, Newcomer, OpenPorts, TooManyNewcomers};
 pub use ports::{PortRange, PortSet};
 pub(super) use tiers::Said;
 pub use why::{Change, Explanation, Says, Step, StepPolicy};

@@ -42,7 +42,7 @@ pub enum Operator {
 }
 
 /// What one key may be in an object that a selector matches: the requirements for it as one set.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 struct Outcomes<'s> {
     /// The label may be missing.
     may_be_missing: bool,
@@ -50,7 +50,7 @@ struct Outcomes<'s> {
 }
 
 /// A set of label values that is finite, or misses finitely many.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 enum Values<'s> {
     Only(BTreeSet<&'s str>),
     AllBut(BTreeSet<&'s str>),

@@ -100,7 +100,7 @@ impl<I: Iterator<Item = Row>> Listing<'_, I> {
             for (workload, _, exposures) in own {
                 let workload = Party::Workload(workload.clone());
                 for one in exposures {
-                    writeln!(out, "| {workload} | {} | {} |", one.who, one.at)?;
+                    writeln!(out, "| {workload} | {} | {} |", one.who, one.ports())?;
                 }
             }
         }
@@ -217,8 +217,8 @@ fn write_exposure(
     if exposures.is_empty() {
         writeln!(out, "  {arrow} none")?;
     }
-    for Exposure { who, at } in exposures {
-        writeln!(out, "  {arrow} {who}  {at}")?;
+    for exposure in exposures {
+        writeln!(out, "  {arrow} {}  {}", exposure.who, exposure.ports())?;
     }
     Ok(())
 }

@@ -8,6 +8,7 @@
 mod clusters;
 mod diff;
 mod examples;
+mod exposure;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;

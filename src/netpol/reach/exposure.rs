@@ -1,22 +1,27 @@
 //! Exposure: who could reach a workload, and whom it could reach, although nobody of that kind is there yet.
 //!
-//! A selector of a rule goes on to hold for pods and namespaces that are made tomorrow. What is listed is what the
-//! workload's own end lets pass; a newcomer in a namespace that isolates it in the other direction needs that one's
-//! permission too, one in a new namespace does not.
+//! A selector of a rule goes on to hold for pods and namespaces that are made tomorrow. Newcomers are cut into regions
+//! (`exposure/regions.rs`) that no scope of a cluster network policy tells apart; both ends are asked about each in the order of
+//! the tiers (`exposure/tiers.rs`), the newcomer's as that of a pod which no network policy isolates. What passes besides where one
+//! does isolate it, and allows it, is told apart: then the Baseline tier has no say there. A newcomer is a pod with a network of
+//! its own whose address nobody knows.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use super::Reachability;
-use super::ports::{PortRange, PortSet};
+use super::{Place, Reachability};
 use crate::netpol::coverage::Direction;
-use crate::netpol::name::{NamespaceName, PortName};
-use crate::netpol::pod::Pod;
-use crate::netpol::policy::{NamespaceScope, NetworkPolicy, Peer, Peers, Ports, Rule};
-use crate::netpol::port::{PortSpec, Protocol};
+use crate::netpol::name::NamespaceName;
 use crate::netpol::selector::Selector;
-use crate::netpol::snapshot::NamespaceState;
 use crate::netpol::workload::WorkloadRef;
+use ends::Side;
+
+pub use open::OpenPorts;
+
+mod ends;
+mod open;
+mod regions;
+mod tiers;
 
 /// Pods that need not be there yet.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -44,162 +49,113 @@ pub enum Newcomer {
 pub struct Exposure {
     /// Who could come, or be reached.
     pub who: Newcomer,
-    /// At which ports.
+    /// At which ports, where no network policy isolates the newcomer.
     pub at: OpenPorts,
+    /// At which ports besides, where one does and allows it: what the Baseline tier denies the newcomer otherwise.
+    pub if_allowed: OpenPorts,
 }
 
-/// Ports, some by numbers that nobody knows yet.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct OpenPorts {
-    /// Those whose numbers are known.
-    pub ports: PortSet,
-    /// The names that a newcomer may give to ports of its own.
-    pub named: BTreeSet<(Protocol, PortName)>,
+/// Cluster network policies tell more kinds of newcomers apart than anyone could be told of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "cluster network policies tell more than {} kinds of newcomers apart",
+    regions::MOST
+)]
+pub struct TooManyNewcomers;
+
+/// The ports that are open to some newcomers.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+struct Open {
+    /// While no network policy isolates them.
+    free: OpenPorts,
+    /// Where one does, and allows everything.
+    allowed: OpenPorts,
 }
 
 impl Reachability {
     /// Who could reach a workload's pods (ingress), or whom they could reach (egress), of pods and namespaces that are
-    /// not there yet. By network policies only: what cluster network policies say of newcomers is not in it.
-    pub fn exposure(&self, workload: &WorkloadRef, direction: Direction) -> Vec<Exposure> {
-        let pods = self.snapshot.pods_in(&workload.namespace);
-        let pods = pods.filter(|pod| {
-            !pod.is_finished()
-                && self
-                    .root(&pod.workload)
-                    .is_some_and(|root| root == workload)
-        });
-        let mut open: BTreeMap<Newcomer, OpenPorts> = BTreeMap::new();
-        for pod in pods {
-            self.open_of(pod, direction, &mut open);
-        }
-        let anyone = open.get(&Newcomer::Anyone);
-        if anyone.is_some_and(|open| open.ports.is_all()) {
-            open.retain(|who, _| *who == Newcomer::Anyone);
-        }
-        open.into_iter()
-            .map(|(who, at)| Exposure { who, at })
-            .collect()
-    }
-
-    fn open_of(&self, pod: &Pod, direction: Direction, open: &mut BTreeMap<Newcomer, OpenPorts>) {
-        let mut add = |who: Newcomer, more: &OpenPorts| {
-            if !more.is_empty() {
-                open.entry(who).or_default().add(more);
-            }
-        };
-        let policies: Vec<&NetworkPolicy> = self
-            .snapshot
-            .namespace(pod.namespace())
-            .into_iter()
-            .flat_map(NamespaceState::effective_policies)
-            .filter(|policy| policy.isolates_pod(pod, direction))
-            .collect();
-        if policies.is_empty() || !pod.is_held() {
-            add(Newcomer::Anyone, &OpenPorts::all());
-            return;
-        }
-        for policy in policies {
-            for rule in policy.rules(direction) {
-                let ports = OpenPorts::of(rule, pod, direction);
-                let Peers::Only(peers) = &rule.peers else {
-                    add(Newcomer::Anyone, &ports);
-                    continue;
-                };
-                for peer in peers {
-                    match peer {
-                        Peer::Pods { namespaces, pods } => {
-                            let pods = pods.clone();
-                            let who = match namespaces {
-                                NamespaceScope::Own => Newcomer::In {
-                                    namespace: policy.namespace.clone(),
-                                    pods,
-                                },
-                                NamespaceScope::Selected(namespaces) => Newcomer::Selected {
-                                    namespaces: namespaces.clone(),
-                                    pods,
-                                },
-                            };
-                            add(who, &ports);
-                        }
-                        // Nobody knows the address of a newcomer, but some blocks hold them all.
-                        Peer::Block { cidr, except } => {
-                            if cidr.prefix_len() == 0 && except.is_empty() {
-                                add(Newcomer::Anyone, &ports);
-                            }
-                        }
-                    }
-                }
-            }
-        }
-    }
-}
-
-// === impl OpenPorts ===
-
-impl OpenPorts {
-    fn all() -> Self {
-        Self {
-            ports: PortSet::all(),
-            named: BTreeSet::new(),
-        }
-    }
-
-    /// The ports of a rule for a pod: its names are the pod's own where that is the destination.
-    fn of(rule: &Rule, pod: &Pod, direction: Direction) -> Self {
-        let Ports::Only(matches) = &rule.ports else {
-            return Self::all();
-        };
-        let (mut ranges, mut named) = (Vec::new(), BTreeSet::new());
-        for port in matches {
-            let protocol = port.protocol;
-            ranges.extend(PortRange::of(port));
-            let PortSpec::Named(name) = &port.port else {
+    /// not there yet.
+    pub fn exposure(
+        &self,
+        workload: &WorkloadRef,
+        direction: Direction,
+    ) -> Result<Vec<Exposure>, TooManyNewcomers> {
+        let mut open: BTreeMap<Newcomer, Open> = BTreeMap::new();
+        let mut classes = BTreeSet::new();
+        for pod in self.snapshot.pods_in(&workload.namespace) {
+            let Some(located) = self.located(Place::Pod(&pod.workload)) else {
                 continue;
             };
-            match direction {
-                Direction::Ingress => {
-                    ranges.extend(pod.ports_named(name, protocol).map(|port| PortRange {
-                        protocol,
-                        first: port.get(),
-                        last: port.get(),
-                    }));
-                }
-                Direction::Egress => {
-                    named.insert((protocol, name.clone()));
-                }
+            // Pods of one class are alike to every policy.
+            if located.root != *workload || !classes.insert(located.class) {
+                continue;
             }
+            Side::of(&self.snapshot, pod, direction).open_to(&mut open)?;
         }
-        Self {
-            ports: ranges.into_iter().collect(),
-            named,
-        }
-    }
-
-    fn add(&mut self, more: &OpenPorts) {
-        self.ports = self.ports.or(&more.ports);
-        self.named.extend(more.named.iter().cloned());
-    }
-
-    fn is_empty(&self) -> bool {
-        self.ports.is_empty() && self.named.is_empty()
+        Ok(told(open))
     }
 }
 
-impl fmt::Display for OpenPorts {
-    /// As in `TCP 80, UDP 53 and what it calls TCP web`.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if !self.ports.is_empty() || self.named.is_empty() {
-            self.ports.fmt(f)?;
+/// Everything that was found, in the fewest words.
+fn told(open: BTreeMap<Newcomer, Open>) -> Vec<Exposure> {
+    let mut by_ports: BTreeMap<Open, Vec<Newcomer>> = BTreeMap::new();
+    for (who, at) in open {
+        if !at.is_empty() {
+            by_ports.entry(at).or_default().push(who);
         }
-        let names = self.named.iter();
-        let names: Vec<String> = names
-            .map(|(protocol, name)| format!("{protocol} {name}"))
-            .collect();
-        if names.is_empty() {
-            return Ok(());
+    }
+    let mut all: Vec<(Newcomer, Open)> = Vec::new();
+    for (at, whos) in by_ports {
+        let joined = regions::joined(whos);
+        all.extend(joined.into_iter().map(|who| (who, at.clone())));
+    }
+    let is_needless = |(who, at): &(Newcomer, Open)| {
+        all.iter()
+            .any(|(other, others)| other != who && who.is_within(other) && at.is_within(others))
+    };
+    let mut told: Vec<(Newcomer, Open)> = all
+        .iter()
+        .filter(|one| !is_needless(one))
+        .cloned()
+        .collect();
+    told.sort();
+    let told = told.into_iter().map(|(who, at)| Exposure {
+        who,
+        if_allowed: at.allowed.without(&at.free).in_short(),
+        at: at.free.in_short(),
+    });
+    told.collect()
+}
+
+// === impl Open ===
+
+impl Open {
+    fn is_empty(&self) -> bool {
+        self.allowed.is_empty()
+    }
+
+    fn is_within(&self, other: &Open) -> bool {
+        self.free.is_within(&other.free) && self.allowed.is_within(&other.allowed)
+    }
+
+    fn add(&mut self, more: &Open) {
+        self.free = self.free.or(&more.free);
+        self.allowed = self.allowed.or(&more.allowed);
+    }
+}
+
+impl Exposure {
+    /// Its ports as a text: `TCP 80`, or `TCP 80, and TCP 443 where a policy of its own namespace allows it`.
+    pub fn ports(&self) -> String {
+        let more = format!(
+            "{} where a policy of its own namespace allows it",
+            self.if_allowed
+        );
+        match (self.at.is_empty(), self.if_allowed.is_empty()) {
+            (_, true) => self.at.to_string(),
+            (true, false) => more,
+            (false, false) => format!("{}, and {more}", self.at),
         }
-        let and = if self.ports.is_empty() { "" } else { " and " };
-        write!(f, "{and}what it calls {}", names.join(", "))
     }
 }
 

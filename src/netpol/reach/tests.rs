@@ -176,8 +176,8 @@ fn exposure_is_told_by_the_selectors_that_would_match() {
         let workloads = reach.workloads().into_iter();
         workloads
             .filter(|workload| workload.name == name)
-            .flat_map(|workload| reach.exposure(workload, direction))
-            .map(|exposure| format!("{} {}", exposure.who, exposure.at))
+            .flat_map(|workload| reach.exposure(workload, direction).expect("few scopes"))
+            .map(|exposure| format!("{} {}", exposure.who, exposure.ports()))
             .collect()
     };
     assert_eq!(

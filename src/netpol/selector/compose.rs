@@ -1,10 +1,10 @@
 //! Selectors made of selectors, and labels made of selectors: for policies that are written by a program.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, LabelSelectorRequirement};
 
-use super::{Operator, Requirement, Selector};
+use super::{Operator, Outcomes, Requirement, Selector, Values};
 use crate::netpol::labels::Labels;
 
 // === impl Selector ===
@@ -19,6 +19,45 @@ impl Selector {
                 .cloned()
                 .chain([requirement.clone()]),
         )
+    }
+
+    /// The same selector with no more requirements than it takes.
+    #[must_use]
+    pub fn reduced(&self) -> Selector {
+        let mut requirements = Vec::new();
+        for (key, outcomes) in self.outcomes() {
+            match outcomes.requirements(key) {
+                Some(few) => requirements.extend(few),
+                // Nothing can meet them.
+                None => return self.clone(),
+            }
+        }
+        Self::new(requirements)
+    }
+
+    /// The selector of what one of the two matches, where a selector can say that: they differ in one key at most, or one is
+    /// within the other.
+    pub fn or(&self, other: &Selector) -> Option<Selector> {
+        if self.implies(other) {
+            return Some(other.clone());
+        }
+        if other.implies(self) {
+            return Some(self.clone());
+        }
+        let anything = Outcomes::anything();
+        let (own, others) = (self.outcomes(), other.outcomes());
+        let keys: BTreeSet<&str> = own.keys().chain(others.keys()).copied().collect();
+        let mut differing = keys
+            .into_iter()
+            .filter(|key| own.get(key) != others.get(key));
+        let (Some(key), None) = (differing.next(), differing.next()) else {
+            return None;
+        };
+        let one = own.get(key).unwrap_or(&anything).clone();
+        let two = others.get(key).unwrap_or(&anything).clone();
+        let together = one.or(two).requirements(key)?;
+        let rest = self.requirements().iter().filter(|one| one.key() != key);
+        Some(Self::new(rest.cloned().chain(together)))
     }
 
     /// Labels that it asks for, and no others: an object with just these is matched, unless nothing can be.
@@ -81,6 +120,47 @@ impl Selector {
     }
 }
 
+// === impl Outcomes ===
+
+impl Outcomes<'_> {
+    /// What is in one of the two.
+    fn or(self, other: Self) -> Self {
+        let values = match (self.values, other.values) {
+            (Values::Only(left), Values::Only(right)) => Values::Only(&left | &right),
+            (Values::Only(some), Values::AllBut(others))
+            | (Values::AllBut(others), Values::Only(some)) => {
+                Values::AllBut(others.difference(&some).copied().collect())
+            }
+            (Values::AllBut(left), Values::AllBut(right)) => Values::AllBut(&left & &right),
+        };
+        Self {
+            may_be_missing: self.may_be_missing || other.may_be_missing,
+            values,
+        }
+    }
+
+    /// The requirements for a key that say so; none where there are none that do.
+    fn requirements(&self, key: &str) -> Option<Vec<Requirement>> {
+        Some(match (&self.values, self.may_be_missing) {
+            (Values::Only(some), true) if some.is_empty() => vec![Requirement::does_not_exist(key)],
+            (Values::Only(some), false) if !some.is_empty() => {
+                vec![Requirement::is_in(key, some.iter().copied())]
+            }
+            (Values::Only(_), _) => return None,
+            (Values::AllBut(some), may_be_missing) => {
+                let mut all = Vec::new();
+                if !may_be_missing {
+                    all.push(Requirement::exists(key));
+                }
+                if !some.is_empty() {
+                    all.push(Requirement::is_not_in(key, some.iter().copied()));
+                }
+                all
+            }
+        })
+    }
+}
+
 // === impl Requirement ===
 
 impl Requirement {
@@ -135,6 +215,33 @@ mod tests {
             Selector::parse(&written.to_label_selector(), &FieldPath::root()).unwrap(),
             written
         );
+    }
+
+    #[test]
+    fn one_selector_for_two_matches_what_either_does() {
+        let a = selector([Requirement::is("env", "a"), Requirement::exists("app")]);
+        let not_a = selector([
+            Requirement::is_not_in("env", ["a"]),
+            Requirement::exists("app"),
+        ]);
+        let b = selector([Requirement::is("env", "b"), Requirement::exists("app")]);
+        let none = selector([
+            Requirement::does_not_exist("env"),
+            Requirement::exists("app"),
+        ]);
+        let app = selector([Requirement::exists("app")]);
+        assert_eq!(a.or(&not_a), Some(app.clone()));
+        assert_eq!(b.or(&app), Some(app));
+        assert_eq!(a.or(&b).expect("one").to_string(), "app,env in (a,b)");
+        // Missing or `a` is nothing that a selector can say.
+        assert_eq!(a.or(&none), None);
+        assert_eq!(a.or(&selector([Requirement::is("env", "b")])), None);
+        let many = selector([
+            Requirement::is_not_in("env", ["a"]),
+            Requirement::is_in("env", ["a", "b", "c"]),
+            Requirement::exists("env"),
+        ]);
+        assert_eq!(many.reduced().to_string(), "env in (b,c)");
     }
 
     #[test]

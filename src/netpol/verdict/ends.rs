@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use crate::netpol::coverage::Direction;
 use crate::netpol::flow::{Endpoint, Flow};
 use crate::netpol::net::Family;
+use crate::netpol::pod::Pod;
 
 /// The address of one end as far as it is known.
 #[derive(Clone, Copy, Debug)]
@@ -31,6 +32,14 @@ pub(super) fn ends<'a>(
 }
 
 impl<'a> End<'a> {
+    /// A pod at an address, or at an unknown one of a family.
+    pub(in crate::netpol) fn of_pod(pod: &'a Pod, family: Family, known: Option<IpAddr>) -> Self {
+        Self {
+            endpoint: Endpoint::Pod(pod),
+            address: Address { family, known },
+        }
+    }
+
     /// The end that rules of a direction call the peer, in a flow over one family of addresses.
     pub(in crate::netpol) fn other(flow: &Flow<'a>, direction: Direction) -> Option<Self> {
         let (source, destination) = address_pairs(flow).into_iter().next()?;

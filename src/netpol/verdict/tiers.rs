@@ -244,6 +244,18 @@ impl Snapshot {
         )
     }
 
+    /// Whether a rule that is as it is written means an end by one of its peers.
+    pub(in crate::netpol) fn is_meant(&self, rule: &ClusterRule, end: End<'_>) -> Meant {
+        let peers = rule.peers.iter();
+        peers.fold(Meant::No, |meant, peer| {
+            match (meant, self.is_meant_by(peer, end)) {
+                (Meant::Yes, _) | (_, Meant::Yes) => Meant::Yes,
+                (Meant::Perhaps, _) | (_, Meant::Perhaps) => Meant::Perhaps,
+                (Meant::No, Meant::No) => Meant::No,
+            }
+        })
+    }
+
     /// Whether a peer means an end.
     fn is_meant_by(&self, peer: &ClusterPeer, end: End<'_>) -> Meant {
         match peer {

@@ -34,11 +34,15 @@ pub(crate) enum DocumentExposure<'a> {
         to: DocumentParty<'a>,
         from: DocumentNewcomer<'a>,
         allowed: DocumentPorts<'a>,
+        #[serde(rename = "ifOwnPolicyAllows", skip_serializing_if = "Option::is_none")]
+        if_allowed: Option<DocumentPorts<'a>>,
     },
     Egress {
         from: DocumentParty<'a>,
         to: DocumentNewcomer<'a>,
         allowed: DocumentPorts<'a>,
+        #[serde(rename = "ifOwnPolicyAllows", skip_serializing_if = "Option::is_none")]
+        if_allowed: Option<DocumentPorts<'a>>,
     },
 }
 
@@ -102,16 +106,20 @@ impl<'a> DocumentExposure<'a> {
         };
         let workload = DocumentParty::workload(workload);
         let allowed = DocumentPorts(&exposure.at);
+        let more = &exposure.if_allowed;
+        let if_allowed = (!more.is_empty()).then_some(DocumentPorts(more));
         match direction {
             Direction::Ingress => Self::Ingress {
                 to: workload,
                 from: newcomer,
                 allowed,
+                if_allowed,
             },
             Direction::Egress => Self::Egress {
                 from: workload,
                 to: newcomer,
                 allowed,
+                if_allowed,
             },
         }
     }
