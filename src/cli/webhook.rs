@@ -200,7 +200,7 @@ fn cluster(
     tasks.spawn("first state", tell_of_first(live.clone()));
     Ok(Cluster::new(
         live,
-        client,
+        client.clone(),
         ReadLimits::default(),
         args.state_age_limit,
     ))

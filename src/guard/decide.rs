@@ -19,7 +19,7 @@ use crate::guard::reachability::{self, ReachabilityRules};
 use crate::guard::review::{Operation, Review, Subject};
 use crate::guard::{coverage, registry};
 use crate::netpol::findings::Neighbourhood;
-use crate::netpol::{FieldPath, Object, Snapshot};
+use crate::netpol::{FieldPath, Snapshot};
 
 mod native;
 mod ratchet;

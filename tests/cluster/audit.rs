@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::kubernetes::Kubernetes;
 
-const SHOP: &str = r#"
+const SHOP: &str = r"
 apiVersion: v1
 kind: Namespace
 metadata: {name: audit-shop}
@@ -19,22 +19,22 @@ spec:
   template:
     metadata: {labels: {app: web}}
     spec: {hostPID: true, containers: [{name: main, image: x}]}
-"#;
+";
 
-const DENY: &str = r#"
+const DENY: &str = r"
 apiVersion: networking.k8s.io/v1
 kind: NetworkPolicy
 metadata: {name: deny, namespace: audit-shop}
 spec: {podSelector: {}, policyTypes: [Ingress, Egress]}
-"#;
+";
 
 /// Of this test alone: whatever guardrails the cluster has belong to others.
-const GUARDRAIL: &str = r#"
+const GUARDRAIL: &str = r"
 apiVersion: ringfence.dev/v1alpha1
 kind: Guardrail
 metadata: {name: audited}
 spec: {mode: Enforce, coverage: {}, bypasses: {}}
-"#;
+";
 
 fn audit(cluster: &Kubernetes, arguments: &[&str]) -> Output {
     let folder = tempfile::tempdir().unwrap();

@@ -7,6 +7,7 @@
     reason = "a failed test says so by a panic"
 )]
 
+mod access;
 mod admission;
 mod audit;
 mod definitions;

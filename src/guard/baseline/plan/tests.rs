@@ -19,6 +19,7 @@ fn snapshot(objects: &[Value]) -> Snapshot {
     models.collect()
 }
 
+#[allow(clippy::needless_pass_by_value, reason = "it is called with `json!`")]
 fn section(baseline: Value) -> Guardrails {
     let spec: GuardrailSpec =
         serde_json::from_value(json!({"mode": "Enforce", "baseline": baseline})).expect("a spec");
@@ -52,7 +53,7 @@ fn applied(snapshot: &Snapshot, plans: &[Plan]) -> Snapshot {
                     after.remove(&ObjectKey::NetworkPolicy(crate::netpol::PolicyRef {
                         namespace: plan.namespace.clone(),
                         name: name.clone(),
-                    }))
+                    }));
                 }
             }
         }

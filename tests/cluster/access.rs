@@ -1,0 +1,179 @@
+//! The roles of `deploy/install`, tried by the programs they are for: each verb that is granted is used, and nothing that is
+//! asked for is refused. The API server's audit log is the witness.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::process::Command;
+
+use serde_json::{Value, json};
+
+use crate::installation::{fails_for, registered};
+use crate::kubernetes::{Kubernetes, free_port};
+use crate::process::Process;
+use crate::registration::{GUARDRAIL, create, default_deny, namespace, pod, refused};
+
+const INSTALL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/install");
+const NAMESPACE: &str = "ringfence-system";
+
+/// As little of the kind's definition as lets the API server serve it.
+const CLUSTER_POLICIES: &str = r"
+apiVersion: apiextensions.k8s.io/v1
+kind: CustomResourceDefinition
+metadata:
+  name: clusternetworkpolicies.policy.networking.k8s.io
+  annotations: {api-approved.kubernetes.io: unapproved}
+spec:
+  group: policy.networking.k8s.io
+  names: {kind: ClusterNetworkPolicy, plural: clusternetworkpolicies}
+  scope: Cluster
+  versions:
+    - name: v1alpha2
+      served: true
+      storage: true
+      schema: {openAPIV3Schema: {type: object, x-kubernetes-preserve-unknown-fields: true}}
+";
+
+/// A verb on a resource, as roles and the audit log name them.
+type Right = (String, String, String);
+
+/// A kubeconfig of a service account of the installation, with a token of its own.
+fn kubeconfig(cluster: &Kubernetes, account: &str) -> PathBuf {
+    let output = cluster.kubectl(&["create", "token", account, "-n", NAMESPACE], "");
+    assert!(output.status.success());
+    let token = String::from_utf8(output.stdout).unwrap();
+    let text = std::fs::read_to_string(cluster.kubeconfig()).unwrap();
+    let mut config: Value = serde_json::from_str(&text).unwrap();
+    config["users"][0]["user"] = json!({"token": token.trim()});
+    let path = cluster.folder().join(format!("{account}.kubeconfig"));
+    std::fs::write(&path, config.to_string()).unwrap();
+    path
+}
+
+fn start(cluster: &Kubernetes, account: &str, arguments: &[&str]) -> Process {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ringfence"));
+    command.args(arguments).arg("--kubeconfig");
+    command
+        .arg(kubeconfig(cluster, account))
+        .args(["--namespace", NAMESPACE]);
+    Process::start(account, cluster.folder(), &mut command)
+}
+
+/// What a service account is granted.
+fn granted(cluster: &Kubernetes, account: &str) -> BTreeSet<Right> {
+    let output = cluster.kubectl(
+        &["get", "clusterroles,roles", "-n", NAMESPACE, "-o", "json"],
+        "",
+    );
+    let all: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let roles = all["items"].as_array().unwrap().iter();
+    let mut rights = BTreeSet::new();
+    for role in roles.filter(|role| role["metadata"]["name"] == account) {
+        for rule in role["rules"].as_array().unwrap() {
+            let words = |field: &str| {
+                let words = rule[field].as_array().unwrap().iter();
+                words
+                    .map(|word| word.as_str().unwrap().to_owned())
+                    .collect::<Vec<_>>()
+            };
+            for group in words("apiGroups") {
+                for resource in words("resources") {
+                    for verb in words("verbs") {
+                        rights.insert((group.clone(), resource.clone(), verb));
+                    }
+                }
+            }
+        }
+    }
+    rights
+}
+
+/// What a service account has done, and what it was refused.
+fn used(cluster: &Kubernetes, account: &str) -> (BTreeSet<Right>, BTreeSet<Right>) {
+    let user = format!("system:serviceaccount:{NAMESPACE}:{account}");
+    let log = std::fs::read_to_string(cluster.audit_log(0)).unwrap();
+    let (mut done, mut refused) = (BTreeSet::new(), BTreeSet::new());
+    for line in log.lines() {
+        // The last line may be half written.
+        let Ok(event) = serde_json::from_str::<Value>(line) else {
+            continue;
+        };
+        let object = &event["objectRef"];
+        if event["user"]["username"] != user || object.is_null() {
+            continue;
+        }
+        let word = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let mut resource = word(&object["resource"]);
+        if let Some(part) = object["subresource"].as_str() {
+            resource = format!("{resource}/{part}");
+        }
+        let right = (word(&object["apiGroup"]), resource, word(&event["verb"]));
+        if event["responseStatus"]["code"] == 403 {
+            refused.insert(right);
+        } else {
+            done.insert(right);
+        }
+    }
+    (done, refused)
+}
+
+#[tokio::test]
+async fn every_right_that_is_granted_is_used_and_none_is_missing() {
+    let cluster = Kubernetes::start().await;
+    let applied = cluster.kubectl(&["apply", "--server-side", "-k", INSTALL], "");
+    assert!(applied.status.success());
+    cluster.apply(CLUSTER_POLICIES);
+
+    let port = free_port();
+    let (listen, url) = (
+        format!("127.0.0.1:{port}"),
+        format!("https://127.0.0.1:{port}"),
+    );
+    let (webhook, controller) = ("ringfence-webhook", "ringfence-controller");
+    let _webhook = start(&cluster, webhook, &["webhook", "--listen", &listen]);
+    let _controller = start(
+        &cluster,
+        controller,
+        &["controller", "--webhook-url", &url, "--hold", "1s"],
+    );
+
+    cluster.apply(&namespace("shop", "prod"));
+    cluster.apply(GUARDRAIL);
+    registered(&cluster, "shop in fail", |c| fails_for(c, "shop")).await;
+    refused(&cluster, &pod("bare", "shop"), "RF201").await;
+    create(
+        &cluster,
+        &(default_deny("shop") + &pod("covered", "shop")),
+        &[],
+    )
+    .unwrap();
+    let exemption = "{apiVersion: ringfence.dev/v1alpha1, kind: Exemption, metadata: {name: mine, namespace: shop}, \
+        spec: {guardrail: prod, checks: [RF201], objects: [{kind: Pod, name: a}], reason: r, owner: o, \
+        expires: 2100-01-01T00:00:00Z}}";
+    create(&cluster, exemption, &[]).unwrap();
+    // Without a Guardrail there is no registration.
+    assert!(
+        cluster
+            .kubectl(&["delete", "guardrail", "prod"], "")
+            .status
+            .success()
+    );
+
+    for account in [webhook, controller] {
+        let granted = granted(&cluster, account);
+        assert!(!granted.is_empty());
+        let unused = async || {
+            let (done, refused) = used(&cluster, account);
+            assert_eq!(refused, BTreeSet::new(), "{account} was refused");
+            let unused: BTreeSet<_> = granted.difference(&done).cloned().collect();
+            if !unused.is_empty() {
+                std::fs::write(
+                    cluster.folder().join("unused"),
+                    format!("{account}: {unused:?}"),
+                )
+                .unwrap();
+            }
+            unused.is_empty().then_some(())
+        };
+        Kubernetes::eventually(&format!("all of {granted:?} used by {account}"), unused).await;
+    }
+}
