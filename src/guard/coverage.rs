@@ -5,12 +5,14 @@
 use serde_json::{Value, json};
 
 use crate::guard::baseline::plan;
-use crate::guard::decide::Cut;
+use crate::guard::decide::{Context, Cut};
 use crate::guard::finding::{Finding, Fix};
 use crate::guard::guardrail::{ClusterNetworkPolicies, CoverageScope, CoverageSection, Guardrails};
 use crate::guard::registry;
 use crate::guard::review::{Operation, Review, Subject};
-use crate::netpol::{Direction, FieldPath, NamespaceName, NetworkPolicy, Object, Pod, Snapshot};
+use crate::netpol::{
+    Direction, FieldPath, NamespaceName, NamespaceState, NetworkPolicy, Object, Pod, Snapshot,
+};
 
 mod wide;
 
@@ -26,8 +28,8 @@ pub(super) fn workload(
     review: &Review,
     subject: &Subject,
     section: &CoverageSection,
+    context: &Context<'_>,
     snapshot: &Snapshot,
-    guardrails: &Guardrails,
 ) -> Option<Finding> {
     let Some(Object::Pod(pod) | Object::Workload(pod)) = subject.model() else {
         return None;
@@ -52,7 +54,8 @@ pub(super) fn workload(
     if missing.is_empty() {
         return None;
     }
-    let to_come = plan::to_come(namespace, snapshot, guardrails);
+    // As it is before the change: the pod itself is none that runs there already.
+    let to_come = plan::to_come(namespace, context.snapshot, context.guardrails);
     let waits = missing.iter().all(|way| to_come.contains(way));
     if waits && pod.is_template() {
         return None;
@@ -165,7 +168,7 @@ pub(super) fn last_cover(
     let namespace = &old.namespace;
     if before
         .namespace(namespace)
-        .is_some_and(super::super::netpol::snapshot::NamespaceState::is_terminating)
+        .is_some_and(NamespaceState::is_terminating)
     {
         return Ok(None);
     }

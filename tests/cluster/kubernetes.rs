@@ -315,11 +315,12 @@ fn prepare(folder: &Path) {
         "tokens.csv",
         &format!("{TOKEN},admin,admin,\"system:masters\"\n"),
     );
-    // What users change, with whom they act as; not what is read.
+    // What anybody changes, with whom they act as; what is read only of the accounts whose roles are tried.
     write(
         "audit.yaml",
         "apiVersion: audit.k8s.io/v1\nkind: Policy\nomitStages: [RequestReceived]\nrules:\n\
-         - level: Metadata\n  verbs: [create, update, patch, delete, deletecollection]\n- level: None\n",
+         - level: Metadata\n  verbs: [create, update, patch, delete, deletecollection]\n\
+         - level: Metadata\n  userGroups: [\"system:serviceaccounts:ringfence-system\"]\n- level: None\n",
     );
 }
 

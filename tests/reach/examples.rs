@@ -171,7 +171,7 @@ fn cluster_network_policies_are_judged_before_and_after_those_of_namespaces() {
 }
 
 #[test]
-fn what_rules_want_closed_is_red_on_the_map_and_newcomers_under_cluster_policies_are_warned_of() {
+fn what_rules_want_closed_is_red_on_the_map() {
     let cluster = "
 apiVersion: v1
 kind: Pod
@@ -217,12 +217,4 @@ spec:
         ["web must not reach db: TCP 5432"]
     );
     assert_eq!(red(&["--port", "80"]), Vec::<String>::new());
-
-    let exposed = told(&["reach", "-", "--exposure"], cluster);
-    assert!(!exposed.contains("warning"), "{exposed}");
-    let exposed = told(&["reach", TIERS, "--exposure"], "");
-    assert!(
-        exposed.contains("what ClusterNetworkPolicies accept or deny of newcomers is not in it"),
-        "{exposed}"
-    );
 }

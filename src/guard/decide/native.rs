@@ -19,7 +19,7 @@ pub(super) fn native(
     raw: &mut Vec<Raw>,
 ) {
     if let Some(section) = &guardrail.spec.coverage {
-        let finding = coverage::workload(review, subject, section, snapshot, context.guardrails);
+        let finding = coverage::workload(review, subject, section, context, snapshot);
         raw.extend(finding.map(|finding| Raw::deny(Section::Coverage, finding)));
     }
     if let Some(section) = &guardrail.spec.breadth {

@@ -11,7 +11,7 @@ use super::index::{Index, Member, Part, meaning};
 use super::search::{Broken, Pairing, Search};
 use super::{Expect, ReachabilityRule, ReachabilityRules, Side};
 use crate::guard::decide::Cut;
-use crate::guard::review::{Operation, Review, Subject};
+use crate::guard::review::{Review, Subject};
 use crate::netpol::groups::{Group, Opened};
 use crate::netpol::object::ObjectKey;
 use crate::netpol::reach::bits::BitSet;
@@ -75,14 +75,9 @@ struct Suspects {
 
 impl Change {
     /// What a review changes; none where no flow can be altered.
-    pub(super) fn of(review: &Review, known: &Snapshot, after: &Snapshot) -> Option<Self> {
+    pub(super) fn of(review: &Review, before: &Snapshot, after: &Snapshot) -> Option<Self> {
         let old = review.old_object.as_ref().and_then(Subject::model);
         let new = review.object.as_ref().and_then(Subject::model);
-        // What the server says that there was counts, whether it is known here already or not.
-        let before = &match old {
-            Some(object) if review.operation != Operation::Create => known.with(object.clone()),
-            Some(_) | None => known.clone(),
-        };
         match (old.or(new)?, new) {
             (Object::NetworkPolicy(policy), _) => {
                 Self::in_place(Kind::Policy, &policy.namespace, before, after)

@@ -44,13 +44,14 @@ pub(in crate::guard) fn judge(
         return Judgement::default();
     }
     let (known, pods) = (context.snapshot, budget.pods);
+    let before = &before(review, known);
     let broken = match subject.model() {
         Some(Object::ClusterNetworkPolicy(policy)) => {
-            wide::breaks(review, &policy.name, known, after, rules, pods)
+            wide::breaks(&policy.name, [known, before, after], rules, pods)
         }
-        Some(Object::Node(node)) => node::breaks(review, &node.name, known, after, rules, pods),
+        Some(Object::Node(node)) => node::breaks(&node.name, before, after, rules, pods),
         _ => {
-            let Some(change) = Change::of(review, known, after) else {
+            let Some(change) = Change::of(review, before, after) else {
                 return Judgement::default();
             };
             change.breaks(rules, pods)
@@ -67,6 +68,14 @@ pub(in crate::guard) fn judge(
     Judgement {
         judged: told.collect(),
         cut: broken.cut.map(|cut| (cut, strictest(rules))),
+    }
+}
+
+/// The cluster before the change. What the server says that there was counts, whether it is known here already or not.
+fn before(review: &Review, known: &Snapshot) -> Snapshot {
+    match review.old_object.as_ref().and_then(Subject::model) {
+        Some(object) if review.operation != Operation::Create => known.with(object.clone()),
+        Some(_) | None => known.clone(),
     }
 }
 

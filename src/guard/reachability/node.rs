@@ -7,30 +7,22 @@ use std::net::IpAddr;
 use super::outside::{has_outside, means};
 use super::search::{Broken, Search};
 use super::{ReachabilityRules, Side};
-use crate::guard::review::{Operation, Review, Subject};
 use crate::netpol::reach::bits::BitSet;
 use crate::netpol::{Node, NodeName, Snapshot};
 
-/// The rules that a review of the Node of a name breaks. Who leaves reaches nobody any more.
+/// The rules that a change of the Node of a name breaks. Who leaves reaches nobody any more.
 pub(super) fn breaks<'r>(
-    review: &Review,
     name: &NodeName,
-    known: &Snapshot,
+    before: &Snapshot,
     after: &Snapshot,
     rules: &'r ReachabilityRules,
     pods: usize,
 ) -> Broken<'r> {
-    // What the server says that there was counts, whether it is known here already or not.
-    let old = review.old_object.as_ref().and_then(Subject::model);
-    let before = &match old {
-        Some(object) if review.operation != Operation::Create => known.with(object.clone()),
-        Some(_) | None => known.clone(),
-    };
     let (old, Some(new)) = (before.node(name), after.node(name)) else {
         return Broken::default();
     };
-    let says = |node: &Node| (node.labels.clone(), node.addresses.clone());
-    if old.map(says) == Some(says(new)) {
+    let is_same = |old: &Node| old.labels == new.labels && old.addresses == new.addresses;
+    if old.is_some_and(is_same) {
         return Broken::default();
     }
     let mut addresses: Vec<IpAddr> = old

@@ -6,7 +6,6 @@ use super::index::Member;
 use super::search::{Broken, Pairing, Search};
 use super::{ReachabilityRules, Side};
 use crate::guard::decide::Cut;
-use crate::guard::review::{Operation, Review, Subject};
 use crate::netpol::groups::Group;
 use crate::netpol::reach::bits::BitSet;
 use crate::netpol::{ClusterNetworkPolicy, Direction, PolicyName, Snapshot};
@@ -30,21 +29,13 @@ struct Concerned {
     peers: BitSet,
 }
 
-/// The rules that a review of the ClusterNetworkPolicy of a name breaks.
+/// The rules that a change of the ClusterNetworkPolicy of a name breaks.
 pub(super) fn breaks<'r>(
-    review: &Review,
     name: &PolicyName,
-    known: &Snapshot,
-    after: &Snapshot,
+    [known, before, after]: [&Snapshot; 3],
     rules: &'r ReachabilityRules,
     pods: usize,
 ) -> Broken<'r> {
-    // What the server says that there was counts, whether it is known here already or not.
-    let old = review.old_object.as_ref().and_then(Subject::model);
-    let before = &match old {
-        Some(object) if review.operation != Operation::Create => known.with(object.clone()),
-        Some(_) | None => known.clone(),
-    };
     let (old, new) = (before.cluster_policy(name), after.cluster_policy(name));
     if says(old) == says(new) {
         return Broken::default();

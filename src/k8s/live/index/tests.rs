@@ -129,3 +129,38 @@ fn one_that_was_never_understood_is_forgotten_when_it_is_gone() {
     index.take(Kind::Guardrail, Change::Delete(guardrail("Audit").key));
     assert_eq!(index.undecodable_if_changed(), Some(Vec::new()));
 }
+
+#[test]
+fn the_pods_that_rules_speak_of_follow_each_publication() {
+    let mut index = Index::default();
+    let rule = json!({
+        "apiVersion": "ringfence.dev/v1alpha1", "kind": "ReachabilityRule", "metadata": {"name": "r"},
+        "spec": {"expect": "Deny", "from": [{"podSelector": {}}], "to": [{"podSelector": {}}]}
+    });
+    index.take(
+        Kind::ReachabilityRule,
+        Change::Apply(item(Kind::ReachabilityRule, rule)),
+    );
+    // The groups are asked for each time, as a request would, so that the next publication has some to follow from.
+    let mut grouped = |change| {
+        index.take(Kind::Pod, change);
+        let state = state(&mut index);
+        let made = ReachabilityRules::new(
+            state.reachability.iter().cloned().collect(),
+            &state.snapshot,
+        );
+        let labels = |rules: &ReachabilityRules| {
+            let groups = rules.groups();
+            let mut labels: Vec<String> = groups.map(|group| format!("{group:?}")).collect();
+            labels.sort();
+            labels
+        };
+        assert_eq!(labels(&state.reachability), labels(&made));
+        labels(&made).len()
+    };
+    assert_eq!(grouped(Change::Apply(pod("a", "web"))), 1);
+    assert_eq!(grouped(Change::Apply(pod("b", "db"))), 2);
+    assert_eq!(grouped(Change::Apply(pod("b", "web"))), 1);
+    assert_eq!(grouped(Change::Restart(vec![pod("c", "db")])), 1);
+    assert_eq!(grouped(Change::Delete(pod("c", "db").key)), 0);
+}
