@@ -4,7 +4,8 @@
 //! Every replica follows the cluster; the one that holds the Lease (`lease.rs`) runs the tasks that [`Controller::lead`]
 //! starts, and stops them the moment it does not hold it any more. Each task plans by a pure function and brings the
 //! cluster to the plan by writes that may be repeated: `registration.rs` the webhook configurations, `certificates.rs` the
-//! Secret of the webhook's certificates.
+//! Secret of the webhook's certificates, `baselines.rs` the baseline policies of namespaces. `audit.rs` judges everything
+//! that exists and writes reports, `status.rs` says of Ringfence's own kinds whether they are in force.
 
 use std::convert::Infallible;
 use std::path::{Path, PathBuf};
@@ -17,12 +18,18 @@ use tokio::sync::watch;
 use crate::k8s::live::Live;
 use crate::k8s::one;
 use crate::runtime::Tasks;
+use crate::telemetry::audit::AuditMetrics;
+use crate::telemetry::baselines::BaselineMetrics;
 use crate::telemetry::certificates::CertificateMetrics;
+use prometheus_client::registry::Registry;
 use registration::Demand;
 
+mod audit;
+mod baselines;
 pub mod certificates;
 pub mod lease;
 pub mod registration;
+mod status;
 
 /// Who writes, by name of the server-side apply.
 pub const FIELD_MANAGER: &str = "ringfence";
@@ -55,8 +62,16 @@ pub struct Controller {
     pub registration: registration::Options,
     /// Where its certificates come from.
     pub certificates: Certificates,
-    /// What is told of them.
-    pub certificate_metrics: CertificateMetrics,
+    /// What is told of its work.
+    pub metrics: Metrics,
+}
+
+/// The numbers of all that a controller does. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Metrics {
+    certificates: CertificateMetrics,
+    baselines: BaselineMetrics,
+    audit: AuditMetrics,
 }
 
 /// How often a file of authorities is read.
@@ -89,7 +104,7 @@ impl Controller {
                 };
                 let outputs = certificates::keep::Outputs {
                     bundle: bundle_sender,
-                    metrics: self.certificate_metrics.clone(),
+                    metrics: self.metrics.certificates.clone(),
                 };
                 let namespace = self.namespace.clone();
                 tasks.spawn(
@@ -116,7 +131,34 @@ impl Controller {
                 inputs,
             ),
         );
+        let (live, metrics) = (self.live.clone(), &self.metrics);
+        tasks.spawn(
+            "baselines",
+            baselines::keep(
+                all(),
+                self.namespace.clone(),
+                live.clone(),
+                metrics.baselines.clone(),
+            ),
+        );
+        for kind in status::KINDS {
+            tasks.spawn("status", status::keep(all(), live.clone(), kind));
+        }
+        tasks.spawn("audit", audit::keep(all(), live, metrics.audit.clone()));
         tasks
+    }
+}
+
+// === impl Metrics ===
+
+impl Metrics {
+    /// Adds them to a registry.
+    pub fn new(registry: &mut Registry) -> Self {
+        Self {
+            certificates: CertificateMetrics::new(registry),
+            baselines: BaselineMetrics::new(registry),
+            audit: AuditMetrics::new(registry),
+        }
     }
 }
 

@@ -19,10 +19,9 @@ use crate::certs::Names;
 use crate::controller::certificates::Terms;
 use crate::controller::lease::{Election, Ending, Times};
 use crate::controller::registration::{MANAGED_BY, Options, Target};
-use crate::controller::{Certificates, Controller, FIELD_MANAGER, LEASE};
+use crate::controller::{Certificates, Controller, FIELD_MANAGER, LEASE, Metrics};
 use crate::k8s::live;
 use crate::runtime::{Readiness, Shutdown, Tasks, Trigger, admin, follow_signals};
-use crate::telemetry::certificates::CertificateMetrics;
 use crate::telemetry::{self, LogFormat, metrics};
 
 /// Arguments of `ringfence controller`.
@@ -128,7 +127,7 @@ async fn work(args: &Args) -> anyhow::Result<Exit> {
     let certificates = args.certificates(&registration.target)?;
 
     let mut numbers = metrics::registry();
-    let certificate_metrics = CertificateMetrics::new(&mut numbers);
+    let counted = Metrics::new(&mut numbers);
     let readiness = Readiness::new(shutdown.clone());
     if let Some(address) = args.admin {
         let listener = admin::listen(address).await.context("--admin")?;
@@ -147,7 +146,7 @@ async fn work(args: &Args) -> anyhow::Result<Exit> {
         live,
         registration,
         certificates,
-        certificate_metrics,
+        metrics: counted,
     };
     let election = Election::new(
         client,

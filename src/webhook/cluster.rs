@@ -33,6 +33,8 @@ pub(super) enum Basis {
     Followed(Duration),
     /// The API server was read for this very request.
     Read,
+    /// It was read again and again, and what the request waits for did not come.
+    Waited,
     /// The API server could not be read, and the state is of this age.
     Unread(ReadError, Duration),
 }
@@ -195,7 +197,7 @@ impl Basis {
             Self::Unread(error, _) => Some(format!(
                 "judged by what the watches have told, which may be some milliseconds behind: {error}"
             )),
-            Self::Folder | Self::Followed(_) | Self::Read => None,
+            Self::Folder | Self::Followed(_) | Self::Read | Self::Waited => None,
         }
     }
 
@@ -205,6 +207,7 @@ impl Basis {
             Self::Folder => "folder",
             Self::Followed(_) => "followed",
             Self::Read => "read",
+            Self::Waited => "waited",
             Self::Unread(..) => "unread",
         }
     }

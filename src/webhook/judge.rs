@@ -9,6 +9,7 @@ use hyper::StatusCode;
 use hyper::header::{CONTENT_TYPE, HeaderValue};
 use jiff::Timestamp;
 
+use crate::guard::coverage;
 use crate::guard::decide::{self, State as Known};
 use crate::guard::engine::Budget;
 use crate::guard::exemption::ExemptionSpec;
@@ -45,6 +46,8 @@ pub(super) enum Step {
     Done(Reply),
     /// It would not pass, and a fresher look at this namespace may change that.
     Read(NamespaceName),
+    /// It will pass once this namespace has the baseline that is being made.
+    Wait(NamespaceName),
     /// It passes if the one who asks may exempt.
     Authorize(Box<Exempting>, Reply),
 }
@@ -70,6 +73,7 @@ pub(super) struct Judge<'a> {
 enum Judged {
     Answer(Answer),
     Read(NamespaceName),
+    Wait(NamespaceName),
     Authorize(Box<Exempting>, Answer),
 }
 
@@ -81,6 +85,7 @@ impl Judge<'_> {
         let refusal = match outcome {
             Ok(Judged::Answer(answer)) => return Step::Done(Reply::of(&answer)),
             Ok(Judged::Read(namespace)) => return Step::Read(namespace),
+            Ok(Judged::Wait(namespace)) => return Step::Wait(namespace),
             Ok(Judged::Authorize(exempting, answer)) => {
                 return Step::Authorize(exempting, Reply::of(&answer));
             }
@@ -143,6 +148,11 @@ impl Judge<'_> {
                     && let Some(namespace) = worth_reading(&review, &decision)
                 {
                     return Ok(Judged::Read(namespace.clone()));
+                }
+                if *self.basis == Basis::Read
+                    && let Some(namespace) = worth_waiting(&review, &decision, &context)
+                {
+                    return Ok(Judged::Wait(namespace.clone()));
                 }
                 if *self.basis != Basis::Folder && decision.allowed() {
                     exempting = new_exemption(&review).map(|spec| Exempting {
@@ -279,6 +289,21 @@ fn worth_reading<'a>(review: &'a Review, decision: &decide::Decision) -> Option<
         warned.any(|judged| judged.section == Some(Section::Coverage))
     };
     (is_refused || is_warned()).then_some(namespace)
+}
+
+/// The namespace whose baseline is being made, where that is all that a pod is refused for.
+fn worth_waiting<'a>(
+    review: &'a Review,
+    decision: &decide::Decision,
+    context: &decide::Context<'_>,
+) -> Option<&'a NamespaceName> {
+    let mut refused = decision.in_force(Mode::Enforce).peekable();
+    refused.peek()?;
+    let (snapshot, guardrails) = (context.snapshot, context.guardrails);
+    let waits = |judged: &decide::Judged| {
+        coverage::awaits_baseline(&judged.finding, review, snapshot, guardrails)
+    };
+    review.namespace.as_ref().filter(|_| refused.all(waits))
 }
 
 /// What a new or other Exemption says. One that says the same as before was authorized before.

@@ -6,10 +6,11 @@
 //! the configured direction. Health paths pass by all of it.
 //!
 //! In front of a live cluster a decision takes up to two looks: one that would refuse asks the API server first for what
-//! the watches may not have told yet, and is made again by that. An Exemption passes only after a `SubjectAccessReview`.
+//! the watches may not have told yet, and is made again by that. A pod that lacks nothing but the baseline which the
+//! controller is making is looked at again for half of its time. An Exemption passes only after a `SubjectAccessReview`.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use axum::Router;
@@ -22,6 +23,7 @@ use hyper::{HeaderMap, StatusCode};
 use tokio::sync::Semaphore;
 
 use crate::guard::decide::State as Known;
+use crate::netpol::NamespaceName;
 use crate::runtime::{Readiness, admin};
 
 use super::body::{Bodies, BodyError, BodyOptions, discard};
@@ -31,6 +33,9 @@ use super::judge::{Judge, Reply, Step, Verb};
 use super::metrics::Metrics;
 use super::review::Envelope;
 use super::workers::{Outcome, WorkerOptions, Workers};
+
+/// How long a pod waits between two looks for its baseline; reads of one namespace are shared and have a pace of their own.
+const BETWEEN_LOOKS: Duration = Duration::from_millis(100);
 
 /// How reviews are handled.
 #[derive(Debug, Clone, Default)]
@@ -191,18 +196,14 @@ impl Webhook {
             match (step, &self.cluster) {
                 (Step::Done(reply), _) | (Step::Authorize(_, reply), None) => return reply,
                 (Step::Read(namespace), Some(cluster)) => {
-                    self.metrics.read();
-                    let known = self.known.load_full();
-                    match cluster.read(&namespace, &known, deadline).await {
-                        Ok(state) => {
-                            turn.known = Arc::new(state);
-                            turn.basis = Basis::Read;
-                        }
-                        Err(error) => {
-                            self.metrics.unread();
-                            turn.known = self.known.load_full();
-                            turn.basis = Basis::Unread(error, cluster.age());
-                        }
+                    self.read(&mut turn, cluster, &namespace).await;
+                }
+                (Step::Wait(namespace), Some(cluster)) => {
+                    if turn.may_wait() {
+                        tokio::time::sleep(BETWEEN_LOOKS).await;
+                        self.read(&mut turn, cluster, &namespace).await;
+                    } else {
+                        turn.basis = Basis::Waited;
                     }
                 }
                 (Step::Authorize(exempting, reply), Some(cluster)) => {
@@ -214,7 +215,24 @@ impl Webhook {
                     };
                 }
                 // A folder has nobody to ask, and its basis calls for nobody.
-                (Step::Read(_), None) => turn.basis = Basis::Folder,
+                (Step::Read(_) | Step::Wait(_), None) => turn.basis = Basis::Folder,
+            }
+        }
+    }
+
+    /// Puts what the API server holds of a namespace in the place of what the watches have told.
+    async fn read(&self, turn: &mut Turn, cluster: &Cluster, namespace: &NamespaceName) {
+        self.metrics.read();
+        let known = self.known.load_full();
+        match cluster.read(namespace, &known, turn.deadline).await {
+            Ok(state) => {
+                turn.known = Arc::new(state);
+                turn.basis = Basis::Read;
+            }
+            Err(error) => {
+                self.metrics.unread();
+                turn.known = self.known.load_full();
+                turn.basis = Basis::Unread(error, cluster.age());
             }
         }
     }
@@ -261,6 +279,12 @@ struct Turn {
 }
 
 impl Turn {
+    /// Whether there is time for another look, and for the answer after it.
+    fn may_wait(&self) -> bool {
+        let whole = self.deadline.saturating_duration_since(self.begun);
+        self.begun.elapsed() + BETWEEN_LOOKS < whole / 2
+    }
+
     fn judge<'a>(&'a self, options: &'a WebhookOptions, metrics: &'a Metrics) -> Judge<'a> {
         Judge {
             verb: self.verb,

@@ -16,26 +16,38 @@ use crate::registration::{GUARDRAIL, create, default_deny, namespace, pod, refus
 const INSTALL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/install");
 const NAMESPACE: &str = "ringfence-system";
 
-/// As little of the kind's definition as lets the API server serve it.
-const CLUSTER_POLICIES: &str = r"
-apiVersion: apiextensions.k8s.io/v1
-kind: CustomResourceDefinition
-metadata:
-  name: clusternetworkpolicies.policy.networking.k8s.io
-  annotations: {api-approved.kubernetes.io: unapproved}
-spec:
-  group: policy.networking.k8s.io
-  names: {kind: ClusterNetworkPolicy, plural: clusternetworkpolicies}
-  scope: Cluster
-  versions:
-    - name: v1alpha2
-      served: true
-      storage: true
-      schema: {openAPIV3Schema: {type: object, x-kubernetes-preserve-unknown-fields: true}}
+/// As little of a kind's definition as lets the API server serve it.
+fn definition(group: &str, version: &str, kind: &str, plural: &str, scope: &str) -> String {
+    let definition = json!({
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {
+            "name": format!("{plural}.{group}"),
+            "annotations": {"api-approved.kubernetes.io": "unapproved"}
+        },
+        "spec": {
+            "group": group,
+            "names": {"kind": kind, "plural": plural},
+            "scope": scope,
+            "versions": [{
+                "name": version, "served": true, "storage": true,
+                "schema": {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": true}}
+            }]
+        }
+    });
+    format!("{definition}\n---\n")
+}
+
+/// Wants a baseline in one namespace.
+const BASELINE: &str = "
+apiVersion: ringfence.dev/v1alpha1
+kind: Guardrail
+metadata: {name: baseline}
+spec: {namespaceSelector: {matchLabels: {stage: kept}}, baseline: {mode: Enforce}}
 ";
 
 /// How long the programs have to come to all that they do.
-const PATIENCE: Duration = Duration::from_mins(1);
+const PATIENCE: Duration = Duration::from_mins(2);
 
 /// A verb on a resource, as roles and the audit log name them.
 type Right = (String, String, String);
@@ -123,6 +135,18 @@ fn used(cluster: &Kubernetes, account: &str) -> (BTreeSet<Right>, BTreeSet<Right
     (done, refused)
 }
 
+/// Has a baseline made, and taken away again.
+async fn baseline_and_wait(cluster: &Kubernetes) {
+    cluster.apply(&namespace("kept", "kept"));
+    cluster.apply(BASELINE);
+    let get = ["get", "networkpolicy", "ringfence-baseline", "-n", "kept"];
+    let made = async || cluster.kubectl(&get, "").status.success().then_some(());
+    Kubernetes::eventually("the baseline made", made).await;
+    cluster.apply(&namespace("kept", "other"));
+    let gone = async || (!cluster.kubectl(&get, "").status.success()).then_some(());
+    Kubernetes::eventually("the baseline gone", gone).await;
+}
+
 /// Puts entries of others into the configurations and takes the leaf away, which takes updates to mend.
 async fn spoil_and_wait(cluster: &Kubernetes) {
     let patch = |kind: &str, name: &str, form: &str, patch: &Value| {
@@ -162,7 +186,38 @@ async fn every_right_that_is_granted_is_used_and_none_is_missing() {
     let cluster = Kubernetes::start().await;
     let applied = cluster.kubectl(&["apply", "--server-side", "-k", INSTALL], "");
     assert!(applied.status.success());
-    cluster.apply(CLUSTER_POLICIES);
+    let (group, reports) = ("policy.networking.k8s.io", "wgpolicyk8s.io");
+    cluster.apply(
+        &[
+            definition(
+                group,
+                "v1alpha2",
+                "ClusterNetworkPolicy",
+                "clusternetworkpolicies",
+                "Cluster",
+            ),
+            definition(
+                reports,
+                "v1alpha2",
+                "PolicyReport",
+                "policyreports",
+                "Namespaced",
+            ),
+            definition(
+                reports,
+                "v1alpha2",
+                "ClusterPolicyReport",
+                "clusterpolicyreports",
+                "Cluster",
+            ),
+        ]
+        .concat(),
+    );
+    // What belongs to no namespace has a report of its own.
+    let wide = "{apiVersion: policy.networking.k8s.io/v1alpha2, kind: ClusterNetworkPolicy, metadata: {name: wide}, \
+        spec: {tier: Baseline, priority: 1, subject: {namespaces: {}}, ingress: [{action: Deny, from: [{namespaces: {}}]}]}}";
+    let served = async || create(&cluster, wide, &[]).ok();
+    Kubernetes::eventually("cluster policies served", served).await;
 
     let port = free_port();
     let (listen, url) = (
@@ -191,14 +246,14 @@ async fn every_right_that_is_granted_is_used_and_none_is_missing() {
         spec: {guardrail: prod, checks: [RF201], objects: [{kind: Pod, name: a}], reason: r, owner: o, \
         expires: 2100-01-01T00:00:00Z}}";
     create(&cluster, exemption, &[]).unwrap();
+    let rule = "{apiVersion: ringfence.dev/v1alpha1, kind: ReachabilityRule, metadata: {name: none}, \
+        spec: {expect: Deny, from: [{namespaces: [kept]}], to: [{namespaces: [shop]}]}}";
+    create(&cluster, rule, &[]).unwrap();
+    baseline_and_wait(&cluster).await;
     spoil_and_wait(&cluster).await;
-    // Without a Guardrail there is no registration.
-    assert!(
-        cluster
-            .kubectl(&["delete", "guardrail", "prod"], "")
-            .status
-            .success()
-    );
+    // Without Guardrails and rules there is no registration.
+    let all = ["delete", "guardrails,reachabilityrules", "--all"];
+    assert!(cluster.kubectl(&all, "").status.success());
 
     for account in [webhook, controller] {
         let granted = granted(&cluster, account);

@@ -10,6 +10,7 @@
 mod access;
 mod admission;
 mod audit;
+mod baselines;
 mod definitions;
 mod drills;
 mod install;
@@ -21,4 +22,5 @@ mod process;
 mod reading;
 mod registration;
 mod rotation;
+mod status;
 mod support;

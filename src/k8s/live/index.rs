@@ -101,10 +101,9 @@ impl Index {
 
     /// The state to publish.
     pub(super) fn state(&mut self, engine: Arc<dyn PolicyEngine>) -> State {
-        let guardrails = self
-            .made
-            .guardrails
-            .get_or_insert_with(|| Guardrails::new(self.guardrails.values().cloned().collect()));
+        let guardrails = self.made.guardrails.get_or_insert_with(|| {
+            Guardrails::new(self.guardrails.values().cloned().collect()).with_baselines_kept()
+        });
         let exemptions = self
             .made
             .exemptions

@@ -37,7 +37,8 @@ pub(super) struct Item {
 }
 
 impl Key {
-    pub(super) fn new(namespace: Option<&str>, name: &str) -> Self {
+    /// Of these names; an empty namespace is none.
+    pub fn new(namespace: Option<&str>, name: &str) -> Self {
         Self {
             namespace: namespace
                 .filter(|namespace| !namespace.is_empty())

@@ -296,7 +296,7 @@ impl Fresh {
             }
             _ => None,
         });
-        let guardrails = Guardrails::new(guardrails.collect());
+        let guardrails = Guardrails::new(guardrails.collect()).with_baselines_kept();
 
         let changed = [ObjectKey::Namespace(self.namespace.clone())];
         let reachability = state.reachability.following(&snapshot, &changed);

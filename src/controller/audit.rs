@@ -1,0 +1,244 @@
+//! Audits the cluster again and again and writes what is found as `PolicyReport`s.
+//!
+//! The state that decisions are made by holds only what policies see of a pod, so the objects themselves are listed in
+//! pages, one kind at a time, judged on a thread of their own and dropped. What is written is only what differs from the
+//! reports that are there, at a bounded rate; where their CRD is not there, the numbers are all there is.
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use kube::api::{ApiResource, DynamicObject, Patch, PatchParams};
+use kube::core::GroupVersionKind;
+use kube::{Api, Client};
+use rayon::prelude::*;
+use serde_json::Value;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, MissedTickBehavior};
+
+use super::FIELD_MANAGER;
+use crate::guard::audit::{self, KINDS, Kind, Templates};
+use crate::guard::decide::{Context, Decision, State};
+use crate::guard::engine::Budget;
+use crate::guard::review::Review;
+use crate::k8s::list::{ListError, Pages};
+use crate::k8s::live::Live;
+use crate::netpol::NamespaceName;
+use crate::netpol::findings::Neighbourhood;
+use crate::report::policy_report::{PolicyReport, RESULTS, Reports};
+use crate::telemetry::audit::{AuditMetrics, Class, Tally};
+
+/// The least time between two audits.
+const PAUSE: Duration = Duration::from_mins(1);
+/// The longest time between two audits.
+const PERIOD: Duration = Duration::from_mins(10);
+/// How long to wait after one that failed.
+const AFTER_FAILURE: Duration = Duration::from_secs(30);
+/// The least time between the beginnings of two writes.
+const BETWEEN: Duration = Duration::from_millis(20);
+/// How many pods one check may look at.
+const PODS: usize = 20_000;
+/// The kinds of reports.
+const REPORTS: [Kind; 2] = [
+    Kind {
+        group: "wgpolicyk8s.io",
+        version: "v1alpha2",
+        kind: "PolicyReport",
+        plural: "policyreports",
+    },
+    Kind {
+        group: "wgpolicyk8s.io",
+        version: "v1alpha2",
+        kind: "ClusterPolicyReport",
+        plural: "clusterpolicyreports",
+    },
+];
+/// What our reports are known by.
+const OURS: &str = "app.kubernetes.io/managed-by=ringfence";
+
+/// Why an audit did not come to its end.
+#[derive(Debug, thiserror::Error)]
+enum AuditError {
+    #[error(transparent)]
+    List(#[from] ListError),
+    #[error("the judging thread has ended")]
+    Thread,
+}
+
+/// Audits for as long as it is polled: when something has changed, and now and then.
+pub(super) async fn keep(
+    client: Client,
+    live: Live,
+    metrics: AuditMetrics,
+) -> Result<(), Infallible> {
+    let mut changed = live.changed();
+    loop {
+        changed.mark_unchanged();
+        let mut wait = PERIOD;
+        if live.is_complete() {
+            let begun = Instant::now();
+            match once(&client, live.state.load_full()).await {
+                Ok((reports, tally)) => {
+                    let objects = tally.objects;
+                    metrics.done(&tally, begun.elapsed(), Timestamp::now());
+                    tracing::info!(
+                        objects,
+                        seconds = begun.elapsed().as_secs_f64(),
+                        "audit done"
+                    );
+                    if let Err(error) = write(&client, reports).await {
+                        metrics.failed();
+                        tracing::warn!(%error, "policy reports not written, tried again");
+                        wait = AFTER_FAILURE;
+                    }
+                }
+                Err(error) => {
+                    metrics.failed();
+                    tracing::warn!(%error, "audit failed, tried again");
+                    wait = AFTER_FAILURE;
+                }
+            }
+        }
+        tokio::time::sleep(PAUSE.min(wait)).await;
+        tokio::select! {
+            changed = changed.changed() => if changed.is_err() { return Ok(()) },
+            () = tokio::time::sleep(wait.saturating_sub(PAUSE)) => {}
+        }
+    }
+}
+
+/// Judges everything once.
+async fn once(
+    client: &Client,
+    state: Arc<State>,
+) -> Result<(Vec<PolicyReport>, Tally), AuditError> {
+    // One page waits while another is judged.
+    let (pages, inbox) = mpsc::channel(1);
+    let thread = tokio::task::spawn_blocking(move || judge(&state, inbox));
+    for kind in &KINDS {
+        let mut listed = Pages::of(client, kind);
+        loop {
+            match listed.next().await {
+                Ok(Some(page)) => {
+                    let sent = pages.send((kind, page.items)).await;
+                    sent.map_err(|_| AuditError::Thread)?;
+                }
+                Ok(None) => break,
+                Err(ListError::Absent { .. }) if kind.is_optional() => break,
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+    drop(pages);
+    thread.await.map_err(|_| AuditError::Thread)
+}
+
+fn judge(
+    state: &State,
+    mut pages: mpsc::Receiver<(&'static Kind, Vec<Value>)>,
+) -> (Vec<PolicyReport>, Tally) {
+    let neighbourhood = Neighbourhood::of(&state.snapshot);
+    let context = Context {
+        neighbourhood: Some(&neighbourhood),
+        ..state.context()
+    };
+    let budget = Budget {
+        deadline: None,
+        pods: PODS,
+    };
+    let (now, plans) = (Timestamp::now(), audit::baselines(&context));
+    let (mut templates, mut reports) = (Templates::default(), Reports::new(RESULTS));
+    let mut tally = Tally::default();
+    while let Some((kind, items)) = pages.blocking_recv() {
+        let judged: Vec<(Review, Option<Decision>)> = items
+            .into_par_iter()
+            .map(|item| {
+                let review = audit::review(item, kind);
+                let decision = audit::decide(&review, &plans, &context, now, budget);
+                (review, decision)
+            })
+            .collect();
+        for (review, decision) in judged {
+            let Some(mut decision) = decision else {
+                continue;
+            };
+            let alike = templates.leave_out(&review, &mut decision);
+            let namespace = review.namespace.as_ref().map(NamespaceName::as_str);
+            tally.add(Class::of(namespace), &decision);
+            reports.add(namespace, &review.object_ref(), &decision, alike);
+        }
+    }
+    (reports.finish(), tally)
+}
+
+/// Writes the reports that differ from those that are there; nothing where their CRD is not there.
+async fn write(
+    client: &Client,
+    reports: Vec<PolicyReport>,
+) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    let mut there: BTreeMap<(String, Option<String>), PolicyReport> = BTreeMap::new();
+    let mut known: Vec<&'static str> = Vec::new();
+    for kind in &REPORTS {
+        let mut pages = Pages::of(client, kind).labelled(OURS);
+        loop {
+            match pages.next().await {
+                Ok(Some(page)) => {
+                    for item in page.items {
+                        let item = item_of(item, kind);
+                        if let Ok(report) = serde_json::from_value::<PolicyReport>(item) {
+                            let key = (report.kind.clone(), report.metadata.namespace.clone());
+                            there.insert(key, report);
+                        }
+                    }
+                }
+                Ok(None) => {
+                    known.push(kind.kind);
+                    break;
+                }
+                Err(ListError::Absent { .. }) => break,
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+    let mut rate = tokio::time::interval(BETWEEN);
+    rate.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    for report in reports {
+        let key = (report.kind.clone(), report.metadata.namespace.clone());
+        if !known.contains(&report.kind.as_str()) || there.get(&key) == Some(&report) {
+            continue;
+        }
+        rate.tick().await;
+        let kind = GroupVersionKind::gvk("wgpolicyk8s.io", "v1alpha2", &report.kind);
+        let plural = format!("{}s", report.kind.to_lowercase());
+        let resource = ApiResource::from_gvk_with_plural(&kind, &plural);
+        let api: Api<DynamicObject> = match &report.metadata.namespace {
+            Some(namespace) => Api::namespaced_with(client.clone(), namespace, &resource),
+            None => Api::all_with(client.clone(), &resource),
+        };
+        let as_us = PatchParams::apply(FIELD_MANAGER).force();
+        match api
+            .patch(&report.metadata.name, &as_us, &Patch::Apply(&report))
+            .await
+        {
+            Ok(_) => {}
+            // The namespace has gone meanwhile, or is about to.
+            Err(kube::Error::Api(status)) if matches!(status.code, 403 | 404) => {
+                let (namespace, error) = (&report.metadata.namespace, &status.message);
+                tracing::debug!(namespace, error, "policy report not written");
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
+
+/// An item of a list with its `apiVersion` and `kind`.
+fn item_of(mut item: Value, kind: &Kind) -> Value {
+    if let Some(fields) = item.as_object_mut() {
+        fields.insert("apiVersion".to_owned(), kind.api_version().into());
+        fields.insert("kind".to_owned(), kind.kind.into());
+    }
+    item
+}

@@ -1,0 +1,144 @@
+//! What the audit found of all that a cluster holds.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+
+use crate::guard::decide::Decision;
+use crate::guard::mode::Mode;
+
+/// The numbers of the audit. Cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub struct AuditMetrics {
+    findings: Family<Labels, Gauge>,
+    objects: Gauge,
+    milliseconds: Gauge,
+    last: Gauge,
+    failures: Counter,
+}
+
+/// What kind of namespace an object is in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, EncodeLabelValue)]
+pub enum Class {
+    /// One of Kubernetes' own.
+    System,
+    /// Any other.
+    Workload,
+    /// None: it belongs to the cluster.
+    Cluster,
+}
+
+/// How many findings there are of everything.
+#[derive(Clone, Debug, Default)]
+pub struct Tally {
+    /// Objects that were judged.
+    pub objects: u64,
+    findings: BTreeMap<(String, Mode, Class), i64>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Labels {
+    check: String,
+    mode: &'static str,
+    class: Class,
+}
+
+// === impl AuditMetrics ===
+
+impl AuditMetrics {
+    /// Adds them to a registry.
+    pub fn new(registry: &mut Registry) -> Self {
+        let this = Self::default();
+        registry.register(
+            "audit_findings",
+            "Findings of the last audit that no exemption lets off, by check, mode and class of namespace",
+            this.findings.clone(),
+        );
+        registry.register(
+            "audit_objects",
+            "Objects that the last audit judged",
+            this.objects.clone(),
+        );
+        registry.register(
+            "audit_duration_milliseconds",
+            "How long the last audit took",
+            this.milliseconds.clone(),
+        );
+        registry.register(
+            "audit_last_timestamp_seconds",
+            "When the last audit ended, in seconds since 1970",
+            this.last.clone(),
+        );
+        registry.register(
+            "audit_failures",
+            "Audits that failed, or whose reports could not be written",
+            this.failures.clone(),
+        );
+        this
+    }
+
+    /// Notes an audit that was done.
+    pub fn done(&self, tally: &Tally, took: Duration, at: Timestamp) {
+        // What is found no longer is not to stay.
+        self.findings.clear();
+        for ((check, mode, class), count) in &tally.findings {
+            let labels = Labels {
+                check: check.clone(),
+                mode: mode.as_str(),
+                class: *class,
+            };
+            self.findings.get_or_create(&labels).set(*count);
+        }
+        self.objects
+            .set(i64::try_from(tally.objects).unwrap_or(i64::MAX));
+        self.milliseconds
+            .set(i64::try_from(took.as_millis()).unwrap_or(i64::MAX));
+        self.last.set(at.as_second());
+    }
+
+    /// Counts one that failed.
+    pub fn failed(&self) {
+        self.failures.inc();
+    }
+}
+
+// === impl Class ===
+
+impl Class {
+    /// The class of a namespace.
+    pub fn of(namespace: Option<&str>) -> Self {
+        match namespace {
+            None => Self::Cluster,
+            Some("kube-system" | "kube-public" | "kube-node-lease") => Self::System,
+            Some(_) => Self::Workload,
+        }
+    }
+}
+
+// === impl Tally ===
+
+impl Tally {
+    /// Adds what was decided about one object.
+    pub fn add(&mut self, class: Class, decision: &Decision) {
+        self.objects += 1;
+        for judged in &decision.judged {
+            if judged.exemption.is_some() {
+                continue;
+            }
+            let id = judged.finding.id.as_str();
+            // A user's own policies are as many as they like, and labels are to be few.
+            let check = if id.starts_with("RF") { id } else { "own" };
+            let count = self
+                .findings
+                .entry((check.to_owned(), judged.mode, class))
+                .or_default();
+            *count += 1;
+        }
+    }
+}
