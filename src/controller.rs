@@ -5,7 +5,8 @@
 //! starts, and stops them the moment it does not hold it any more. Each task plans by a pure function and brings the
 //! cluster to the plan by writes that may be repeated: `registration.rs` the webhook configurations, `certificates.rs` the
 //! Secret of the webhook's certificates, `baselines.rs` the baseline policies of namespaces. `audit.rs` judges everything
-//! that exists and writes reports, `status.rs` says of Ringfence's own kinds whether they are in force.
+//! that exists and writes reports, `status.rs` says of Ringfence's own kinds whether they are in force,
+//! `gates.rs` lets pods go that waited for a baseline.
 
 use std::convert::Infallible;
 use std::path::{Path, PathBuf};
@@ -17,6 +18,7 @@ use tokio::sync::watch;
 
 use crate::k8s::live::Live;
 use crate::k8s::one;
+use crate::report::policy_report::Form;
 use crate::runtime::Tasks;
 use crate::telemetry::audit::AuditMetrics;
 use crate::telemetry::baselines::BaselineMetrics;
@@ -27,6 +29,7 @@ use registration::Demand;
 mod audit;
 mod baselines;
 pub mod certificates;
+mod gates;
 pub mod lease;
 pub mod registration;
 mod status;
@@ -62,6 +65,8 @@ pub struct Controller {
     pub registration: registration::Options,
     /// Where its certificates come from.
     pub certificates: Certificates,
+    /// The API that the audit's reports are written in.
+    pub reports: Form,
     /// What is told of its work.
     pub metrics: Metrics,
 }
@@ -141,10 +146,14 @@ impl Controller {
                 metrics.baselines.clone(),
             ),
         );
+        tasks.spawn("gates", gates::keep(all(), live.clone()));
         for kind in status::KINDS {
             tasks.spawn("status", status::keep(all(), live.clone(), kind));
         }
-        tasks.spawn("audit", audit::keep(all(), live, metrics.audit.clone()));
+        tasks.spawn(
+            "audit",
+            audit::keep(all(), live, self.reports, metrics.audit.clone()),
+        );
         tasks
     }
 }

@@ -24,7 +24,7 @@ use crate::guard::review::Review;
 use crate::k8s::list::{self, Cluster};
 use crate::netpol::NamespaceName;
 use crate::netpol::findings::Neighbourhood;
-use crate::report::policy_report::{RESULTS, Reports};
+use crate::report::policy_report::{Form, RESULTS, Reports};
 use crate::report::{Checked, Located, Location, Place, Problem, Report, yaml};
 
 /// Arguments of `ringfence audit`.
@@ -71,6 +71,8 @@ enum Output {
     Github,
     /// The `PolicyReport`s that the controller would write, as YAML.
     PolicyReport,
+    /// The same as `Report`s of `OpenReports`.
+    OpenReport,
 }
 
 /// A mode, as an argument.
@@ -132,7 +134,11 @@ pub(super) fn run(args: &Args) -> anyhow::Result<Exit> {
         Output::Junit => check::Output::Junit,
         Output::Github => check::Output::Github,
         Output::PolicyReport => {
-            policy_reports(&held)?;
+            policy_reports(&held, Form::PolicyReport)?;
+            return Ok(args.fail_on.exit(&report));
+        }
+        Output::OpenReport => {
+            policy_reports(&held, Form::OpenReport)?;
             return Ok(args.fail_on.exit(&report));
         }
     };
@@ -227,9 +233,9 @@ fn report(held: &[Held<'_>]) -> Report {
     report
 }
 
-fn policy_reports(held: &[Held<'_>]) -> anyhow::Result<()> {
+fn policy_reports(held: &[Held<'_>], form: Form) -> anyhow::Result<()> {
     use std::io::Write as _;
-    let mut reports = Reports::new(RESULTS);
+    let mut reports = Reports::new(form, RESULTS);
     for held in held {
         let namespace = held.review.namespace.as_ref().map(NamespaceName::as_str);
         reports.add(

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
+use clap::ValueEnum;
 use jiff::SignedDuration;
 use k8s_openapi::api::core::v1::Namespace;
 use kube::api::{Patch, PatchParams};
@@ -21,6 +22,7 @@ use crate::controller::lease::{Election, Ending, Times};
 use crate::controller::registration::{MANAGED_BY, Options, Target};
 use crate::controller::{Certificates, Controller, FIELD_MANAGER, LEASE, Metrics};
 use crate::k8s::live;
+use crate::report::policy_report::Form;
 use crate::runtime::{Readiness, Shutdown, Tasks, Trigger, admin, follow_signals};
 use crate::telemetry::{self, LogFormat, metrics};
 
@@ -81,6 +83,9 @@ pub struct Args {
     /// How long a new authority is published before it signs: an API server never says that it has taken it up.
     #[arg(long, value_name = "TIME", default_value = "5m")]
     hold: SignedDurationArg,
+    /// The API that reports of what exists are written in, where its definitions are installed.
+    #[arg(long, value_name = "API", default_value = "policy-report")]
+    reports: Reports,
     /// The name of this process among the candidates; without it, the host's name and something by chance.
     #[arg(long, value_name = "NAME")]
     identity: Option<String>,
@@ -101,6 +106,15 @@ pub struct Args {
         env = "RINGFENCE_LOG"
     )]
     log: String,
+}
+
+/// An API for reports, as an argument.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Reports {
+    /// `PolicyReport` and `ClusterPolicyReport`, wgpolicyk8s.io/v1alpha2.
+    PolicyReport,
+    /// `Report` and `ClusterReport`, openreports.io/v1alpha1.
+    OpenReport,
 }
 
 /// Runs until told to stop.
@@ -146,6 +160,7 @@ async fn work(args: &Args) -> anyhow::Result<Exit> {
         live,
         registration,
         certificates,
+        reports: args.reports.into(),
         metrics: counted,
     };
     let election = Election::new(
@@ -210,6 +225,17 @@ fn parse_url(text: &str) -> Result<String, String> {
     let host = Target::Url(text.to_owned()).host();
     Names::parse([host]).map_err(|error| error.to_string())?;
     Ok(text.trim_end_matches('/').to_owned())
+}
+
+// === impl Reports ===
+
+impl From<Reports> for Form {
+    fn from(reports: Reports) -> Self {
+        match reports {
+            Reports::PolicyReport => Self::PolicyReport,
+            Reports::OpenReport => Self::OpenReport,
+        }
+    }
 }
 
 // === impl Args ===

@@ -1,4 +1,4 @@
-//! Audits the cluster again and again and writes what is found as `PolicyReport`s.
+//! Audits the cluster again and again and writes what is found as reports (`report::policy_report`).
 //!
 //! The state that decisions are made by holds only what policies see of a pod, so the objects themselves are listed in
 //! pages, one kind at a time, judged on a thread of their own and dropped. What is written is only what differs from the
@@ -27,7 +27,7 @@ use crate::k8s::list::{ListError, Pages};
 use crate::k8s::live::Live;
 use crate::netpol::NamespaceName;
 use crate::netpol::findings::Neighbourhood;
-use crate::report::policy_report::{PolicyReport, RESULTS, Reports};
+use crate::report::policy_report::{Form, PolicyReport, RESULTS, Reports};
 use crate::telemetry::audit::{AuditMetrics, Class, Tally};
 
 /// The least time between two audits.
@@ -40,21 +40,6 @@ const AFTER_FAILURE: Duration = Duration::from_secs(30);
 const BETWEEN: Duration = Duration::from_millis(20);
 /// How many pods one check may look at.
 const PODS: usize = 20_000;
-/// The kinds of reports.
-const REPORTS: [Kind; 2] = [
-    Kind {
-        group: "wgpolicyk8s.io",
-        version: "v1alpha2",
-        kind: "PolicyReport",
-        plural: "policyreports",
-    },
-    Kind {
-        group: "wgpolicyk8s.io",
-        version: "v1alpha2",
-        kind: "ClusterPolicyReport",
-        plural: "clusterpolicyreports",
-    },
-];
 /// What our reports are known by.
 const OURS: &str = "app.kubernetes.io/managed-by=ringfence";
 
@@ -71,6 +56,7 @@ enum AuditError {
 pub(super) async fn keep(
     client: Client,
     live: Live,
+    form: Form,
     metrics: AuditMetrics,
 ) -> Result<(), Infallible> {
     let mut changed = live.changed();
@@ -79,7 +65,7 @@ pub(super) async fn keep(
         let mut wait = PERIOD;
         if live.is_complete() {
             let begun = Instant::now();
-            match once(&client, live.state.load_full()).await {
+            match once(&client, live.state.load_full(), form).await {
                 Ok((reports, tally)) => {
                     let objects = tally.objects;
                     metrics.done(&tally, begun.elapsed(), Timestamp::now());
@@ -88,7 +74,7 @@ pub(super) async fn keep(
                         seconds = begun.elapsed().as_secs_f64(),
                         "audit done"
                     );
-                    if let Err(error) = write(&client, reports).await {
+                    if let Err(error) = write(&client, form, reports).await {
                         metrics.failed();
                         tracing::warn!(%error, "policy reports not written, tried again");
                         wait = AFTER_FAILURE;
@@ -113,10 +99,11 @@ pub(super) async fn keep(
 async fn once(
     client: &Client,
     state: Arc<State>,
+    form: Form,
 ) -> Result<(Vec<PolicyReport>, Tally), AuditError> {
     // One page waits while another is judged.
     let (pages, inbox) = mpsc::channel(1);
-    let thread = tokio::task::spawn_blocking(move || judge(&state, inbox));
+    let thread = tokio::task::spawn_blocking(move || judge(&state, form, inbox));
     for kind in &KINDS {
         let mut listed = Pages::of(client, kind);
         loop {
@@ -137,6 +124,7 @@ async fn once(
 
 fn judge(
     state: &State,
+    form: Form,
     mut pages: mpsc::Receiver<(&'static Kind, Vec<Value>)>,
 ) -> (Vec<PolicyReport>, Tally) {
     let neighbourhood = Neighbourhood::of(&state.snapshot);
@@ -149,8 +137,13 @@ fn judge(
         pods: PODS,
     };
     let (now, plans) = (Timestamp::now(), audit::baselines(&context));
-    let (mut templates, mut reports) = (Templates::default(), Reports::new(RESULTS));
+    let (mut templates, mut reports) = (Templates::default(), Reports::new(form, RESULTS));
     let mut tally = Tally::default();
+    for namespace in state.snapshot.namespaces() {
+        let name = namespace.name();
+        let coverage = state.snapshot.namespace_coverage(name);
+        tally.add_namespace(Class::of(Some(name.as_str())), &coverage);
+    }
     while let Some((kind, items)) = pages.blocking_recv() {
         let judged: Vec<(Review, Option<Decision>)> = items
             .into_par_iter()
@@ -176,11 +169,12 @@ fn judge(
 /// Writes the reports that differ from those that are there; nothing where their CRD is not there.
 async fn write(
     client: &Client,
+    form: Form,
     reports: Vec<PolicyReport>,
 ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     let mut there: BTreeMap<(String, Option<String>), PolicyReport> = BTreeMap::new();
     let mut known: Vec<&'static str> = Vec::new();
-    for kind in &REPORTS {
+    for kind in form.kinds() {
         let mut pages = Pages::of(client, kind).labelled(OURS);
         loop {
             match pages.next().await {
@@ -210,9 +204,9 @@ async fn write(
             continue;
         }
         rate.tick().await;
-        let kind = GroupVersionKind::gvk("wgpolicyk8s.io", "v1alpha2", &report.kind);
-        let plural = format!("{}s", report.kind.to_lowercase());
-        let resource = ApiResource::from_gvk_with_plural(&kind, &plural);
+        let kind = form.kind(report.metadata.namespace.is_some());
+        let named = GroupVersionKind::gvk(kind.group, kind.version, kind.kind);
+        let resource = ApiResource::from_gvk_with_plural(&named, kind.plural);
         let api: Api<DynamicObject> = match &report.metadata.namespace {
             Some(namespace) => Api::namespaced_with(client.clone(), namespace, &resource),
             None => Api::all_with(client.clone(), &resource),
@@ -224,10 +218,8 @@ async fn write(
         {
             Ok(_) => {}
             // The namespace has gone meanwhile, or is about to.
-            Err(kube::Error::Api(status)) if matches!(status.code, 403 | 404) => {
-                let (namespace, error) = (&report.metadata.namespace, &status.message);
-                tracing::debug!(namespace, error, "policy report not written");
-            }
+            Err(kube::Error::Api(status))
+                if status.is_not_found() || status.message.contains("being terminated") => {}
             Err(error) => return Err(error.into()),
         }
     }

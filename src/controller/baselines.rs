@@ -104,19 +104,26 @@ impl Keeper {
         self.attempts
             .retain(|_, attempt| now.duration_since(attempt.at) < SETTLED);
         let mut next = PERIOD;
-        let mut due = Vec::new();
-        for (plan, step) in plans
-            .iter()
-            .flat_map(|plan| plan.steps.iter().map(move |step| (plan, step)))
-        {
-            let key = (plan.namespace.clone(), name_of(step).clone());
-            match self.attempts.get(&key).map(|attempt| attempt.rest(now)) {
-                Some(rest) if !rest.is_zero() => next = next.min(rest),
-                Some(_) | None => due.push((key, step.clone())),
+        let mut due: Vec<(NamespaceName, Vec<Step>)> = Vec::new();
+        for plan in &plans {
+            let mut steps = Vec::new();
+            for step in &plan.steps {
+                let key = (plan.namespace.clone(), name_of(step).clone());
+                match self.attempts.get(&key).map(|attempt| attempt.rest(now)) {
+                    // What comes after waits with it: it may take away what this one is to replace.
+                    Some(rest) if !rest.is_zero() => {
+                        next = next.min(rest);
+                        break;
+                    }
+                    Some(_) | None => steps.push(step.clone()),
+                }
+            }
+            if !steps.is_empty() {
+                due.push((plan.namespace.clone(), steps));
             }
         }
-        let written = self.write(due).await;
-        self.note(&plans, &written);
+        let failed = self.write(due).await;
+        self.note(&plans, &failed);
         self.record.retain(|name| {
             state
                 .snapshot
@@ -130,40 +137,36 @@ impl Keeper {
         next
     }
 
-    /// Carries out some steps; gives the namespaces in which one failed.
-    async fn write(
-        &mut self,
-        due: Vec<((NamespaceName, PolicyName), Step)>,
-    ) -> BTreeSet<NamespaceName> {
+    /// Carries out the steps of some namespaces, each namespace's one after the other; gives those in which one failed.
+    async fn write(&mut self, due: Vec<(NamespaceName, Vec<Step>)>) -> BTreeSet<NamespaceName> {
         let mut failed = BTreeSet::new();
         let mut writes = FuturesUnordered::new();
-        let mut done = |(namespace, outcome): (NamespaceName, bool)| {
-            if !outcome {
-                failed.insert(namespace);
-            }
-        };
-        for ((namespace, name), step) in due {
+        for (namespace, steps) in due {
             while writes.len() >= AT_ONCE {
-                if let Some(written) = writes.next().await {
-                    done(written);
-                }
+                failed.extend(writes.next().await.flatten());
             }
-            self.rate.tick().await;
-            let attempt = self.attempts.entry((namespace.clone(), name));
-            let attempt = attempt.or_insert(Attempt {
-                at: Instant::now(),
-                count: 0,
-            });
-            attempt.at = Instant::now();
-            attempt.count = attempt.count.saturating_add(1);
+            for step in &steps {
+                self.rate.tick().await;
+                let key = (namespace.clone(), name_of(step).clone());
+                let attempt = self.attempts.entry(key).or_insert(Attempt {
+                    at: Instant::now(),
+                    count: 0,
+                });
+                attempt.at = Instant::now();
+                attempt.count = attempt.count.saturating_add(1);
+            }
             let (client, metrics) = (self.client.clone(), self.metrics.clone());
             writes.push(async move {
-                let written = one(client, &namespace, &step, &metrics).await;
-                (namespace, written)
+                for step in &steps {
+                    if !one(client.clone(), &namespace, step, &metrics).await {
+                        return Some(namespace);
+                    }
+                }
+                None
             });
         }
         while let Some(written) = writes.next().await {
-            done(written);
+            failed.extend(written);
         }
         failed
     }

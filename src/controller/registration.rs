@@ -23,7 +23,7 @@ use crate::guard::decide::{COLLECTORS, State};
 use crate::guard::guardrail::Section;
 use crate::guard::mode::Mode;
 use crate::guard::review::Operation;
-use crate::guard::scope::{JUDGED, Judged, Place};
+use crate::guard::scope::{Changed, JUDGED, Judged, Place};
 
 pub mod apply;
 
@@ -90,6 +90,8 @@ pub struct Demand {
     pub any: bool,
     /// Whether a Guardrail has allows to add to policies.
     pub baseline: bool,
+    /// Whether a Guardrail asks for scheduling gates on pods.
+    pub gates: bool,
     /// The namespaces in which something is in mode `Enforce`.
     pub enforced: BTreeSet<String>,
 }
@@ -106,10 +108,12 @@ impl Demand {
                 && (selecting.any(|guardrail| guardrail.spec.strictest() == Mode::Enforce)
                     || state.reachability.strictest(labels) == Some(Mode::Enforce))
         });
-        let mut guardrails = state.guardrails.iter();
+        let guardrails = || state.guardrails.iter();
+        let mut baselines = guardrails().filter_map(|guardrail| guardrail.spec.baseline.as_ref());
         Self {
-            any: guardrails.len() > 0 || !state.reachability.is_empty(),
-            baseline: guardrails.any(|guardrail| guardrail.mode_of(Section::Baseline).is_some()),
+            any: guardrails().len() > 0 || !state.reachability.is_empty(),
+            baseline: guardrails().any(|guardrail| guardrail.mode_of(Section::Baseline).is_some()),
+            gates: baselines.any(|section| section.scheduling_gates),
             enforced: enforced
                 .map(|namespace| namespace.name().as_str().to_owned())
                 .collect(),
@@ -155,7 +159,12 @@ pub fn plan(
         .filter(|judged| {
             let by_rego =
                 options.mutate_workloads && judged.operations.contains(&Operation::Create);
-            judged.mutated && demand.baseline || by_rego
+            let asked = match judged.changed {
+                Changed::Never => false,
+                Changed::ToAllow => demand.baseline,
+                Changed::ToWait => demand.gates,
+            };
+            asked || by_rego
         })
         .map(rule)
         .collect();

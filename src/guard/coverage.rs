@@ -8,6 +8,7 @@ use crate::guard::baseline::plan;
 use crate::guard::decide::{Context, Cut};
 use crate::guard::finding::{Finding, Fix};
 use crate::guard::guardrail::{ClusterNetworkPolicies, CoverageScope, CoverageSection, Guardrails};
+use crate::guard::mutate::gate;
 use crate::guard::registry;
 use crate::guard::review::{Operation, Review, Subject};
 use crate::netpol::{
@@ -23,7 +24,8 @@ const NAMED: usize = 3;
 
 /// A workload in a namespace without default-deny.
 ///
-/// A template counts as covered by the baseline that the controller will make: its pods are judged when they come.
+/// A template counts as covered by the baseline that the controller will make: its pods are judged when they come. So does a
+/// pod with the scheduling gate for it, which does not run before.
 pub(super) fn workload(
     review: &Review,
     subject: &Subject,
@@ -57,7 +59,7 @@ pub(super) fn workload(
     // As it is before the change: the pod itself is none that runs there already.
     let to_come = plan::to_come(namespace, context.snapshot, context.guardrails);
     let waits = missing.iter().all(|way| to_come.contains(way));
-    if waits && pod.is_template() {
+    if waits && (pod.is_template() || gate::is_gated(subject)) {
         return None;
     }
     let directions = in_words(&missing);

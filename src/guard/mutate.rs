@@ -1,4 +1,5 @@
-//! What is added to an object on its way in: baseline allows that a policy forgot, and what policies in Rego change.
+//! What is added to an object on its way in: baseline allows that a policy forgot, the scheduling gate of a pod that comes
+//! before its baseline, and what policies in Rego change.
 //!
 //! It never judges, and doing it twice changes nothing: what was added is there the second time.
 
@@ -15,6 +16,8 @@ use crate::guard::mode::Mode;
 use crate::guard::quarantine::Quarantine;
 use crate::guard::review::{Operation, Review, Subject};
 use crate::netpol::{FieldPath, NetworkPolicy, Object};
+
+pub mod gate;
 
 /// The annotation by which a policy asks to be left without the baseline's allows.
 pub const INJECT_ANNOTATION: &str = "ringfence.dev/inject";
@@ -69,6 +72,8 @@ pub struct Mutated {
     pub patch: Patch,
     /// The baseline allows.
     pub injections: Vec<Injection>,
+    /// A pod that waits for the baseline of its namespace got the scheduling gate for that.
+    pub gated: bool,
     /// The policies in Rego that changed it.
     pub policies: Vec<FindingId>,
     /// The policies in Rego that would change it under `Enforce`, and the mode that they are in.
@@ -111,6 +116,9 @@ pub fn mutate(review: &Review, context: &Context<'_>, now: Timestamp, budget: Bu
             }
             mutated.injections.push(injection);
         }
+        let operations = gate::set(review, &current, guardrail, context);
+        mutated.gated |= !operations.is_empty();
+        apply(&mut value, &mut mutated.patch, operations);
         rego(
             review,
             guardrail,

@@ -30,18 +30,29 @@ pub struct Judged {
     pub resources: &'static [&'static str],
     /// What is asked for.
     pub operations: &'static [Operation],
-    /// Whether the object may be changed on its way in, other than by a policy in Rego.
-    pub mutated: bool,
+    /// What may change the object on its way in, other than a policy in Rego.
+    pub changed: Changed,
+}
+
+/// What changes objects on their way in, beside policies in Rego.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Changed {
+    /// Nothing.
+    Never,
+    /// A policy that forgot the allows of the baseline gets them.
+    ToAllow,
+    /// A pod that comes before the baseline of its namespace gets a scheduling gate, where that is asked for.
+    ToWait,
 }
 
 /// Everything that is judged.
-pub const JUDGED: [Judged; 10] = [
-    in_namespaces(
-        "",
-        "v1",
-        &["pods", "replicationcontrollers"],
-        &[Create, Update],
-    ),
+pub const JUDGED: [Judged; 12] = [
+    Judged {
+        changed: Changed::ToWait,
+        ..in_namespaces("", "v1", &["pods"], &[Create])
+    },
+    in_namespaces("", "v1", &["pods"], &[Update]),
+    in_namespaces("", "v1", &["replicationcontrollers"], &[Create, Update]),
     // They only ever change a pod that is there.
     in_namespaces(
         "",
@@ -58,7 +69,7 @@ pub const JUDGED: [Judged; 10] = [
     ),
     in_namespaces("batch", "v1", &["cronjobs", "jobs"], &[Create, Update]),
     Judged {
-        mutated: true,
+        changed: Changed::ToAllow,
         ..in_namespaces(
             "networking.k8s.io",
             "v1",
@@ -105,7 +116,7 @@ const fn in_namespaces(
         version,
         resources,
         operations,
-        mutated: false,
+        changed: Changed::Never,
     }
 }
 

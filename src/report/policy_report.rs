@@ -1,4 +1,5 @@
-//! Findings as `PolicyReport` and `ClusterPolicyReport` (`wgpolicyk8s.io/v1alpha2`), for tools that read those.
+//! Findings as `PolicyReport` and `ClusterPolicyReport` (`wgpolicyk8s.io/v1alpha2`), or as what follows them, `Report` and
+//! `ClusterReport` (`openreports.io/v1alpha1`), which have the same fields. For tools that read those.
 //!
 //! One report for each namespace, and one for what belongs to none. [`Reports`] takes decisions one by one and keeps of
 //! each report only so many results as it may have, the gravest; what is over is counted and not listed. The same
@@ -11,12 +12,11 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::guard::audit::Kind;
 use crate::guard::decide::{Decision, Judged};
 use crate::guard::engine::Level;
 use crate::guard::finding::{ObjectRef, Severity};
 
-/// The API of both kinds.
-pub const API_VERSION: &str = "wgpolicyk8s.io/v1alpha2";
 /// The name of each of our reports: one in a namespace.
 pub const NAME: &str = "ringfence";
 /// The annotation that counts the results which are not listed.
@@ -28,13 +28,52 @@ pub const RESULTS: usize = 200;
 /// The longest message of a result, in bytes.
 const MESSAGE: usize = 512;
 
-/// A `PolicyReport`, or a `ClusterPolicyReport` where it has no namespace.
+const POLICY_REPORTS: [Kind; 2] = [
+    Kind {
+        group: "wgpolicyk8s.io",
+        version: "v1alpha2",
+        kind: "PolicyReport",
+        plural: "policyreports",
+    },
+    Kind {
+        group: "wgpolicyk8s.io",
+        version: "v1alpha2",
+        kind: "ClusterPolicyReport",
+        plural: "clusterpolicyreports",
+    },
+];
+const OPEN_REPORTS: [Kind; 2] = [
+    Kind {
+        group: "openreports.io",
+        version: "v1alpha1",
+        kind: "Report",
+        plural: "reports",
+    },
+    Kind {
+        group: "openreports.io",
+        version: "v1alpha1",
+        kind: "ClusterReport",
+        plural: "clusterreports",
+    },
+];
+
+/// The API that reports are written in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Form {
+    /// `PolicyReport` and `ClusterPolicyReport`.
+    #[default]
+    PolicyReport,
+    /// `Report` and `ClusterReport` of `OpenReports`.
+    OpenReport,
+}
+
+/// A report; of the whole cluster where it has no namespace.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PolicyReport {
-    /// Always [`API_VERSION`].
+    /// That of its [`Form`].
     pub api_version: String,
-    /// `PolicyReport` or `ClusterPolicyReport`.
+    /// That of its [`Form`], for a namespace or for the cluster.
     pub kind: String,
     /// What names it.
     pub metadata: Metadata,
@@ -139,8 +178,9 @@ pub struct Resource {
 /// The reports of a cluster as they are made.
 #[derive(Clone, Debug)]
 pub struct Reports {
+    form: Form,
     most: usize,
-    reports: BTreeMap<Option<String>, Open>,
+    open: BTreeMap<Option<String>, Open>,
 }
 
 /// A report that is being made.
@@ -151,20 +191,43 @@ struct Open {
     results: Vec<ReportResult>,
 }
 
+// === impl Form ===
+
+impl Form {
+    /// The kind of a namespace's report, and that of the cluster's.
+    pub const fn kinds(self) -> &'static [Kind; 2] {
+        match self {
+            Self::PolicyReport => &POLICY_REPORTS,
+            Self::OpenReport => &OPEN_REPORTS,
+        }
+    }
+
+    /// The kind of one report.
+    pub const fn kind(self, is_of_namespace: bool) -> &'static Kind {
+        let [of_namespace, of_cluster] = self.kinds();
+        if is_of_namespace {
+            of_namespace
+        } else {
+            of_cluster
+        }
+    }
+}
+
 // === impl Reports ===
 
 impl Reports {
     /// Reports of at most so many results each.
-    pub fn new(most: usize) -> Self {
+    pub fn new(form: Form, most: usize) -> Self {
         Self {
+            form,
             most,
-            reports: BTreeMap::new(),
+            open: BTreeMap::new(),
         }
     }
 
     /// Notes a namespace, which has a report even when there is nothing in it.
     pub fn open(&mut self, namespace: &str) {
-        self.reports.entry(Some(namespace.to_owned())).or_default();
+        self.open.entry(Some(namespace.to_owned())).or_default();
     }
 
     /// Adds what was decided about one object of a namespace, or of none; `alike` findings of it were said of its owner.
@@ -176,10 +239,7 @@ impl Reports {
         alike: usize,
     ) {
         let most = self.most;
-        let open = self
-            .reports
-            .entry(namespace.map(str::to_owned))
-            .or_default();
+        let open = self.open.entry(namespace.map(str::to_owned)).or_default();
         open.alike = open
             .alike
             .saturating_add(u64::try_from(alike).unwrap_or(u64::MAX));
@@ -205,9 +265,9 @@ impl Reports {
     /// The reports, in the order of the namespaces; the one of the cluster comes first.
     pub fn finish(self) -> Vec<PolicyReport> {
         let most = self.most;
-        let reports = self.reports.into_iter().map(|(namespace, mut open)| {
+        let reports = self.open.into_iter().map(|(namespace, mut open)| {
             open.keep(most);
-            open.close(namespace)
+            open.close(self.form, namespace)
         });
         reports.collect()
     }
@@ -230,7 +290,7 @@ impl Open {
         self.results.truncate(most);
     }
 
-    fn close(self, namespace: Option<String>) -> PolicyReport {
+    fn close(self, form: Form, namespace: Option<String>) -> PolicyReport {
         let Counts {
             fail,
             warn,
@@ -250,14 +310,11 @@ impl Open {
                 annotations.insert(key.to_owned(), count.to_string());
             }
         }
-        let kind = match namespace {
-            Some(_) => "PolicyReport",
-            None => "ClusterPolicyReport",
-        };
+        let kind = form.kind(namespace.is_some());
         let label = crate::guard::baseline::MANAGED_BY.to_owned();
         PolicyReport {
-            api_version: API_VERSION.to_owned(),
-            kind: kind.to_owned(),
+            api_version: kind.api_version(),
+            kind: kind.kind.to_owned(),
             metadata: Metadata {
                 name: NAME.to_owned(),
                 namespace,
@@ -402,7 +459,7 @@ mod tests {
         most: usize,
         decisions: &[(Option<String>, ObjectRef, Decision)],
     ) -> Vec<PolicyReport> {
-        let mut reports = Reports::new(most);
+        let mut reports = Reports::new(Form::PolicyReport, most);
         reports.open("empty");
         for (namespace, object, decision) in decisions {
             reports.add(namespace.as_deref(), object, decision, 0);

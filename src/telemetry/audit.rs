@@ -12,11 +12,14 @@ use prometheus_client::registry::Registry;
 
 use crate::guard::decide::Decision;
 use crate::guard::mode::Mode;
+use crate::netpol::{Coverage, Direction};
 
 /// The numbers of the audit. Cheap to clone.
 #[derive(Clone, Debug, Default)]
 pub struct AuditMetrics {
     findings: Family<Labels, Gauge>,
+    exempted: Gauge,
+    namespaces: Family<CoverLabels, Gauge>,
     objects: Gauge,
     milliseconds: Gauge,
     last: Gauge,
@@ -34,11 +37,26 @@ pub enum Class {
     Cluster,
 }
 
+/// In which directions every pod of a namespace is isolated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, EncodeLabelValue)]
+pub enum Cover {
+    /// In both.
+    Both,
+    /// Of what comes in only.
+    Ingress,
+    /// Of what goes out only.
+    Egress,
+    /// In none.
+    Neither,
+}
+
 /// How many findings there are of everything.
 #[derive(Clone, Debug, Default)]
 pub struct Tally {
     /// Objects that were judged.
     pub objects: u64,
+    exempted: i64,
+    namespaces: BTreeMap<(Class, Cover), i64>,
     findings: BTreeMap<(String, Mode, Class), i64>,
 }
 
@@ -47,6 +65,12 @@ struct Labels {
     check: String,
     mode: &'static str,
     class: Class,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct CoverLabels {
+    class: Class,
+    isolated: Cover,
 }
 
 // === impl AuditMetrics ===
@@ -59,6 +83,16 @@ impl AuditMetrics {
             "audit_findings",
             "Findings of the last audit that no exemption lets off, by check, mode and class of namespace",
             this.findings.clone(),
+        );
+        registry.register(
+            "audit_exempted",
+            "Findings of the last audit that an exemption lets off",
+            this.exempted.clone(),
+        );
+        registry.register(
+            "audit_namespaces",
+            "Namespaces by class and by the directions in which every pod of them is isolated",
+            this.namespaces.clone(),
         );
         registry.register(
             "audit_objects",
@@ -95,6 +129,13 @@ impl AuditMetrics {
             };
             self.findings.get_or_create(&labels).set(*count);
         }
+        self.exempted.set(tally.exempted);
+        self.namespaces.clear();
+        for ((class, isolated), count) in &tally.namespaces {
+            let (class, isolated) = (*class, *isolated);
+            let labels = CoverLabels { class, isolated };
+            self.namespaces.get_or_create(&labels).set(*count);
+        }
         self.objects
             .set(i64::try_from(tally.objects).unwrap_or(i64::MAX));
         self.milliseconds
@@ -124,11 +165,24 @@ impl Class {
 // === impl Tally ===
 
 impl Tally {
+    /// Adds a namespace.
+    pub fn add_namespace(&mut self, class: Class, coverage: &Coverage) {
+        let [ingress, egress] = Direction::BOTH.map(|way| coverage.covered(way));
+        let isolated = match (ingress, egress) {
+            (true, true) => Cover::Both,
+            (true, false) => Cover::Ingress,
+            (false, true) => Cover::Egress,
+            (false, false) => Cover::Neither,
+        };
+        *self.namespaces.entry((class, isolated)).or_default() += 1;
+    }
+
     /// Adds what was decided about one object.
     pub fn add(&mut self, class: Class, decision: &Decision) {
         self.objects += 1;
         for judged in &decision.judged {
             if judged.exemption.is_some() {
+                self.exempted += 1;
                 continue;
             }
             let id = judged.finding.id.as_str();

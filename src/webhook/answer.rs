@@ -18,6 +18,7 @@ use crate::guard::decide::{Decision, Judged};
 use crate::guard::engine::Level;
 use crate::guard::finding::{FindingId, ObjectRef};
 use crate::guard::mode::Mode;
+use crate::guard::mutate::gate::GATE;
 use crate::guard::mutate::{Mutated, Way};
 
 use super::review::Version;
@@ -220,6 +221,9 @@ impl Answer {
         );
         answer.note_list("left-beside", injected(|way| matches!(way, Way::Beside(_))));
         answer.note_list("opted-out", injected(|way| matches!(way, Way::OptedOut)));
+        if mutated.gated {
+            answer.note("gated", GATE);
+        }
         answer.note_list("policies", mutated.policies.iter().map(FindingId::as_str));
         answer.note_list(
             "would-change",

@@ -271,4 +271,15 @@ async fn every_right_that_is_granted_is_used_and_none_is_missing() {
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
     }
+    let get = [
+        "get",
+        "policyreport",
+        "ringfence",
+        "-n",
+        "shop",
+        "-o",
+        "json",
+    ];
+    let report: Value = serde_json::from_slice(&cluster.kubectl(&get, "").stdout).unwrap();
+    assert!(report["summary"]["pass"].as_u64() > Some(0), "{report}");
 }

@@ -3,6 +3,7 @@
 
 use std::time::{Duration, Instant};
 
+use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use kube::api::{DeleteParams, Patch, PatchParams};
@@ -193,4 +194,67 @@ async fn pods_come_at_the_first_try_and_never_before_the_baseline_of_their_names
         tried.join().unwrap().unwrap();
     });
     assert!(!installation.webhook.log().contains("panicked"));
+}
+
+#[tokio::test]
+async fn a_pod_with_a_scheduling_gate_is_taken_at_once_and_let_go_with_the_baseline() {
+    let cluster = Kubernetes::start().await;
+    let installation = Installation::start(&cluster, &[]).await;
+    cluster.apply(&namespace("probe", "prod"));
+    cluster.apply(&GUARDRAIL.replace(
+        "{}\n  baseline: {}",
+        "{}\n  baseline: {schedulingGates: true}",
+    ));
+    registered(&cluster, "probe in fail", |c| fails_for(c, "probe")).await;
+    let client = cluster.client().await;
+    let mutating: Api<MutatingWebhookConfiguration> = Api::all(client.clone());
+    Kubernetes::eventually("pods offered", async || {
+        let all = mutating.get_opt("ringfence").await.unwrap();
+        let text = serde_json::to_string(&all).unwrap();
+        text.contains("\"pods\"").then_some(())
+    })
+    .await;
+
+    installation.controller.signal("STOP");
+    cluster.apply(&namespace("late", "prod"));
+    let gates = async |name: &str| {
+        let pods: Api<Pod> = Api::namespaced(client.clone(), "late");
+        let pod = pods.get(name).await.unwrap();
+        pod.spec.unwrap().scheduling_gates.unwrap_or_default().len()
+    };
+    // The API server takes the registration up, and the webhook the namespace, a moment after they are told.
+    Kubernetes::eventually("a pod with a gate", async || {
+        let tried = create(
+            &cluster,
+            &pod("web", "late"),
+            &["--dry-run=server", "-o", "yaml"],
+        );
+        tried.ok()
+    })
+    .await;
+    create(&cluster, &pod("web", "late"), &[]).unwrap();
+    assert_eq!(gates("web").await, 1);
+    // Whoever takes the gate away by hand is refused, as the pod would start uncovered.
+    let open = r#"{"spec": {"schedulingGates": null}}"#;
+    let arguments = [
+        "patch",
+        "pod",
+        "web",
+        "-n",
+        "late",
+        "--type=merge",
+        "-p",
+        open,
+    ];
+    let refusal = cluster.kubectl(&arguments, "");
+    let words = String::from_utf8_lossy(&refusal.stderr);
+    assert!(words.contains("default-deny"), "{words}");
+
+    installation.controller.signal("CONT");
+    let late = policies(&cluster, "late").await;
+    Kubernetes::eventually("the baseline", async || there(&late).await).await;
+    Kubernetes::eventually("the gate open", async || {
+        (gates("web").await == 0).then_some(())
+    })
+    .await;
 }

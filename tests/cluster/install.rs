@@ -13,6 +13,11 @@ async fn the_installation_is_taken_by_the_api_server_and_keeps_its_own_rules() {
     assert!(built.status.success());
     let manifests = String::from_utf8(built.stdout).unwrap();
 
+    let open = INSTALL.replace("install", "examples/open-reports");
+    let built = cluster.kubectl(&["kustomize", &open], "");
+    let varied = String::from_utf8(built.stdout).unwrap();
+    assert!(varied.contains("--reports=open-report") && varied.contains("- openreports.io"));
+
     // The namespace first: a dry run of what is in it needs it.
     let applied = cluster.kubectl(&["apply", "--server-side", "-f", "-"], &manifests);
     let errors = String::from_utf8_lossy(&applied.stderr);

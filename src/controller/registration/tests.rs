@@ -181,6 +181,7 @@ fn what_is_of_the_whole_cluster_never_fails_and_nothing_asks_about_the_clusters_
     let demand = Demand {
         any: true,
         baseline: true,
+        gates: true,
         enforced: ["shop".to_owned()].into(),
     };
     let mut options = options();
@@ -238,6 +239,7 @@ fn a_list_that_would_not_fit_into_an_object_is_cut_and_said() {
     let demand = Demand {
         any: true,
         baseline: false,
+        gates: false,
         enforced: (0..MOST_LISTED + 3).map(|n| format!("ns-{n:05}")).collect(),
     };
     let plan = plan(&demand, &options(), b"pem", None);
@@ -267,6 +269,7 @@ fn the_configurations_as_a_whole() {
     let demand = Demand {
         any: true,
         baseline: true,
+        gates: true,
         enforced: ["pay".to_owned(), "shop".to_owned()].into(),
     };
     let owner = OwnerReference {

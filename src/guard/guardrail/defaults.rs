@@ -101,6 +101,7 @@ impl Default for BaselineSection {
             default_deny: CoverageSection::both(),
             existing: Existing::default(),
             promoted: BTreeSet::new(),
+            scheduling_gates: false,
             quarantine: None,
             opt_out: OptOut::default(),
         }

@@ -140,6 +140,10 @@ pub struct BaselineSection {
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     #[schemars(length(max = 5000), inner(length(max = 63)))]
     pub promoted: BTreeSet<String>,
+    /// What a pod does that comes before the baseline policy of its namespace. `false`: it waits for some seconds, and is
+    /// refused with "try again" after them. `true`: it is taken with a scheduling gate, which goes when the policy is there.
+    #[serde(default)]
+    pub scheduling_gates: bool,
     /// Pods that get none of these allows in any way.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub quarantine: Option<LabelSelector>,
