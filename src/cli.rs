@@ -11,6 +11,7 @@ pub mod audit;
 pub mod baseline;
 pub mod certs;
 pub mod check;
+mod clients;
 mod cluster;
 pub mod completions;
 pub mod controller;

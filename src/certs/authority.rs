@@ -237,6 +237,20 @@ impl std::fmt::Debug for Authority {
 // === impl Issued ===
 
 impl Issued {
+    /// A certificate for a client, signed by its own key: for who knows it by its bytes and needs no authority.
+    pub fn client(common_name: &str, validity: Validity) -> Result<Self, CertError> {
+        let key = KeyPair::generate()?;
+        let mut params = params(common_name, validity)?;
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        let certificate = params.self_signed(&key)?;
+        Ok(Self {
+            certificate: certificate.pem(),
+            facts: CertificateFacts::from_der(certificate.der())?,
+            key: PrivateKey(key.serialize_pem()),
+        })
+    }
+
     /// The leaf certificate as PEM.
     pub fn certificate_pem(&self) -> &str {
         &self.certificate

@@ -4,6 +4,7 @@ use jiff::Timestamp;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 use x509_parser::extensions::GeneralName;
+use x509_parser::x509::X509Name;
 
 use super::{CertError, Name};
 
@@ -16,6 +17,7 @@ pub struct CertificateFacts {
     permitted: Vec<Name>,
     is_authority: bool,
     subject: String,
+    common_name: Option<String>,
     issuer: String,
 }
 
@@ -61,6 +63,7 @@ impl CertificateFacts {
         Ok(Self {
             permitted,
             subject: certificate.subject().to_string(),
+            common_name: common_name(certificate.subject()),
             issuer: certificate.issuer().to_string(),
             not_before: moment(certificate.validity().not_before.timestamp())?,
             not_after: moment(certificate.validity().not_after.timestamp())?,
@@ -94,6 +97,11 @@ impl CertificateFacts {
         &self.subject
     }
 
+    /// Whom it is for, as its one common name; none where there are several, since readers differ in which one they take.
+    pub fn common_name(&self) -> Option<&str> {
+        self.common_name.as_deref()
+    }
+
     /// The subject of the authority that signed it.
     pub fn issuer(&self) -> &str {
         &self.issuer
@@ -103,6 +111,12 @@ impl CertificateFacts {
     pub fn is_authority(&self) -> bool {
         self.is_authority
     }
+}
+
+fn common_name(subject: &X509Name<'_>) -> Option<String> {
+    let mut names = subject.iter_common_name();
+    let name = names.next()?.as_str().ok()?.to_owned();
+    names.next().is_none().then_some(name)
 }
 
 fn name(name: &GeneralName<'_>) -> Option<Name> {

@@ -149,7 +149,7 @@ fn serve(known: Arc<ArcSwap<State>>) -> anyhow::Result<Serving> {
     let validity = Validity::starting(now, SignedDuration::from_hours(1))?;
     let authority = Authority::generate("ringfence demo", names.clone(), validity)?;
     let identity = Identity::from_issued(&authority.issue(&names, validity)?, now)?;
-    let tls = server_config(CertificateSlot::new(identity), TlsVersions::default())?;
+    let tls = server_config(CertificateSlot::new(identity), TlsVersions::default(), None)?;
     let listener = server::listen(SocketAddr::from(([127, 0, 0, 1], 0)))?;
     let address = listener.local_addr()?;
     let (trigger, shutdown) = Trigger::new();

@@ -19,7 +19,7 @@ use crate::k8s::one;
 use crate::runtime::{Phase, Readiness, Shutdown, Tasks};
 use crate::telemetry::certificates::CertificateMetrics;
 use crate::webhook::tls::{
-    CertificateSlot, Identity, PairFiles, TlsVersions, proof, secret, server_config,
+    CertificateSlot, Clients, Identity, PairFiles, TlsVersions, proof, secret, server_config,
 };
 
 /// Which certificate is shown.
@@ -105,18 +105,23 @@ impl ShownArgs {
     }
 
     /// The server's side of TLS.
-    pub(super) fn tls(&self, slot: Arc<CertificateSlot>) -> anyhow::Result<Arc<ServerConfig>> {
+    pub(super) fn tls(
+        &self,
+        slot: Arc<CertificateSlot>,
+        clients: Option<Arc<Clients>>,
+    ) -> anyhow::Result<Arc<ServerConfig>> {
         let versions = match self.tls_min {
             TlsMin::From12 => TlsVersions::From12,
             TlsMin::Only13 => TlsVersions::Only13,
         };
-        Ok(server_config(slot, versions)?)
+        Ok(server_config(slot, versions, clients)?)
     }
 
     /// Proves again and again that API servers can shake hands with what listens at an address.
     pub(super) fn prove(
         place: &Place,
         own: SocketAddr,
+        clients: Option<&Clients>,
         readiness: &Readiness,
         metrics: &CertificateMetrics,
         tasks: &mut Tasks,
@@ -125,7 +130,13 @@ impl ShownArgs {
         let (configuration, following) = one::follow(api, registration::NAME.to_owned());
         tasks.spawn("watch of the registration", following);
         readiness.wait_for(proof::READY, "no handshake was made yet");
-        let proving = proof::keep(own, configuration, readiness.clone(), metrics.clone());
+        let proving = proof::keep(
+            own,
+            configuration,
+            clients.map(Clients::own),
+            readiness.clone(),
+            metrics.clone(),
+        );
         tasks.spawn("proof", proving);
     }
 

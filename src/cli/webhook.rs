@@ -11,6 +11,7 @@ use kube::Client;
 use tokio::sync::watch;
 
 use super::Exit;
+use super::clients::ClientArgs;
 use super::cluster::ClusterArgs;
 use super::inputs::{Inputs, PODS, engine};
 use super::shown::{Place, ShownArgs};
@@ -26,6 +27,7 @@ use crate::webhook::deadline::go_duration;
 use crate::webhook::metrics::Metrics;
 use crate::webhook::router::{OnFailure, ReviewLimit, Webhook, WebhookOptions};
 use crate::webhook::server::{self, Ending, ServerOptions};
+use crate::webhook::tls::clients::ClientMetrics;
 
 /// Arguments of `ringfence webhook`.
 #[derive(Debug, Clone, clap::Args)]
@@ -55,6 +57,8 @@ pub struct Args {
     listen: SocketAddr,
     #[command(flatten)]
     shown: ShownArgs,
+    #[command(flatten)]
+    clients: ClientArgs,
     /// The namespace of the installation, where the controller keeps the certificate. Without it: the pod's own, or
     /// ringfence-system by a kubeconfig.
     #[arg(long, value_name = "NAME")]
@@ -65,7 +69,7 @@ pub struct Args {
     /// The most pods that one check may look at.
     #[arg(long, value_name = "N", default_value_t = PODS)]
     max_pods: usize,
-    /// Serve /livez, /readyz and /metrics on this address, over plain HTTP.
+    /// Serve /livez, /readyz and /metrics on this address, over plain HTTP. Probes have to use it with --client-ca.
     #[arg(long, value_name = "ADDR:PORT")]
     admin: Option<SocketAddr>,
     /// How old the state may be when the API server is not heard, such as 90s or 5m; beyond it follows --on-failure.
@@ -105,6 +109,8 @@ async fn serve(args: Args) -> anyhow::Result<Exit> {
     let mut numbers = metrics::registry();
     let counted = Arc::new(Metrics::default());
     counted.register(&mut numbers);
+    let client_metrics = ClientMetrics::default();
+    client_metrics.register(&mut numbers);
     let certificate_metrics = CertificateMetrics::new(&mut numbers);
     let (known, cluster, place) = if args.manifests.is_empty() {
         let place = args.place().await?;
@@ -130,11 +136,19 @@ async fn serve(args: Args) -> anyhow::Result<Exit> {
     let Some(slot) = slot.await? else {
         return Ok(Exit::Clean);
     };
-    let tls = args.shown.tls(slot)?;
+    let clients = args.clients.clients(&mut tasks)?;
+    let tls = args.shown.tls(slot, clients.clone())?;
     let listener = server::listen(args.listen)?;
     let address = listener.local_addr()?;
     if let Some(place) = &place {
-        ShownArgs::prove(place, address, &readiness, &certificate_metrics, &mut tasks);
+        ShownArgs::prove(
+            place,
+            address,
+            clients.as_deref(),
+            &readiness,
+            &certificate_metrics,
+            &mut tasks,
+        );
     }
     let options = WebhookOptions {
         on_failure: args.on_failure,
@@ -148,6 +162,7 @@ async fn serve(args: Args) -> anyhow::Result<Exit> {
     let router = webhook.router();
     let server_options = ServerOptions {
         drain_delay: Duration::from_secs(args.drain_delay),
+        clients: client_metrics,
         ..ServerOptions::default()
     };
     tracing::info!(%address, "listening");

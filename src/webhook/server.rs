@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use axum::Router;
 use rustls::ServerConfig;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -26,6 +27,7 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::runtime::{Phase, Shutdown};
 
+use super::tls::clients::{ClientMetrics, Refused};
 use connection::Connection;
 use gate::{Gate, Pass};
 
@@ -53,6 +55,8 @@ pub struct ServerOptions {
     pub drain_delay: Duration,
     /// How long what has begun may take to finish after that.
     pub drain_timeout: Duration,
+    /// Where it is counted who was sent away in the handshake.
+    pub clients: ClientMetrics,
 }
 
 /// Why a server cannot serve.
@@ -102,6 +106,7 @@ impl Default for ServerOptions {
             max_connections: 1024,
             drain_delay: Duration::from_secs(10),
             drain_timeout: Duration::from_secs(20),
+            clients: ClientMetrics::default(),
         }
     }
 }
@@ -270,15 +275,41 @@ async fn serve(
     }
     let handshake = timeout(
         connection.options.handshake_timeout,
-        acceptor.accept(stream),
+        acceptor.accept(stream).into_fallible(),
     );
     let stream = tokio::select! {
         shaken = handshake => match shaken {
             Ok(Ok(stream)) => stream,
-            Ok(Err(error)) => return tracing::debug!(%peer, %error, "TLS handshake failed"),
+            Ok(Err((error, stream))) => {
+                tracing::debug!(%peer, %error, "TLS handshake failed");
+                if let Some(reason) = Refused::of(&error) {
+                    connection.options.clients.refused(reason, peer);
+                    see_off(stream).await;
+                }
+                return;
+            }
             Err(_) => return tracing::debug!(%peer, "TLS handshake took too long"),
         },
         () = pass.activity().told_to_go() => return tracing::debug!(%peer, "made room during the handshake"),
     };
     connection.run(stream, peer, pass).await;
+}
+
+/// Gives a client the time to read why it was sent away. It has mostly sent its request already, and closing upon what was
+/// not read would take the reason back from its hands.
+async fn see_off(mut stream: TcpStream) {
+    let read_out = async {
+        if stream.shutdown().await.is_err() {
+            return;
+        }
+        let mut left = [0; 1024];
+        for _ in 0..64 {
+            match stream.read(&mut left).await {
+                Ok(0) | Err(_) => return,
+                Ok(_) => {}
+            }
+        }
+    };
+    // A client that does not go by then is cut.
+    let _ = timeout(Duration::from_secs(1), read_out).await;
 }

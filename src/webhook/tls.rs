@@ -3,6 +3,7 @@
 //! A [`CertificateSlot`] holds the certificate that the next handshake shows. Replacing it touches no open connection.
 //! TLS 1.3 is the default; every supported API server speaks it.
 
+pub mod clients;
 mod files;
 pub mod proof;
 pub mod secret;
@@ -13,12 +14,13 @@ use arc_swap::ArcSwap;
 use jiff::Timestamp;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use rustls::{InconsistentKeys, ServerConfig};
 
 use crate::certs::{CertificateFacts, Issued};
 
+pub use clients::Clients;
 pub use files::PairFiles;
 
 /// Which versions of TLS are spoken.
@@ -54,6 +56,12 @@ pub enum TlsError {
     /// The certificate does not say what a certificate says.
     #[error("the certificate cannot be read")]
     Certificate(#[from] crate::certs::CertError),
+    /// A certificate that signs nothing is no authority for clients.
+    #[error("the certificate of {subject} is no authority: it may not sign others")]
+    NoAuthority {
+        /// Whom the certificate is for.
+        subject: String,
+    },
     /// The TLS library refused.
     #[error("TLS cannot be set up: {0}")]
     Library(rustls::Error),
@@ -150,24 +158,35 @@ impl ResolvesServerCert for CertificateSlot {
     }
 }
 
-/// The server's TLS configuration: aws-lc-rs, HTTP/2 and HTTP/1.1 by ALPN, the slot's certificate.
+/// The server's TLS configuration: aws-lc-rs, HTTP/2 and HTTP/1.1 by ALPN, the slot's certificate. With `clients` only
+/// these are let in.
 pub fn server_config(
     slot: Arc<CertificateSlot>,
     versions: TlsVersions,
+    clients: Option<Arc<Clients>>,
 ) -> Result<Arc<ServerConfig>, TlsError> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let versions: &[&rustls::SupportedProtocolVersion] = match versions {
         TlsVersions::Only13 => &[&rustls::version::TLS13],
         TlsVersions::From12 => &[&rustls::version::TLS13, &rustls::version::TLS12],
     };
-    let mut config = ServerConfig::builder_with_provider(provider)
+    let builder = ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(versions)
-        .map_err(TlsError::Library)?
-        .with_no_client_auth()
-        .with_cert_resolver(slot);
+        .map_err(TlsError::Library)?;
+    let is_for_some = clients.is_some();
+    let mut config = match clients {
+        Some(clients) => builder.with_client_cert_verifier(clients),
+        None => builder.with_no_client_auth(),
+    }
+    .with_cert_resolver(slot);
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     // The API server resumes no sessions; one ticket serves those clients that do.
     config.send_tls13_tickets = 1;
+    if is_for_some {
+        // A session that is resumed is let in by what was trusted when it began.
+        config.send_tls13_tickets = 0;
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+    }
     Ok(Arc::new(config))
 }
 

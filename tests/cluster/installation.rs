@@ -64,12 +64,20 @@ pub(crate) fn controller(
 
 /// A webhook at a port, with the certificate that the controller keeps.
 pub(crate) fn webhook(cluster: &Kubernetes, name: &str, port: u16) -> Process {
+    webhook_with(cluster, name, port, &[])
+}
+
+/// The same, with these arguments more.
+pub(crate) fn webhook_with(
+    cluster: &Kubernetes,
+    name: &str,
+    port: u16,
+    arguments: &[&str],
+) -> Process {
     let listen = format!("127.0.0.1:{port}");
-    cluster.ringfence(
-        name,
-        "webhook",
-        &["--listen", &listen, "--drain-delay", "1"],
-    )
+    let mut all = vec!["--listen", &listen, "--drain-delay", "1"];
+    all.extend(arguments);
+    cluster.ringfence(name, "webhook", &all)
 }
 
 /// Waits until the API server holds a registration that satisfies.

@@ -129,6 +129,11 @@ impl Kubernetes {
 
     /// Starts an API server that was stopped, at its old address, and waits until it is ready.
     pub(crate) async fn start_server(&self, index: usize) {
+        self.start_server_with(index, &[]).await;
+    }
+
+    /// The same, with these arguments more.
+    pub(crate) async fn start_server_with(&self, index: usize, more: &[&str]) {
         let port = self.ports[index];
         let name = format!("kube-apiserver-{index}");
         let mut command = Command::new(program("kube-apiserver"));
@@ -151,6 +156,7 @@ impl Kubernetes {
             &format!("--audit-policy-file={}", self.file("audit.yaml")),
             &format!("--audit-log-path={}", self.audit_log(index).display()),
         ]);
+        command.args(more);
         let process = Process::start(&name, &self.folder, &mut command);
         let begun = Instant::now();
         let client = self.client_of(index).await;

@@ -11,6 +11,7 @@ mod access;
 mod admission;
 mod audit;
 mod baselines;
+mod clients;
 mod definitions;
 mod drills;
 mod install;

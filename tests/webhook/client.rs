@@ -9,7 +9,7 @@ use hyper::client::conn::{http1, http2};
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -70,6 +70,16 @@ pub(crate) fn client_config(
     http: Http,
     versions: &[&'static SupportedProtocolVersion],
 ) -> Arc<ClientConfig> {
+    client_config_showing(None, authorities, http, versions)
+}
+
+/// The same, with a certificate and its key (PEM) to show to servers that ask for one.
+pub(crate) fn client_config_showing(
+    identity: Option<(&str, &str)>,
+    authorities: &[&str],
+    http: Http,
+    versions: &[&'static SupportedProtocolVersion],
+) -> Arc<ClientConfig> {
     let mut roots = RootCertStore::empty();
     for pem in authorities {
         roots
@@ -77,11 +87,20 @@ pub(crate) fn client_config(
             .unwrap();
     }
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let mut config = ClientConfig::builder_with_provider(provider)
+    let builder = ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(versions)
         .unwrap()
-        .with_root_certificates(roots)
-        .with_no_client_auth();
+        .with_root_certificates(roots);
+    let mut config = match identity {
+        Some((certificate, key)) => {
+            let certificate = CertificateDer::from_pem_slice(certificate.as_bytes()).unwrap();
+            let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap();
+            builder
+                .with_client_auth_cert(vec![certificate], key)
+                .unwrap()
+        }
+        None => builder.with_no_client_auth(),
+    };
     config.alpn_protocols = vec![match http {
         Http::One => b"http/1.1".to_vec(),
         Http::Two => b"h2".to_vec(),
@@ -106,6 +125,11 @@ pub(crate) async fn connect(
 impl Client {
     pub(crate) fn new(address: SocketAddr, authorities: &[&str], http: Http) -> Self {
         let config = client_config(authorities, http, &[&rustls::version::TLS13]);
+        Self::with(address, config, http)
+    }
+
+    /// A client with a TLS of its own.
+    pub(crate) fn with(address: SocketAddr, config: Arc<ClientConfig>, http: Http) -> Self {
         Self {
             http,
             address,

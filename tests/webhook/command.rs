@@ -22,16 +22,16 @@ spec: {podSelector: {}, policyTypes: [Ingress, Egress]}
 ";
 
 /// The program while a test runs.
-struct Program {
+pub(crate) struct Program {
     child: Child,
-    address: SocketAddr,
+    pub(crate) address: SocketAddr,
     log: mpsc::Receiver<String>,
-    ca: String,
+    pub(crate) ca: String,
 }
 
 impl Program {
     /// Starts it on a free port and waits until it listens.
-    fn start(folder: &Path, arguments: &[&str]) -> Self {
+    pub(crate) fn start(folder: &Path, arguments: &[&str]) -> Self {
         let ca = folder.with_file_name("ca.crt");
         let mut command = Command::new(env!("CARGO_BIN_EXE_ringfence"));
         command.args([
@@ -68,7 +68,7 @@ impl Program {
     }
 
     /// Waits for a line of the log.
-    fn logged(&self, part: &str) -> Value {
+    pub(crate) fn logged(&self, part: &str) -> Value {
         let until = Instant::now() + PATIENCE;
         loop {
             let left = until.saturating_duration_since(Instant::now());
@@ -111,7 +111,7 @@ impl Drop for Program {
     }
 }
 
-fn review() -> Value {
+pub(crate) fn review() -> Value {
     let kind = json!({"group": "apps", "version": "v1", "kind": "Deployment"});
     let labels = json!({"app": "web", "tier": "front", "team": "shop"});
     json!({
@@ -128,7 +128,7 @@ fn review() -> Value {
     })
 }
 
-fn folder() -> (tempfile::TempDir, std::path::PathBuf) {
+pub(crate) fn folder() -> (tempfile::TempDir, std::path::PathBuf) {
     let top = tempfile::tempdir().unwrap();
     let manifests = top.path().join("manifests");
     std::fs::create_dir(&manifests).unwrap();

@@ -8,6 +8,7 @@
 
 mod admission;
 mod client;
+mod clients;
 mod cluster;
 mod command;
 mod hostile;

@@ -9,7 +9,7 @@ use jiff::{SignedDuration, Timestamp};
 use ringfence::certs::{Authority, Issued, Names, Validity};
 use ringfence::runtime::{Phase, Shutdown, Trigger};
 use ringfence::webhook::server::{self, Ending, ServerOptions};
-use ringfence::webhook::tls::{CertificateSlot, Identity, TlsVersions, server_config};
+use ringfence::webhook::tls::{CertificateSlot, Clients, Identity, TlsVersions, server_config};
 use tokio::task::JoinHandle;
 
 use crate::client::{Client, Http};
@@ -57,10 +57,20 @@ pub(crate) async fn start_with(
     versions: TlsVersions,
     router: impl FnOnce(Shutdown) -> Router,
 ) -> Running {
+    start_for(None, options, versions, router).await
+}
+
+/// The same, for some clients only.
+pub(crate) async fn start_for(
+    clients: Option<Arc<Clients>>,
+    options: ServerOptions,
+    versions: TlsVersions,
+    router: impl FnOnce(Shutdown) -> Router,
+) -> Running {
     let authority = authority();
     let slot =
         CertificateSlot::new(Identity::from_issued(&leaf(&authority), Timestamp::now()).unwrap());
-    let tls = server_config(slot.clone(), versions).unwrap();
+    let tls = server_config(slot.clone(), versions, clients).unwrap();
     let listener = server::listen("127.0.0.1:0".parse().unwrap()).unwrap();
     let address = listener.local_addr().unwrap();
     let (trigger, shutdown) = Trigger::new();

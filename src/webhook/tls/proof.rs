@@ -20,6 +20,7 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
+use super::clients::OwnClient;
 use crate::certs::host_of;
 use crate::k8s::one::Known;
 use crate::runtime::Readiness;
@@ -39,10 +40,12 @@ struct Trust {
     host: String,
 }
 
-/// Gives proof after proof. Nothing is proved, and nothing stands in the way, while the webhook is not registered.
+/// Gives proof after proof, with a certificate of its own where clients have to show one. Nothing is proved, and nothing
+/// stands in the way, while the webhook is not registered.
 pub async fn keep(
     own: SocketAddr,
     mut configuration: watch::Receiver<Known<ValidatingWebhookConfiguration>>,
+    client: Option<Arc<OwnClient>>,
     readiness: Readiness,
     metrics: CertificateMetrics,
 ) -> Result<(), Infallible> {
@@ -54,7 +57,7 @@ pub async fn keep(
         let outcome = match &known {
             Known::Unknown => Err("the registration is not known yet".to_owned()),
             Known::Absent => Ok(()),
-            Known::Here(configuration) => prove_all(own, configuration).await,
+            Known::Here(configuration) => prove_all(own, client.as_deref(), configuration).await,
         };
         metrics.trusted(outcome.is_ok() || !known.is_known());
         match outcome {
@@ -89,6 +92,7 @@ pub async fn keep(
 /// A handshake for each way in which the entries would make one.
 async fn prove_all(
     own: SocketAddr,
+    client: Option<&OwnClient>,
     configuration: &ValidatingWebhookConfiguration,
 ) -> Result<(), String> {
     let mut trusts: Vec<Trust> = Vec::new();
@@ -99,7 +103,7 @@ async fn prove_all(
         }
     }
     for trust in trusts {
-        match timeout(PATIENCE, trust.prove(own)).await {
+        match timeout(PATIENCE, trust.prove(own, client)).await {
             Ok(proved) => proved?,
             Err(_) => return Err("no handshake in time".to_owned()),
         }
@@ -133,7 +137,7 @@ impl Trust {
         }
     }
 
-    async fn prove(&self, own: SocketAddr) -> Result<(), String> {
+    async fn prove(&self, own: SocketAddr, client: Option<&OwnClient>) -> Result<(), String> {
         let mut roots = RootCertStore::empty();
         for certificate in CertificateDer::pem_slice_iter(&self.bundle) {
             let certificate = certificate.map_err(|_| "the bundle is no PEM".to_owned())?;
@@ -143,11 +147,16 @@ impl Trust {
             return Err("the bundle is empty".to_owned());
         }
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let config = ClientConfig::builder_with_provider(provider)
+        let builder = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .map_err(|error| error.to_string())?
-            .with_root_certificates(roots)
-            .with_no_client_auth();
+            .with_root_certificates(roots);
+        let config = match client {
+            Some(client) => builder
+                .with_client_auth_cert(client.chain(), client.key())
+                .map_err(|error| error.to_string())?,
+            None => builder.with_no_client_auth(),
+        };
         let name = ServerName::try_from(self.host.clone())
             .map_err(|_| format!("{:?} is no name of a server", self.host))?;
         let stream = TcpStream::connect(own)
@@ -216,7 +225,7 @@ mod tests {
         let slot = CertificateSlot::new(Identity::from_issued(&leaf, Timestamp::now()).unwrap());
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let own = listener.local_addr().unwrap();
-        let tls = server_config(slot, TlsVersions::Only13).unwrap();
+        let tls = server_config(slot, TlsVersions::Only13, None).unwrap();
         let server = tokio::spawn(async move {
             loop {
                 let (stream, _) = listener.accept().await.unwrap();
@@ -236,6 +245,7 @@ mod tests {
         let task = tokio::spawn(keep(
             own,
             receiver,
+            None,
             readiness.clone(),
             CertificateMetrics::default(),
         ));
