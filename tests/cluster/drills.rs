@@ -24,7 +24,7 @@ fn object<K: DeserializeOwned>(value: Value) -> K {
 }
 
 /// What a cluster does all the time to stay alive: none of it may ever be refused.
-async fn the_cluster_lives(cluster: &Kubernetes, tag: &str) {
+pub(crate) async fn the_cluster_lives(cluster: &Kubernetes, tag: &str) {
     let kubelet = cluster
         .client_as("system:node:one", &["system:nodes", "system:masters"])
         .await;
@@ -67,7 +67,7 @@ async fn the_cluster_lives(cluster: &Kubernetes, tag: &str) {
 }
 
 /// The namespace, ready for pods.
-async fn shop(cluster: &Kubernetes) {
+pub(crate) async fn shop(cluster: &Kubernetes) {
     cluster
         .apply("{apiVersion: v1, kind: Namespace, metadata: {name: shop, labels: {stage: prod}}}");
     for namespace in ["shop", "kube-system"] {
@@ -78,7 +78,7 @@ async fn shop(cluster: &Kubernetes) {
 }
 
 /// A cluster with a namespace in Enforce that has a pod, and everything of Ringfence in place.
-async fn installed() -> (Kubernetes, Installation) {
+pub(crate) async fn installed() -> (Kubernetes, Installation) {
     let cluster = Kubernetes::start_with_manager().await;
     let installation =
         Installation::start(&cluster, &["--leaf-validity", "1h", "--hold", "1s"]).await;
@@ -94,7 +94,7 @@ async fn installed() -> (Kubernetes, Installation) {
     (cluster, installation)
 }
 
-fn open_policy() -> &'static str {
+pub(crate) fn open_policy() -> &'static str {
     "{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {name: open, namespace: shop}, \
      spec: {podSelector: {}, ingress: [{}]}}"
 }

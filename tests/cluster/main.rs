@@ -19,6 +19,7 @@ mod installation;
 mod kubernetes;
 mod live;
 mod load;
+mod lockout;
 mod process;
 mod reading;
 mod registration;
