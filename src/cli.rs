@@ -18,6 +18,7 @@ pub mod controller;
 pub mod crds;
 pub mod demo;
 pub mod diff;
+mod digest;
 pub mod explain;
 mod inputs;
 mod outputs;

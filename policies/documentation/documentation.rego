@@ -1,6 +1,6 @@
 # METADATA
 # title: Documentation of policies
-# description: What a NetworkPolicy must say about itself, so that someone can answer for it and dares to change it.
+# description: What a NetworkPolicy or ClusterNetworkPolicy must say about itself, so that someone can answer for it and dares to change it.
 # organizations:
 # - Ringfence
 package ringfence.documentation
@@ -12,6 +12,11 @@ annotations := object.get(input.object, ["metadata", "annotations"], {})
 applies if {
 	input.request.kind.kind == "NetworkPolicy"
 	input.request.kind.group == "networking.k8s.io"
+}
+
+applies if {
+	input.request.kind.kind == "ClusterNetworkPolicy"
+	input.request.kind.group == "policy.networking.k8s.io"
 }
 
 # METADATA

@@ -16,8 +16,9 @@ pub(super) fn write(folder: &Path, files: &[(String, String)], force: bool) -> a
             there.display()
         );
     }
-    fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
     for (path, (_, text)) in paths.iter().zip(files) {
+        let below = path.parent().unwrap_or(folder);
+        fs::create_dir_all(below).with_context(|| format!("cannot make {}", below.display()))?;
         fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
     }
     Ok(())

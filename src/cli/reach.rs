@@ -190,7 +190,9 @@ pub(super) fn run(args: &Args) -> anyhow::Result<Exit> {
                 let is_meant = |who: &Option<Found>, party: &Party| {
                     who.as_ref().is_none_or(|who| who.is(party))
                 };
-                is_meant(&from, &one.from) && is_meant(&to, &one.to) && !one.ports.is_empty()
+                is_meant(&from, &one.from.party)
+                    && is_meant(&to, &one.to.party)
+                    && !one.ports.is_empty()
             });
             let map = Map {
                 rows: listing.rows,

@@ -9,12 +9,12 @@ use jiff::Timestamp;
 use serde_json::json;
 
 use super::inputs::Inputs;
-use super::{Exit, check, outputs};
+use super::{Exit, check, digest, outputs};
 use crate::guard::decide::State;
-use crate::guard::register::Register;
+use crate::guard::register::{Register, Source};
 use crate::guard::review::Subject;
-use crate::k8s::folder::Folder;
-use crate::netpol::{FieldPath, Object, PolicyRef};
+use crate::k8s::folder::{Folder, Placed};
+use crate::netpol::{FieldPath, Object, ObjectKey};
 use crate::report::{self, register};
 
 /// Arguments of `ringfence registry`.
@@ -25,6 +25,8 @@ use crate::report::{self, register};
     ringfence registry deploy/ --evidence audit/\n\n\
     Owner, purpose and day of review are the annotations that the Guardrail's `documentation` names. The controls that a \
     policy serves are its annotation `ringfence.dev/controls`, separated by commas: \"PCI DSS 1.3.1, SOC 2 CC6.6\".\n\n\
+    Evidence has the text of each policy as it was read, and SHA256SUMS of all files. Note the digest that is printed where nobody \
+    who can alter the folder can alter it; `sha256sum --check SHA256SUMS` tells whether a file was altered.\n\n\
     JSON: an object with `at`, `policies`, `cluster` (ClusterNetworkPolicies), `namespaces` (coverage) and `exemptions`.")]
 pub struct Args {
     #[command(flatten)]
@@ -75,7 +77,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<Exit> {
         &state.snapshot,
         &state.guardrails,
         &state.exemptions,
-        &places(&folder),
+        &sources(&folder),
         at,
     );
     if let Some(below) = &args.evidence {
@@ -90,18 +92,42 @@ pub(super) fn run(args: &Args) -> anyhow::Result<Exit> {
     Ok(Exit::Clean)
 }
 
-/// Where each policy stands.
-fn places(folder: &Folder) -> BTreeMap<PolicyRef, String> {
+/// The policies in the order in which they were read, with their texts; of two manifests of one name the later counts.
+fn policies(folder: &Folder) -> BTreeMap<ObjectKey, &Placed> {
     let placed = folder.objects.iter().filter_map(|placed| {
-        let Some(Object::NetworkPolicy(policy)) = placed.review.subject().and_then(Subject::model)
-        else {
-            return None;
-        };
+        let object = placed.review.subject().and_then(Subject::model)?;
+        let is_policy = matches!(
+            object,
+            Object::NetworkPolicy(_) | Object::ClusterNetworkPolicy(_)
+        );
+        is_policy.then(|| (object.key(), placed))
+    });
+    placed.collect()
+}
+
+/// Where each policy stands, and the digest of its text.
+fn sources(folder: &Folder) -> BTreeMap<ObjectKey, Source> {
+    let placed = policies(folder).into_iter().map(|(key, placed)| {
         let location = placed.location(&FieldPath::root());
-        Some((
-            policy.reference(),
-            format!("{}:{}", location.file, location.line),
-        ))
+        let source = Source {
+            location: format!("{}:{}", location.file, location.line),
+            digest: format!("sha256:{}", digest::sha256(placed.places.source())),
+        };
+        (key, source)
+    });
+    placed.collect()
+}
+
+/// The texts of all policies, as files of the evidence.
+fn texts(folder: &Folder) -> Vec<(String, String)> {
+    let placed = policies(folder).into_values().map(|placed| {
+        let object = placed.review.object_ref();
+        let name = match &object.namespace {
+            Some(namespace) => format!("{namespace}.{}", object.name),
+            None => object.name,
+        };
+        let file = format!("policies/{}.{name}.yaml", object.kind);
+        (file, placed.places.source().to_owned())
     });
     placed.collect()
 }
@@ -126,6 +152,8 @@ fn export(
             "registry.md": "the same as tables",
             "registry.json": "the same for programs, with coverage and exemptions",
             "findings.json": "what `ringfence check` finds in the same manifests",
+            "policies/": "the text of each policy as it was read, whose digest is in the register",
+            "SHA256SUMS": "the digest of each of these files, for `sha256sum --check`",
         },
         "policies": register.policies.len() + register.cluster.len(),
         "reviewsOverdue": register.overdue(),
@@ -133,7 +161,7 @@ fn export(
         "findings": summary,
         "guardrails": state.guardrails.into_iter().map(|guardrail| guardrail.name.as_str()).collect::<Vec<&str>>(),
     });
-    let files = [
+    let mut files = vec![
         named(
             "evidence.json",
             format!("{}\n", serde_json::to_string_pretty(&about)?),
@@ -143,12 +171,16 @@ fn export(
         named("registry.json", register::json(register)?),
         named("findings.json", report::json::render(&findings)?),
     ];
+    files.extend(texts(folder));
+    let sums = digest::sums(&files);
+    let whole = digest::sha256(&sums);
+    files.push(named("SHA256SUMS", sums));
     let day = register.at.strftime("%Y-%m-%d").to_string();
     let into = below.join(format!("ringfence-evidence-{day}"));
     outputs::write(&into, &files, force).context("--evidence")?;
     writeln!(
         anstream::stderr().lock(),
-        "{} files written to {}",
+        "{} files written to {}; sha256 of SHA256SUMS, to be noted elsewhere: {whole}",
         files.len(),
         into.display()
     )?;

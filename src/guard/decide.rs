@@ -309,10 +309,6 @@ fn policies(
     deadline: Option<Instant>,
     raw: &mut Vec<Raw>,
 ) {
-    // They are asked about what is in a namespace, or is one.
-    if review.namespace.is_none() {
-        return;
-    }
     let question = Question {
         review,
         subject,

@@ -244,6 +244,11 @@ impl Guardrail {
         self.namespaces.matches(namespace)
     }
 
+    /// Whether it may hold for a namespace that a selector means, there already or not.
+    pub fn may_select(&self, namespaces: &Selector) -> bool {
+        !namespaces.disjoint(&self.namespaces)
+    }
+
     /// The mode of a section; see [`GuardrailSpec::mode_of`].
     pub fn mode_of(&self, section: Section) -> Option<Mode> {
         self.spec.mode_of(section)

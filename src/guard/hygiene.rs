@@ -11,7 +11,7 @@ use crate::guard::guardrail::{Guardrail, Guardrails};
 use crate::guard::registry::{self, Check};
 use crate::guard::review::{Origin, Review, Subject};
 use crate::netpol::findings::{Flaw, Near, Neighbourhood, Never, Nothing, What};
-use crate::netpol::{NetworkPolicy, Object, PolicyName, Snapshot};
+use crate::netpol::{NetworkPolicy, Object, PolicyName, Selector, Snapshot};
 
 mod dns;
 mod everything;
@@ -35,7 +35,7 @@ pub(super) fn object(
     let policy = match subject.model() {
         Some(Object::NetworkPolicy(policy)) => policy,
         Some(Object::ClusterNetworkPolicy(policy)) => {
-            return shadowed::cluster_policy(review, policy, all, snapshot);
+            return shadowed::cluster_policy(review, policy, guardrail, all, snapshot);
         }
         Some(Object::Pod(pod) | Object::Workload(pod)) => {
             let snapshot = all.map_or(snapshot, Neighbourhood::snapshot);
@@ -56,7 +56,7 @@ pub(super) fn object(
     let level = level(review);
     flaws
         .into_iter()
-        .filter(|flaw| !is_meant(flaw, policy, guardrail))
+        .filter(|flaw| !is_meant(flaw, &policy.selector, guardrail))
         .map(|flaw| {
             let (check, message, fix) = words(&flaw.what, policy);
             let fix = match &flaw.what {
@@ -95,12 +95,12 @@ pub(super) fn whole(
 }
 
 /// Whether a policy is there for pods that are to be none most of the time.
-fn is_meant(flaw: &Flaw, policy: &NetworkPolicy, guardrail: &Guardrail) -> bool {
+fn is_meant(flaw: &Flaw, pods: &Selector, guardrail: &Guardrail) -> bool {
     matches!(flaw.what, What::SelectsNothing(_))
         && guardrail
             .quarantine
             .as_ref()
-            .is_some_and(|quarantine| policy.selector.implies(quarantine))
+            .is_some_and(|quarantine| pods.implies(quarantine))
 }
 
 /// The check, what is wrong, and what to do.

@@ -13,11 +13,13 @@ use serde::Serialize;
 use crate::guard::exemption::{Exemption, Exemptions};
 use crate::guard::guardrail::{DocumentationSection, Guardrails};
 use crate::netpol::{
-    Annotations, ClusterNetworkPolicy, Direction, NamespaceName, NamespaceState, NetworkPolicy,
-    PolicyRef, Snapshot, WorkloadRef,
+    Annotations, Direction, NamespaceName, NamespaceState, NetworkPolicy, ObjectKey, Snapshot,
+    WorkloadRef,
 };
+use ruling::Ruling;
 pub use words::Opens;
 
+mod ruling;
 #[cfg(test)]
 mod tests;
 mod words;
@@ -51,6 +53,8 @@ pub struct Entry {
     pub name: String,
     /// Where it stands, where that is known.
     pub location: Option<String>,
+    /// The digest of its text as it stands there, such as `sha256:…`.
+    pub digest: Option<String>,
     /// Who answers for it.
     pub owner: Option<String>,
     /// What it is for.
@@ -69,6 +73,8 @@ pub struct Entry {
     pub opens: Vec<Opens>,
     /// Other policies that isolate some of the same workloads in the same direction.
     pub overlaps: Vec<Overlap>,
+    /// Policies of the whole cluster that rule some of the same workloads in a direction in which it isolates them.
+    pub ruled_by: Vec<ClusterOverlap>,
     /// The exemptions that let it off some checks.
     pub exemptions: Vec<String>,
 }
@@ -81,6 +87,10 @@ pub struct ClusterEntry {
     pub name: String,
     /// Its tier and its priority there, such as `Admin 10`.
     pub place: String,
+    /// Where it stands, where that is known.
+    pub location: Option<String>,
+    /// The digest of its text as it stands there, such as `sha256:…`.
+    pub digest: Option<String>,
     /// Who answers for it.
     pub owner: Option<String>,
     /// What it is for.
@@ -91,8 +101,35 @@ pub struct ClusterEntry {
     pub controls: Vec<String>,
     /// The pods whose flows it rules, in words.
     pub subject: String,
+    /// How many workloads these are now.
+    pub workloads: usize,
     /// What its rules do, in words and in their order.
     pub rules: Vec<String>,
+    /// Other policies of the whole cluster for some of the same workloads in the same direction.
+    pub overlaps: Vec<ClusterOverlap>,
+    /// How many network policies isolate some of the same workloads in a direction that it has rules for.
+    pub network_policies: usize,
+}
+
+/// Where a policy was read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Source {
+    /// The file and the line.
+    pub location: String,
+    /// The digest of its text, with the name of the algorithm before it.
+    pub digest: String,
+}
+
+/// A policy of the whole cluster for some of the same workloads.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ClusterOverlap {
+    /// Its name.
+    pub policy: String,
+    /// Its tier and its priority there.
+    pub place: String,
+    /// How many workloads both are for.
+    pub workloads: usize,
 }
 
 /// When someone looks at a policy again.
@@ -162,24 +199,26 @@ pub struct Exempted {
 }
 
 impl Register {
-    /// Everything in a snapshot; `places` says where policies stand.
+    /// Everything in a snapshot; `sources` says where policies stand.
     pub fn of(
         snapshot: &Snapshot,
         guardrails: &Guardrails,
         exemptions: &Exemptions,
-        places: &BTreeMap<PolicyRef, String>,
+        sources: &BTreeMap<ObjectKey, Source>,
         at: Timestamp,
     ) -> Self {
         let mut register = Self {
             at,
             policies: Vec::new(),
-            cluster: cluster(snapshot, at),
+            cluster: Vec::new(),
             namespaces: Vec::new(),
             exemptions: exemptions.iter().map(|one| Exempted::of(one, at)).collect(),
         };
         register
             .exemptions
             .sort_by(|a, b| (&a.namespace, &a.name).cmp(&(&b.namespace, &b.name)));
+        let wide = Ruling::all(snapshot);
+        register.cluster = Ruling::entries(&wide, snapshot, guardrails, sources, at);
         for state in snapshot.namespaces() {
             let section = guardrails
                 .selecting(state.labels())
@@ -190,8 +229,14 @@ impl Register {
                 .map(|policy| (policy, workloads(policy, state)))
                 .collect();
             for (policy, workloads) in &selected {
+                let source = sources.get(&ObjectKey::NetworkPolicy(policy.reference()));
                 register.policies.push(Entry {
-                    location: places.get(&policy.reference()).cloned(),
+                    location: source.map(|source| source.location.clone()),
+                    digest: source.map(|source| source.digest.clone()),
+                    ruled_by: wide
+                        .iter()
+                        .filter_map(|ruling| ruling.over(policy, workloads))
+                        .collect(),
                     workloads: workloads
                         .iter()
                         .map(|one| format!("{}/{}", one.kind, one.name))
@@ -231,28 +276,6 @@ impl Register {
             .filter(|(owner, purpose)| owner.is_none() || purpose.is_none());
         unsaid.count()
     }
-}
-
-/// The policies of the whole cluster, by tier, priority and name.
-fn cluster(snapshot: &Snapshot, at: Timestamp) -> Vec<ClusterEntry> {
-    // No guardrail speaks of what is in no namespace: the usual annotations.
-    let section = DocumentationSection::default();
-    let mut policies: Vec<&ClusterNetworkPolicy> = snapshot.cluster_policies().collect();
-    policies.sort_by_key(|policy| (policy.tier, policy.priority, &policy.name));
-    let entries = policies.into_iter().map(|policy| {
-        let said = |key: &str| said(&policy.annotations, key);
-        ClusterEntry {
-            name: policy.name.to_string(),
-            place: format!("{} {}", policy.tier, policy.priority),
-            owner: said(&section.owner.annotation),
-            purpose: said(&section.purpose.annotation),
-            review: Review::of(said(&section.review_by.annotation), at),
-            controls: controls(&policy.annotations),
-            subject: words::pods_of(&policy.subject),
-            rules: words::cluster(policy),
-        }
-    });
-    entries.collect()
 }
 
 /// What an annotation says, where it says anything.
@@ -344,6 +367,7 @@ impl Entry {
             namespace: policy.namespace.to_string(),
             name: policy.name.to_string(),
             location: None,
+            digest: None,
             owner: said(&section.owner.annotation),
             purpose: said(&section.purpose.annotation),
             review: Review::of(said(&section.review_by.annotation), at),
@@ -353,6 +377,7 @@ impl Entry {
             isolates: isolates.map(Direction::policy_type).collect(),
             opens: words::opens(policy),
             overlaps: Vec::new(),
+            ruled_by: Vec::new(),
             exemptions: Vec::new(),
         }
     }

@@ -27,6 +27,7 @@ mod shadowed;
 mod sprawl;
 mod vocabulary;
 mod wanted;
+mod wide;
 
 pub use everything::{Everything, Whole};
 pub use neighbourhood::Neighbourhood;
@@ -194,9 +195,24 @@ impl Neighbourhood<'_> {
     }
 }
 
-/// What is wrong with a cluster network policy of a snapshot among the others, in the order of its fields.
-pub fn cluster_flaws(snapshot: &Snapshot, policy: &ClusterNetworkPolicy) -> Vec<Flaw> {
+/// What is wrong with a cluster network policy of a snapshot among the others, in the order of its fields; `near` is all that
+/// is there, where that is known.
+pub fn cluster_flaws(
+    snapshot: &Snapshot,
+    near: Option<&Neighbourhood<'_>>,
+    policy: &ClusterNetworkPolicy,
+) -> Vec<Flaw> {
+    if let Some(flaw) = wide::subject(near, policy) {
+        return vec![flaw];
+    }
     let mut flaws = shadowed::in_cluster_policy(snapshot, policy);
+    let is_shadowed = |field: &FieldPath| flaws.iter().any(|flaw| field.starts_with(&flaw.field));
+    let nobody = wide::peers(near, policy);
+    let nobody: Vec<Flaw> = nobody
+        .into_iter()
+        .filter(|flaw| !is_shadowed(&flaw.field))
+        .collect();
+    flaws.extend(nobody);
     flaws.extend(everything::cluster_policy(policy));
     flaws
 }

@@ -158,6 +158,18 @@ impl Serialize for Port {
     }
 }
 
+impl PortSpec {
+    /// Whether a number is meant; none of a name, which each destination has a number for.
+    pub fn has_number(&self, number: Port) -> Option<bool> {
+        match self {
+            Self::Any => Some(true),
+            Self::Number(port) => Some(*port == number),
+            Self::Range(first, last) => Some((*first..=*last).contains(&number)),
+            Self::Named(_) => None,
+        }
+    }
+}
+
 impl fmt::Display for PortMatch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.port {

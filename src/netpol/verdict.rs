@@ -278,14 +278,12 @@ impl PortMatch {
     fn allows(&self, flow: &Flow<'_>) -> bool {
         self.protocol == flow.protocol
             && match &self.port {
-                PortSpec::Any => true,
-                PortSpec::Number(port) => *port == flow.port,
-                PortSpec::Range(first, last) => (*first..=*last).contains(&flow.port),
                 // Names are those of the destination's containers: there are none outside of the cluster.
                 PortSpec::Named(name) => flow.to.selectable().is_some_and(|pod| {
                     pod.ports_named(name, self.protocol)
                         .any(|port| port == flow.port)
                 }),
+                numbers => numbers.has_number(flow.port) == Some(true),
             }
     }
 }

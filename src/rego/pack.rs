@@ -189,9 +189,11 @@ impl Pack {
         };
         let concerned = |section| match section {
             Section::Bypasses => makes_pods,
-            Section::Documentation => {
-                kind == "NetworkPolicy" && version.starts_with("networking.k8s.io/")
-            }
+            Section::Documentation => match kind {
+                "NetworkPolicy" => version.starts_with("networking.k8s.io/"),
+                "ClusterNetworkPolicy" => version.starts_with("policy.networking.k8s.io/"),
+                _ => false,
+            },
             // Other kinds are meant where a rule names them.
             Section::Labels => {
                 makes_pods || question.guardrail.spec.labels.as_ref().is_some_and(named)

@@ -12,7 +12,7 @@ use crate::netpol::{Direction, WorkloadRef};
 use document::{Document, DocumentExposure, Each, Streamed};
 use groups::{Group, Many, Population, Told};
 
-pub use map::{Map, TooCrowded};
+pub use map::{Denied, DeniedEnd, Map, TooCrowded};
 pub use picture::{Picture, TooLarge};
 
 pub(crate) mod document;

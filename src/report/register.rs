@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use crate::guard::register::{Entry, Opens, Register, Review};
+use crate::guard::register::{ClusterEntry, ClusterOverlap, Entry, Opens, Register, Review};
 
 pub mod html;
 
@@ -53,7 +53,7 @@ pub fn markdown(register: &Register) -> String {
         let _ = writeln!(text, "| {} |", cells.join(" | "));
     }
     if !register.cluster.is_empty() {
-        text.push_str("\n## The whole cluster\n\n| policy | tier and priority | owner | purpose | rules for | rules | review by | controls |\n| --- | --- | --- | --- | --- | --- | --- | --- |\n");
+        text.push_str("\n## The whole cluster\n\n| policy | tier and priority | owner | purpose | rules for | rules | overlaps | review by | controls |\n| --- | --- | --- | --- | --- | --- | --- | --- | --- |\n");
     }
     for entry in &register.cluster {
         let said =
@@ -63,8 +63,9 @@ pub fn markdown(register: &Register) -> String {
             cell(&entry.place),
             said(&entry.owner),
             said(&entry.purpose),
-            cell(&entry.subject),
+            cell(&rules_for(entry)),
             cell(&entry.rules.join("\n")),
+            cell(&cluster_overlaps(entry).join("\n")),
             review(&entry.review),
             cell(&entry.controls.join("\n")),
         ];
@@ -188,7 +189,40 @@ fn overlaps(entry: &Entry) -> Vec<String> {
             )
         }
     });
-    overlaps.collect()
+    overlaps
+        .chain(entry.ruled_by.iter().map(cluster_overlap))
+        .collect()
+}
+
+/// Another policy of the whole cluster, as in `ClusterNetworkPolicy guard, Admin 10 (2 workloads)`.
+fn cluster_overlap(overlap: &ClusterOverlap) -> String {
+    let plural = if overlap.workloads == 1 { "" } else { "s" };
+    let ClusterOverlap {
+        policy,
+        place,
+        workloads,
+    } = overlap;
+    format!("ClusterNetworkPolicy {policy}, {place} ({workloads} workload{plural})")
+}
+
+fn cluster_overlaps(entry: &ClusterEntry) -> Vec<String> {
+    let mut overlaps: Vec<String> = entry.overlaps.iter().map(cluster_overlap).collect();
+    match entry.network_policies {
+        0 => {}
+        1 => overlaps.push("1 NetworkPolicy".to_owned()),
+        count => overlaps.push(format!("{count} NetworkPolicies")),
+    }
+    overlaps
+}
+
+/// Whose flows a policy of the whole cluster rules.
+fn rules_for(entry: &ClusterEntry) -> String {
+    let workloads = match entry.workloads {
+        0 => "none there now".to_owned(),
+        1 => "1 workload".to_owned(),
+        count => format!("{count} workloads"),
+    };
+    format!("{} ({workloads})", entry.subject)
 }
 
 fn review(review: &Review) -> String {

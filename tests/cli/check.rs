@@ -162,3 +162,46 @@ fn baseline_prints_what_belongs_beside_a_policy() {
         "exit: 0\n"
     );
 }
+
+#[test]
+fn policies_of_ones_own_and_the_documentation_are_asked_about_the_whole_cluster() {
+    let wide = "\
+apiVersion: policy.networking.k8s.io/v1alpha2
+kind: ClusterNetworkPolicy
+metadata:
+  name: guard
+spec:
+  tier: Admin
+  priority: 1
+  subject:
+    namespaces: {}
+  ingress:
+    - action: Deny
+      from:
+        - namespaces:
+            matchLabels: {tier: dev}
+";
+    let own = "\
+# METADATA
+# title: Low priorities are kept free
+# custom:
+#   id: SHOP-2
+#   severity: low
+package shop.priorities
+
+deny contains {\"msg\": \"priority below 10\", \"field\": [\"spec\", \"priority\"]} if {
+\tinput.request.kind.kind == \"ClusterNetworkPolicy\"
+\tnot input.namespace
+\tinput.object.spec.priority < 10
+}
+";
+    let folder = folder_with("guard.yaml", wide);
+    std::fs::create_dir(folder.path().join("own")).unwrap();
+    std::fs::write(folder.path().join("own/priorities.rego"), own).unwrap();
+    let seen = ringfence(
+        folder.path(),
+        &["check", "guard.yaml", "--policies", "own"],
+        "",
+    );
+    assert_snapshot!(seen);
+}

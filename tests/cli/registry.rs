@@ -1,5 +1,7 @@
 //! `ringfence registry`: the register in its formats, and the evidence.
 
+use std::process::Command;
+
 use insta::assert_snapshot;
 
 use super::{folder_with, repository, ringfence};
@@ -57,11 +59,13 @@ fn the_register_is_told_in_each_format() {
 fn evidence_is_dated_and_not_written_over() {
     let folder = folder_with("web.yaml", HOSTILE);
     let arguments = [&["registry", "web.yaml", "--evidence", "audit"][..], &AT].concat();
-    assert_snapshot!(
-        "registry-evidence",
-        ringfence(folder.path(), &arguments, "")
-    );
+    let told = ringfence(folder.path(), &arguments, "");
     let into = folder.path().join("audit/ringfence-evidence-2027-06-01");
+    let sums = Command::new("sha256sum")
+        .arg(into.join("SHA256SUMS"))
+        .output();
+    let sums = String::from_utf8(sums.expect("sha256sum, of coreutils").stdout).unwrap();
+    assert_snapshot!("registry-evidence", told.replace(&sums[..64], "DIGEST"));
     let read = |name: &str| std::fs::read_to_string(into.join(name)).unwrap();
     // What `check` finds is in its own tests, and a busy machine may add to it that a policy ran out of time.
     let mut about: serde_json::Value = serde_json::from_str(&read("evidence.json")).unwrap();
@@ -79,6 +83,26 @@ fn evidence_is_dated_and_not_written_over() {
     for name in ["registry.html", "registry.md", "registry.json"] {
         assert!(read(name).contains("2027-05-31"), "{name}");
     }
+    let policy = "policies/NetworkPolicy.shop.web.yaml";
+    assert_eq!(read(policy), HOSTILE.trim());
+    let sums = read("SHA256SUMS");
+    let line = sums.lines().find(|line| line.ends_with(policy)).unwrap();
+    let digest = line.split(' ').next().unwrap();
+    let register: serde_json::Value = serde_json::from_str(&read("registry.json")).unwrap();
+    assert_eq!(
+        register["policies"][0]["digest"],
+        format!("sha256:{digest}")
+    );
+    let is_whole = || {
+        let check = Command::new("sha256sum")
+            .args(["--check", "--quiet", "SHA256SUMS"])
+            .current_dir(&into)
+            .output();
+        check.expect("sha256sum, of coreutils").status.success()
+    };
+    assert!(is_whole());
+    std::fs::write(into.join(policy), HOSTILE.replace("443", "80")).unwrap();
+    assert!(!is_whole());
     assert_snapshot!(
         "registry-evidence-again",
         ringfence(folder.path(), &arguments, "")

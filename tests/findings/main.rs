@@ -7,12 +7,13 @@
 #[path = "../netpol_oracle/clusters.rs"]
 #[allow(dead_code)] // the other test uses the rest
 mod clusters;
+#[path = "../support/random.rs"]
+mod random;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use proptest::prelude::*;
-use proptest::test_runner::{Config, TestRunner};
 use ringfence::netpol::findings::{self, Everything, Flaw, Neighbourhood, OneSided, What, Whole};
 use ringfence::netpol::reach::Place;
 use ringfence::netpol::{
@@ -123,7 +124,10 @@ fn together(objects: &[Value], before: &[PortSet]) -> Result<(), TestCaseError> 
     }
     for policy in all.cluster_policies() {
         let name = policy.name.as_str();
-        for Flaw { field, what } in findings::cluster_flaws(&all, policy).into_iter().rev() {
+        for Flaw { field, what } in findings::cluster_flaws(&all, Some(&near), policy)
+            .into_iter()
+            .rev()
+        {
             match what {
                 What::PolicyShadowed(_) => {
                     left.retain(|object| object["metadata"]["name"] != json!(name));
@@ -144,11 +148,21 @@ fn shadowed(
     seen: &mut BTreeMap<&'static str, u32>,
 ) -> Result<(), TestCaseError> {
     let all = snapshot(objects);
+    let near = Neighbourhood::of(&all);
     for policy in all.cluster_policies() {
         let name = policy.name.as_str();
-        for Flaw { field, what } in findings::cluster_flaws(&all, policy) {
+        for Flaw { field, what } in findings::cluster_flaws(&all, Some(&near), policy) {
             let (kind, changed) = match (&what, policy.tier) {
                 (What::OpensEverything(_), _) => continue,
+                (What::SelectsNothing(_), _) => {
+                    let left = objects
+                        .iter()
+                        .filter(|object| object["metadata"]["name"] != json!(name));
+                    ("cluster policy rules nobody", left.cloned().collect())
+                }
+                (What::PeerIsNobody(_), _) => {
+                    ("cluster peer is nobody", without(objects, name, &field))
+                }
                 (What::PolicyShadowed(_), _) => {
                     let left = objects
                         .iter()
@@ -292,20 +306,14 @@ fn system() -> [Value; 3] {
 fn what_is_said_to_do_nothing_can_be_taken_away() {
     let mut seen = BTreeMap::new();
     for is_whole in [false, true] {
-        let mut runner = TestRunner::new(Config {
-            cases: 256,
-            failure_persistence: None,
-            ..Config::default()
-        });
         let counted = std::cell::RefCell::new(&mut seen);
-        let outcome = runner.run(&clusters::any_cluster(), |mut objects| {
+        random::hold(256, &clusters::any_cluster(), |mut objects| {
             if is_whole {
                 objects.extend(system());
             }
             check(&objects, &mut counted.borrow_mut())?;
             together(&objects, &everything(&snapshot(&objects)))
         });
-        outcome.unwrap_or_else(|failure| panic!("{failure}"));
     }
     // A test that never meets what it is about says nothing.
     for (kind, least) in [
@@ -321,6 +329,8 @@ fn what_is_said_to_do_nothing_can_be_taken_away() {
         ("Admin rule shadowed", 20),
         ("Baseline rule shadowed", 20),
         ("cluster policy shadowed", 1),
+        ("cluster policy rules nobody", 10),
+        ("cluster peer is nobody", 10),
         ("all namespaces", 1),
         ("all addresses", 2),
     ] {
@@ -376,28 +386,17 @@ fn one_for_many(objects: &[Value]) -> Result<u32, TestCaseError> {
 
 #[test]
 fn policies_that_could_be_one_are_the_same_as_one() {
-    let mut runner = TestRunner::new(Config {
-        cases: 256,
-        failure_persistence: None,
-        ..Config::default()
-    });
     let groups = std::cell::Cell::new(0);
-    let outcome = runner.run(&clusters::any_cluster(), |objects| {
+    random::hold(256, &clusters::any_cluster(), |objects| {
         groups.set(groups.get() + one_for_many(&objects)?);
         Ok(())
     });
-    outcome.unwrap_or_else(|failure| panic!("{failure}"));
     assert!(groups.get() >= 1, "no policies could be one");
 }
 
 #[test]
 fn the_manifest_of_a_policy_reads_as_the_policy() {
-    let mut runner = TestRunner::new(Config {
-        cases: 256,
-        failure_persistence: None,
-        ..Config::default()
-    });
-    let outcome = runner.run(&clusters::any_cluster(), |objects| {
+    random::hold(256, &clusters::any_cluster(), |objects| {
         for policy in snapshot(&objects).policies() {
             let again = snapshot(&[policy.manifest()]);
             let again = again.policy(&policy.reference()).expect("the policy");
@@ -409,17 +408,11 @@ fn the_manifest_of_a_policy_reads_as_the_policy() {
         }
         Ok(())
     });
-    outcome.unwrap_or_else(|failure| panic!("{failure}"));
 }
 
 #[test]
 fn a_policy_is_held_against_what_is_next_to_it_as_against_everything() {
-    let mut runner = TestRunner::new(Config {
-        cases: 128,
-        failure_persistence: None,
-        ..Config::default()
-    });
-    let outcome = runner.run(&clusters::any_cluster(), |objects| {
+    random::hold(128, &clusters::any_cluster(), |objects| {
         let all = snapshot(&objects);
         let near = Neighbourhood::of(&all);
         for policy in all.policies() {
@@ -438,5 +431,4 @@ fn a_policy_is_held_against_what_is_next_to_it_as_against_everything() {
         }
         Ok(())
     });
-    outcome.unwrap_or_else(|failure| panic!("{failure}"));
 }

@@ -6,14 +6,13 @@ use std::net::IpAddr;
 
 use proptest::collection::vec;
 use proptest::prelude::*;
-use proptest::test_runner::{Config, TestRunner};
 use ringfence::netpol::reach::{Diff, Party, Row, Standing};
 use ringfence::netpol::{
     Direction, Endpoint, Pod, Port, Protocol, Reachability, Snapshot, WorkloadRef,
 };
 use serde_json::Value;
 
-use super::{clusters, flows, snapshot};
+use super::{clusters, flows, random, snapshot};
 
 /// One end, as the definition sees it: a workload, or one address outside.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -253,11 +252,5 @@ fn any_change() -> impl Strategy<Value = (Vec<Value>, Vec<Value>)> {
 
 #[test]
 fn the_difference_is_what_the_verdict_says_before_and_after() {
-    let mut runner = TestRunner::new(Config {
-        cases: 192,
-        failure_persistence: None,
-        ..Config::default()
-    });
-    let outcome = runner.run(&any_change(), |(old, new)| check(&old, &new));
-    outcome.unwrap_or_else(|failure| panic!("{failure}"));
+    random::hold(192, &any_change(), |(old, new)| check(&old, &new));
 }

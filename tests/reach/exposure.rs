@@ -2,14 +2,13 @@
 //! there yet, or in one that is, and the ports at which they have flows with each workload are those that were told.
 
 use proptest::prelude::*;
-use proptest::test_runner::{Config, TestRunner};
 use ringfence::netpol::reach::{Exposure, Newcomer, Place, PortSet};
 use ringfence::netpol::{
     Direction, Labels, NamespaceName, Port, Protocol, Reachability, Snapshot, WorkloadRef,
 };
 use serde_json::{Value, json};
 
-use crate::{clusters, snapshot};
+use crate::{clusters, random, snapshot};
 
 /// A pod that is not there yet.
 #[derive(Clone, Debug)]
@@ -178,20 +177,14 @@ fn flows(
 
 #[test]
 fn newcomers_have_the_flows_that_were_told() {
-    let mut runner = TestRunner::new(Config {
-        cases: 384,
-        failure_persistence: None,
-        ..Config::default()
-    });
     let met = std::cell::Cell::new(Met::default());
     let cluster = (clusters::any_cluster(), any_new());
-    let outcome = runner.run(&cluster, |(objects, new)| {
+    random::hold(384, &cluster, |(objects, new)| {
         let mut own = met.get();
         let outcome = check(&objects, &new, &mut own);
         met.set(own);
         outcome
     });
-    outcome.unwrap_or_else(|failure| panic!("{failure}"));
     let met = met.get();
     assert!(
         met.iter()

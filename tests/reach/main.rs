@@ -9,12 +9,13 @@ mod clusters;
 mod diff;
 mod examples;
 mod exposure;
+#[path = "../support/random.rs"]
+mod random;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use proptest::prelude::*;
-use proptest::test_runner::{Config, TestRunner};
 use ringfence::netpol::reach::{Connection, Party, Place, PortSet, Says, Step, StepPolicy};
 use ringfence::netpol::{
     Action, Direction, EndVerdict, Endpoint, Flow, NamespaceState, Pod, Port, Protocol,
@@ -210,29 +211,17 @@ fn check_explanations(snapshot: &Snapshot) -> Result<(), TestCaseError> {
 
 #[test]
 fn every_explanation_is_the_verdict_in_steps_and_ends_in_a_change_that_helps() {
-    let mut runner = TestRunner::new(Config {
-        cases: 32,
-        failure_persistence: None,
-        ..Config::default()
-    });
-    let outcome = runner.run(&clusters::any_cluster(), |objects| {
+    random::hold(32, &clusters::any_cluster(), |objects| {
         check_explanations(&snapshot(&objects))
     });
-    outcome.unwrap_or_else(|failure| panic!("{failure}"));
 }
 
 #[test]
 fn reachability_is_the_verdict_on_every_pair_at_every_boundary() {
-    let mut runner = TestRunner::new(Config {
-        cases: 256,
-        failure_persistence: None,
-        ..Config::default()
-    });
-    let outcome = runner.run(&clusters::any_cluster(), |objects| {
+    random::hold(256, &clusters::any_cluster(), |objects| {
         let snapshot = snapshot(&objects);
         let reach = Reachability::of(&snapshot);
         check_pairs(&snapshot, &reach)?;
         check_list(&snapshot, &reach)
     });
-    outcome.unwrap_or_else(|failure| panic!("{failure}"));
 }

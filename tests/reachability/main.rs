@@ -7,6 +7,8 @@
 #[path = "../netpol_oracle/clusters.rs"]
 #[allow(dead_code)] // each test uses its part
 mod clusters;
+#[path = "../support/random.rs"]
+mod random;
 
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,7 +18,6 @@ use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
-use proptest::test_runner::{Config, TestRunner};
 use ringfence::guard::decide::{Context, judge};
 use ringfence::guard::engine::{Budget, NoPolicies};
 use ringfence::guard::exemption::Exemptions;
@@ -398,14 +399,6 @@ fn any_cluster() -> impl Strategy<Value = Vec<Value>> {
     })
 }
 
-fn runner(cases: u32) -> TestRunner {
-    TestRunner::new(Config {
-        cases,
-        failure_persistence: None,
-        ..Config::default()
-    })
-}
-
 #[test]
 fn what_a_change_breaks_is_what_is_wrong_after_it_and_was_not_before() {
     let cluster = any_cluster;
@@ -417,7 +410,7 @@ fn what_a_change_breaks_is_what_is_wrong_after_it_and_was_not_before() {
         prop::bool::weighted(0.2),
     );
     let (broken, by_wide) = (Cell::new(0), Cell::new(0));
-    let outcome = runner(512).run(&cases, |(objects, others, rules, index, deletes)| {
+    random::hold(512, &cases, |(objects, others, rules, index, deletes)| {
         let review = change(&objects, &others, index, deletes);
         let found = check_change(&objects, &review, &rules)?;
         broken.set(broken.get() + found);
@@ -426,7 +419,6 @@ fn what_a_change_breaks_is_what_is_wrong_after_it_and_was_not_before() {
         }
         Ok(())
     });
-    outcome.unwrap_or_else(|failure| panic!("{failure}"));
     assert!(broken.get() > 15, "only {} rules were broken", broken.get());
     assert!(by_wide.get() > 0, "none by a ClusterNetworkPolicy");
 }
@@ -434,8 +426,9 @@ fn what_a_change_breaks_is_what_is_wrong_after_it_and_was_not_before() {
 #[test]
 fn what_a_rule_meets_is_what_is_wrong() {
     let cases = (any_cluster(), any_rules());
-    let outcome = runner(256).run(&cases, |(objects, rules)| check_whole(&objects, &rules));
-    outcome.unwrap_or_else(|failure| panic!("{failure}"));
+    random::hold(256, &cases, |(objects, rules)| {
+        check_whole(&objects, &rules)
+    });
 }
 
 #[test]
@@ -481,7 +474,7 @@ fn what_a_node_breaks_is_what_is_wrong_after_it_and_was_not_before() {
     });
     let cases = (any_cluster(), wide, option::of(node()), node(), rules);
     let broken = Cell::new(0);
-    let outcome = runner(256).run(&cases, |(mut objects, wide, old, new, rules)| {
+    random::hold(256, &cases, |(mut objects, wide, old, new, rules)| {
         objects.retain(|object| object["kind"] != "Node");
         objects.push(wide);
         objects.extend(old.clone());
@@ -494,7 +487,6 @@ fn what_a_node_breaks_is_what_is_wrong_after_it_and_was_not_before() {
         broken.set(broken.get() + check_change(&objects, &review, &rules)?);
         Ok(())
     });
-    outcome.unwrap_or_else(|failure| panic!("{failure}"));
     assert!(broken.get() > 10, "only {} rules were broken", broken.get());
 }
 
@@ -503,7 +495,7 @@ fn rules_that_are_carried_on_are_what_they_are_when_made_anew() {
     let changes = vec((any::<Index>(), any::<bool>()), 1..6);
     let cases = (any_cluster(), any_cluster(), any_rules(), changes);
     let kept = Cell::new(0);
-    let outcome = runner(256).run(&cases, |(objects, others, rules, changes)| {
+    random::hold(256, &cases, |(objects, others, rules, changes)| {
         let mut known = snapshot(&objects);
         let mut carried = ReachabilityRules::new(checked(&rules), &known);
         for (index, comes) in changes {
@@ -526,7 +518,6 @@ fn rules_that_are_carried_on_are_what_they_are_when_made_anew() {
         }
         Ok(())
     });
-    outcome.unwrap_or_else(|failure| panic!("{failure}"));
     assert!(
         kept.get() > 200,
         "only {} changes of a namespace",
@@ -537,7 +528,7 @@ fn rules_that_are_carried_on_are_what_they_are_when_made_anew() {
 #[test]
 fn who_passes_has_a_door_at_both_ends() {
     let passed = Cell::new(0);
-    let outcome = runner(256).run(&any_cluster(), |objects| {
+    random::hold(256, &any_cluster(), |objects| {
         let known = snapshot(&objects);
         let groups: Vec<Group> = known
             .namespaces()
@@ -569,6 +560,5 @@ fn who_passes_has_a_door_at_both_ends() {
         }
         Ok(())
     });
-    outcome.unwrap_or_else(|failure| panic!("{failure}"));
     assert!(passed.get() > 100, "only {} pairs", passed.get());
 }

@@ -205,3 +205,28 @@ fn any_range_has_a_place() {
         }
     }
 }
+
+#[test]
+fn the_source_of_a_document_is_its_text_as_it_stands_in_the_file() {
+    let sources = |text: &str| -> Vec<String> {
+        let (_, reading) = read(text);
+        let documents = reading.documents.iter();
+        documents
+            .map(|document| document.places.source().to_owned())
+            .collect()
+    };
+    let two = "# Head.\n---\nkind: A\nspec: {x: 1} # why\n\n---\n  kind: B\n  spec:\n    - y\n\n";
+    assert_eq!(
+        sources(two),
+        ["kind: A\nspec: {x: 1}", "  kind: B\n  spec:\n    - y"]
+    );
+    let items = |text: &str| -> Vec<String> {
+        let (_, reading) = read(text);
+        let items = (0..).map_while(|index| reading.documents[0].places.item("items", index));
+        items.map(|item| item.source().to_owned()).collect()
+    };
+    let list = "apiVersion: v1\nkind: List\nitems:\n  - kind: A\n    spec: x\n  - kind: B\n";
+    assert_eq!(items(list), ["  - kind: A\n    spec: x", "  - kind: B"]);
+    let json = r#"{"apiVersion": "v1", "kind": "List", "items": [{"kind": "A"}, {"kind": "B"}]}"#;
+    assert_eq!(items(json), [r#"{"kind": "A"}"#, r#"{"kind": "B"}"#]);
+}

@@ -12,8 +12,7 @@ use crate::guard::mutate::{INJECT_ANNOTATION, INJECT_DISABLED};
 use crate::guard::quarantine::Quarantine;
 use crate::netpol::{
     ContainerPort, Direction, EndVerdict, Endpoint, Flow, Labels, NamespaceState, NetworkPolicy,
-    Peer, Peers as RulePeers, Pod, Port, PortMatch, PortSpec, Ports, Protocol, Snapshot,
-    WorkloadRef,
+    Peer, Peers as RulePeers, Pod, Port, PortMatch, Ports, Protocol, Snapshot, WorkloadRef,
 };
 
 /// Pods that a policy opens the egress of, and that cannot reach the cluster's DNS.
@@ -132,11 +131,8 @@ fn may_be_in_a_block(
     let is_unknown = matches!(to, Endpoint::Pod(server) if server.ips.is_empty());
     let is_meant = |entry: &PortMatch| {
         entry.protocol == protocol
-            && match &entry.port {
-                PortSpec::Any | PortSpec::Named(_) => true,
-                PortSpec::Number(number) => *number == port,
-                PortSpec::Range(first, last) => (*first..=*last).contains(&port),
-            }
+            // A name may stand for any number.
+            && entry.port.has_number(port).unwrap_or(true)
     };
     let rules = isolating
         .iter()

@@ -32,7 +32,7 @@ fn over_clusters<'g>(review: &Review, guardrails: &'g Guardrails) -> Vec<&'g Gua
     let policies: Vec<_> = policies.collect();
     let may_select = |guardrail: &&Guardrail| {
         let mut subjects = policies.iter().map(|policy| &policy.subject.namespaces);
-        subjects.any(|namespaces| !namespaces.disjoint(&guardrail.namespaces))
+        subjects.any(|namespaces| guardrail.may_select(namespaces))
     };
     guardrails.iter().filter(may_select).collect()
 }

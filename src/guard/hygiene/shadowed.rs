@@ -1,19 +1,21 @@
-//! What never decides a flow, in words, and policies of the whole cluster held to it.
+//! What never decides a flow, in words, and policies of the whole cluster held to it and to who is there.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{everything, level};
+use super::{everything, is_meant, level, mend, nothing};
 use crate::guard::engine::Level;
 use crate::guard::finding::{Finding, Fix};
+use crate::guard::guardrail::Guardrail;
 use crate::guard::registry;
 use crate::guard::review::Review;
 use crate::netpol::findings::{self, Before, Neighbourhood, What};
 use crate::netpol::{Action, ClusterNetworkPolicy, PolicyName, Priority, Snapshot, Tier};
 
-/// What never decides in a ClusterNetworkPolicy.
+/// What never decides in a ClusterNetworkPolicy, and whom it means that is not there.
 pub(super) fn cluster_policy(
     review: &Review,
     policy: &ClusterNetworkPolicy,
+    guardrail: &Guardrail,
     all: Option<&Neighbourhood<'_>>,
     snapshot: &Snapshot,
 ) -> Vec<(Level, Finding)> {
@@ -22,14 +24,26 @@ pub(super) fn cluster_policy(
     if snapshot.cluster_policy(&policy.name) != Some(policy) {
         return Vec::new();
     }
-    let flaws = findings::cluster_flaws(snapshot, policy);
-    let found = flaws.into_iter().filter_map(|flaw| {
+    let flaws = findings::cluster_flaws(snapshot, all, policy);
+    let flaws = flaws.into_iter();
+    let flaws = flaws.filter(|flaw| !is_meant(flaw, &policy.subject.pods, guardrail));
+    let found = flaws.filter_map(|flaw| {
         let remove =
             |what| format!("remove the {what}, or give it a place before what takes its flows");
         let (check, message, fix) = match &flaw.what {
             What::RuleShadowed(by) => (&registry::SHADOWED, message(by), remove("rule")),
             What::PolicyShadowed(by) => (&registry::SHADOWED, message(by), remove("policy")),
             What::OpensEverything(found) => everything::words(found),
+            What::SelectsNothing(why) => (
+                &registry::POLICY_SELECTS_NOTHING,
+                format!("rules nobody: {}", nothing(why, "the namespaces meant")),
+                mend(why, "subject"),
+            ),
+            What::PeerIsNobody(why) => (
+                &registry::PEER_IS_NOBODY,
+                format!("nobody is meant: {}", nothing(why, "the namespaces meant")),
+                mend(why, "peer"),
+            ),
             _ => return None,
         };
         let fix = Some(Fix::words(fix));
@@ -97,7 +111,7 @@ pub(super) fn message(by: &BTreeSet<Before>) -> String {
 mod tests {
     use serde_json::{Value, json};
 
-    use crate::guard::guardrail::{GuardrailSpec, HygieneSection};
+    use crate::guard::guardrail::{BaselineSection, GuardrailSpec, HygieneSection};
     use crate::guard::testing::{Cluster, deployment, namespace, policy};
 
     fn wide(name: &str, tier: &str, priority: u16, ingress: &Value) -> Value {
@@ -108,17 +122,24 @@ mod tests {
         })
     }
 
-    /// What `check` says never decides, by field, of the last of these objects.
-    fn found(objects: &[Value]) -> Vec<(String, String)> {
-        let spec = GuardrailSpec {
+    fn spec() -> GuardrailSpec {
+        GuardrailSpec {
             hygiene: Some(HygieneSection::default()),
             ..GuardrailSpec::default()
-        };
+        }
+    }
+
+    /// What `check` says never decides, by field, of the last of these objects.
+    fn found(objects: &[Value]) -> Vec<(String, String)> {
+        found_by(&spec(), "RF611", objects)
+    }
+
+    fn found_by(spec: &GuardrailSpec, id: &str, objects: &[Value]) -> Vec<(String, String)> {
         let web = deployment("web", &json!({"app": "web"}));
         let there = [&[namespace("shop"), web][..], objects].concat();
-        let decision = Cluster::under(&spec, &there).check(objects.last().unwrap());
+        let decision = Cluster::under(spec, &there).check(objects.last().unwrap());
         let found = decision.judged.iter().map(|judged| &judged.finding);
-        let found = found.filter(|finding| finding.id.as_str() == "RF611");
+        let found = found.filter(|finding| finding.id.as_str() == id);
         let found = found.map(|finding| (finding.field.to_string(), finding.message.clone()));
         found.collect()
     }
@@ -189,5 +210,44 @@ mod tests {
             "never decides a flow: NetworkPolicy `shop/deny` isolates all pods that it is for, and the Baseline tier is not asked"
         );
         assert_eq!(found(&[baseline]), []);
+    }
+
+    #[test]
+    fn who_is_not_there_is_told_of_the_whole_cluster_only() {
+        let mut guard = wide("guard", "Admin", 1, &json!([scrape("Accept")]));
+        guard["spec"]["subject"] = json!({"pods": {
+            "namespaceSelector": {}, "podSelector": {"matchLabels": {"held": "yes"}}
+        }});
+        let mut dns = deployment("dns", &json!({"k8s-app": "dns"}));
+        dns["metadata"]["namespace"] = json!("kube-system");
+        let system = [namespace("kube-system"), dns];
+        let with = |policy: &Value| [&system[..], std::slice::from_ref(policy)].concat();
+        assert_eq!(found_by(&spec(), "RF602", std::slice::from_ref(&guard)), []);
+        assert_eq!(
+            found_by(&spec(), "RF602", &with(&guard)),
+            [(
+                "spec.subject".to_owned(),
+                "rules nobody: no pod in the namespaces meant has such labels".to_owned()
+            )]
+        );
+        // Pods under quarantine need not be there.
+        let mut quarantine = spec();
+        quarantine.baseline = Some(BaselineSection {
+            quarantine: Some(
+                serde_json::from_value(json!({"matchLabels": {"held": "yes"}})).unwrap(),
+            ),
+            ..BaselineSection::default()
+        });
+        assert_eq!(found_by(&quarantine, "RF602", &with(&guard)), []);
+
+        guard["spec"]["subject"] = json!({"namespaces": {}});
+        assert_eq!(found_by(&spec(), "RF603", std::slice::from_ref(&guard)), []);
+        let nobody = found_by(&spec(), "RF603", &with(&guard));
+        assert_eq!(nobody.len(), 1);
+        assert_eq!(nobody[0].0, "spec.ingress[0].from[0]");
+        guard["spec"]["ingress"][0]["from"][0]["namespaces"] = json!({"matchExpressions": [
+            {"key": "a", "operator": "Exists"}, {"key": "a", "operator": "DoesNotExist"}
+        ]});
+        assert_eq!(found_by(&spec(), "RF603", &[guard]).len(), 1);
     }
 }

@@ -210,3 +210,78 @@ fn policies_of_the_whole_cluster_are_told_in_their_order() {
     assert_eq!(register.cluster[0].subject, "all pods of every namespace");
     assert_eq!((register.overdue(), register.undocumented()), (3, 3));
 }
+
+#[test]
+fn policies_of_the_whole_cluster_overlap_with_those_for_the_same_workloads() {
+    let wide = |name: &str, annotation: &str, direction: &str| {
+        json!({
+            "apiVersion": "policy.networking.k8s.io/v1alpha2", "kind": "ClusterNetworkPolicy",
+            "metadata": {"name": name, "annotations": {annotation: "team-net"}},
+            "spec": {
+                "tier": "Admin", "priority": 1,
+                "subject": {"pods": {"namespaceSelector": {}, "podSelector": {"matchLabels": {"app": "web"}}}},
+                direction: [{"action": "Deny", "from": [{"namespaces": {}}]}]
+            },
+        })
+    };
+    let in_from = wide("in", "example.com/team", "ingress");
+    let mut out = wide("out", "ringfence.dev/owner", "egress");
+    out["spec"]["egress"] = json!([{"action": "Deny", "to": [{"namespaces": {}}]}]);
+    let mut late = in_from.clone();
+    late["metadata"]["name"] = json!("late");
+    late["spec"]["priority"] = json!(2);
+    let isolates = policy("deny", &json!({}), &json!({"podSelector": {}}));
+    let other = policy(
+        "other",
+        &json!({}),
+        &json!({"podSelector": {"matchLabels": {"app": "db"}}}),
+    );
+    let mut spec = GuardrailSpec::built_in();
+    spec.documentation.as_mut().unwrap().owner.annotation = "example.com/team".to_owned();
+    let register = register(&[web(), in_from, out, late, isolates, other], &spec);
+
+    let overlap = |policy: &str, place: &str| ClusterOverlap {
+        policy: policy.to_owned(),
+        place: place.to_owned(),
+        workloads: 1,
+    };
+    let told: Vec<(&str, usize, &[ClusterOverlap], usize)> = register
+        .cluster
+        .iter()
+        .map(|entry| {
+            let overlaps = entry.overlaps.as_slice();
+            let count = entry.network_policies;
+            (entry.name.as_str(), entry.workloads, overlaps, count)
+        })
+        .collect();
+    assert_eq!(
+        told,
+        [
+            ("in", 1, &[overlap("late", "Admin 2")][..], 1),
+            ("out", 1, &[], 0),
+            ("late", 1, &[overlap("in", "Admin 1")], 1),
+        ]
+    );
+    let ruled: Vec<(&str, &[ClusterOverlap])> = register
+        .policies
+        .iter()
+        .map(|entry| (entry.name.as_str(), entry.ruled_by.as_slice()))
+        .collect();
+    assert_eq!(
+        ruled,
+        [
+            (
+                "deny",
+                &[overlap("in", "Admin 1"), overlap("late", "Admin 2")][..]
+            ),
+            ("other", &[])
+        ]
+    );
+    // The Guardrails of the namespaces that it may rule say where its owner is named.
+    let owners: Vec<Option<&str>> = register
+        .cluster
+        .iter()
+        .map(|entry| entry.owner.as_deref())
+        .collect();
+    assert_eq!(owners, [Some("team-net"), None, Some("team-net")]);
+}

@@ -81,6 +81,29 @@ impl Places {
         &self.text
     }
 
+    /// The text of the document, or of the item of a list, as it stands in the file: with the indentation of its first line,
+    /// where nothing else but the dash of a list comes before it.
+    pub fn source(&self) -> &str {
+        let text = self.text.as_str();
+        let node = self.tree.target(self.root);
+        let Some(node) = self.tree.nodes.get(node as usize) else {
+            return "";
+        };
+        let Range { start, end } = node.span.range();
+        let before = text.get(..start).unwrap_or_default();
+        let line = before
+            .rfind('\n')
+            .map_or(0, |newline| newline.saturating_add(1));
+        let is_indent = |letter: char| matches!(letter, ' ' | '-');
+        let indent = before.get(line..).unwrap_or_default();
+        let start = if indent.chars().all(is_indent) {
+            line
+        } else {
+            start
+        };
+        text.get(start..end).unwrap_or_default().trim_end()
+    }
+
     /// The place of a field.
     ///
     /// A value on one line is its own place. A longer one has the place of its key, or of its first line

@@ -103,31 +103,17 @@ fn ingress(
     let rules = spec.ingress.as_deref().unwrap_or_default();
     at_most(rules.len(), at, problems);
     let rules = rules.iter().enumerate().map(|(index, rule)| {
-        let at = at.index(index);
-        let peers_at = at.key("from");
-        let peers = rule.from.as_deref();
-        some(peers.map(<[_]>::len), &peers_at, problems);
-        let peers = peers.unwrap_or_default().iter().enumerate();
-        let peers = peers.filter_map(|(number, peer)| {
-            let at = peers_at.index(number);
-            let count = [peer.namespaces.is_some(), peer.pods.is_some()];
+        let written = Written {
+            name: rule.name.as_deref(),
+            action: rule.action.as_deref(),
+            peers: rule.from.as_deref(),
+            protocols: rule.protocols.as_deref(),
+        };
+        let peer = |number: usize, peer: &api::Peer, at: &Place<'_>, problems: &mut _| {
             let unknown = unknown_peer(raw, "ingress", index, "from", number);
-            if let (false, Some(name)) = (count.contains(&true), unknown) {
-                return Some(ClusterPeer::Unknown(name));
-            }
-            one_of(&count, "namespaces or pods", &at, problems);
-            scope(peer.namespaces.as_ref(), peer.pods.as_ref(), &at, problems)
-                .map(ClusterPeer::Pods)
-        });
-        let peers = peers.collect();
-        rule_of(
-            rule.name.as_deref(),
-            rule.action.as_deref(),
-            peers,
-            rule.protocols.as_deref(),
-            &at,
-            problems,
-        )
+            ingress_peer(peer, unknown, at, problems)
+        };
+        written.read("from", peer, &at.index(index), problems)
     });
     rules.collect()
 }
@@ -141,28 +127,30 @@ fn egress(
     let rules = spec.egress.as_deref().unwrap_or_default();
     at_most(rules.len(), at, problems);
     let rules = rules.iter().enumerate().map(|(index, rule)| {
-        let at = at.index(index);
-        let peers_at = at.key("to");
-        let peers = rule.to.as_deref();
-        some(peers.map(<[_]>::len), &peers_at, problems);
-        let peers = peers.unwrap_or_default().iter().enumerate();
-        let peers = peers.filter_map(|(number, peer)| {
+        let written = Written {
+            name: rule.name.as_deref(),
+            action: rule.action.as_deref(),
+            peers: rule.to.as_deref(),
+            protocols: rule.protocols.as_deref(),
+        };
+        let peer = |number: usize, peer: &api::EgressPeer, at: &Place<'_>, problems: &mut _| {
             let unknown = unknown_peer(raw, "egress", index, "to", number);
-            egress_peer(peer, unknown, &peers_at.index(number), problems)
-        });
-        let peers: Vec<ClusterPeer> = peers.collect();
-        let rule = rule_of(
-            rule.name.as_deref(),
-            rule.action.as_deref(),
-            peers,
-            rule.protocols.as_deref(),
-            &at,
-            problems,
-        );
+            egress_peer(peer, unknown, at, problems)
+        };
+        let at = at.index(index);
+        let rule = written.read("to", peer, &at, problems);
         nameless(&rule, &at, problems);
         rule
     });
     rules.collect()
+}
+
+/// A rule of either direction as it is written.
+struct Written<'r, P> {
+    name: Option<&'r str>,
+    action: Option<&'r str>,
+    peers: Option<&'r [P]>,
+    protocols: Option<&'r [api::Protocol]>,
 }
 
 /// Only pods have names for their ports.
@@ -186,6 +174,20 @@ fn nameless(rule: &ClusterRule, at: &Place<'_>, problems: &mut Problems) {
             "may not stand in a rule with networks, nodes or domainNames: these have no named ports",
         );
     }
+}
+
+fn ingress_peer(
+    peer: &api::Peer,
+    unknown: Option<Box<str>>,
+    at: &Place<'_>,
+    problems: &mut Problems,
+) -> Option<ClusterPeer> {
+    let count = [peer.namespaces.is_some(), peer.pods.is_some()];
+    if let (false, Some(name)) = (count.contains(&true), unknown) {
+        return Some(ClusterPeer::Unknown(name));
+    }
+    one_of(&count, "namespaces or pods", at, problems);
+    scope(peer.namespaces.as_ref(), peer.pods.as_ref(), at, problems).map(ClusterPeer::Pods)
 }
 
 fn egress_peer(
@@ -264,37 +266,46 @@ fn unknown_peer(
     unknown.map(|(key, _)| key.as_str().into())
 }
 
-fn rule_of(
-    name: Option<&str>,
-    action: Option<&str>,
-    peers: Vec<ClusterPeer>,
-    protocols: Option<&[api::Protocol]>,
-    at: &Place<'_>,
-    problems: &mut Problems,
-) -> ClusterRule {
-    if let Some(name) = name.filter(|name| name.chars().count() > LONGEST_NAME) {
-        let reason = format!(
-            "{}: may not be longer than {LONGEST_NAME} characters",
-            Quoted(name)
-        );
-        problems.add(&at.key("name"), reason);
-    }
-    let read = Action::ALL
-        .into_iter()
-        .find(|known| Some(known.as_str()) == action);
-    match (action, read) {
-        (None, _) => problems.add(&at.key("action"), "is missing"),
-        (Some(other), None) => {
-            let reason = format!("{} is not Accept, Deny or Pass", Quoted(other));
-            problems.add(&at.key("action"), reason);
+impl<P> Written<'_, P> {
+    /// Reads it; `list` is what its list of peers is called, and `peer` reads one of them by its position.
+    fn read(
+        &self,
+        list: &str,
+        peer: impl Fn(usize, &P, &Place<'_>, &mut Problems) -> Option<ClusterPeer>,
+        at: &Place<'_>,
+        problems: &mut Problems,
+    ) -> ClusterRule {
+        let peers_at = at.key(list);
+        some(self.peers.map(<[_]>::len), &peers_at, problems);
+        let peers = self.peers.unwrap_or_default().iter().enumerate();
+        let peers = peers
+            .filter_map(|(number, one)| peer(number, one, &peers_at.index(number), problems))
+            .collect();
+        let (name, action) = (self.name, self.action);
+        if let Some(name) = name.filter(|name| name.chars().count() > LONGEST_NAME) {
+            let reason = format!(
+                "{}: may not be longer than {LONGEST_NAME} characters",
+                Quoted(name)
+            );
+            problems.add(&at.key("name"), reason);
         }
-        (Some(_), Some(_)) => {}
-    }
-    ClusterRule {
-        name: name.filter(|name| !name.is_empty()).map(Box::from),
-        action: read.unwrap_or(Action::Deny),
-        peers,
-        ports: ports(protocols, &at.key("protocols"), problems),
+        let read = Action::ALL
+            .into_iter()
+            .find(|known| Some(known.as_str()) == action);
+        match (action, read) {
+            (None, _) => problems.add(&at.key("action"), "is missing"),
+            (Some(other), None) => {
+                let reason = format!("{} is not Accept, Deny or Pass", Quoted(other));
+                problems.add(&at.key("action"), reason);
+            }
+            (Some(_), Some(_)) => {}
+        }
+        ClusterRule {
+            name: name.filter(|name| !name.is_empty()).map(Box::from),
+            action: read.unwrap_or(Action::Deny),
+            peers,
+            ports: ports(self.protocols, &at.key("protocols"), problems),
+        }
     }
 }
 

@@ -161,7 +161,10 @@ fn namespace_typo(near: &Neighbourhood<'_>, selector: &Selector) -> Option<Near>
 }
 
 /// The one requirement of a selector that the labels of something that is there nearly meet, all others being met.
-fn typo<'l>(selector: &Selector, there: impl Iterator<Item = &'l Labels>) -> Option<Near> {
+pub(super) fn typo<'l>(
+    selector: &Selector,
+    there: impl Iterator<Item = &'l Labels>,
+) -> Option<Near> {
     there
         .filter_map(|labels| {
             let mut unmet = selector

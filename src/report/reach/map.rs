@@ -5,10 +5,11 @@
 
 use dagre::graph::{Graph, GraphOptions};
 use dagre::{EdgeLabel, LayoutOptions, NodeLabel, Point, RankDir};
+use ipnet::IpNet;
 
 use super::groups::Population;
 use crate::netpol::WorkloadRef;
-use crate::netpol::reach::{Connection, Row};
+use crate::netpol::reach::{Party, PortSet, Row};
 use scene::{Edge, Scene};
 
 mod draw;
@@ -21,7 +22,27 @@ pub struct Map<'a, I> {
     /// All workloads of the cluster.
     pub workloads: Vec<&'a WorkloadRef>,
     /// Connections that are demanded to be closed, to be drawn in red whether they are open or not.
-    pub denied: Vec<Connection>,
+    pub denied: Vec<Denied>,
+}
+
+/// A connection that is demanded to be closed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Denied {
+    /// Who opens it.
+    pub from: DeniedEnd,
+    /// To whom.
+    pub to: DeniedEnd,
+    /// At which ports.
+    pub ports: PortSet,
+}
+
+/// One end of it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct DeniedEnd {
+    /// A workload or a block.
+    pub party: Party,
+    /// What is left out of the block.
+    pub except: Vec<IpNet>,
 }
 
 /// There is too much for a map.
@@ -193,7 +214,6 @@ fn edge_id(index: usize) -> String {
 mod tests {
     use super::*;
     use crate::netpol::WorkloadKind;
-    use crate::netpol::reach::{Party, PortSet};
 
     fn workload(namespace: &str, name: &str) -> WorkloadRef {
         WorkloadRef {
@@ -204,7 +224,7 @@ mod tests {
     }
 
     /// Each workload reaches the next one and the outside.
-    fn chain(workloads: &[WorkloadRef], denied: Vec<Connection>) -> String {
+    fn chain(workloads: &[WorkloadRef], denied: Vec<Denied>) -> String {
         let rows = workloads.windows(2).map(|pair| {
             let outside = Party::Outside("192.0.2.0/24".parse().expect("a block"));
             Row {
@@ -269,11 +289,22 @@ mod tests {
     #[test]
     fn what_is_demanded_to_be_closed_is_red() {
         let (a, b) = (workload("a", "web"), workload("b", "db"));
-        let denied = Connection {
-            from: Party::Workload(a.clone()),
-            to: Party::Workload(b.clone()),
+        let end = |party, except: &[&str]| DeniedEnd {
+            party,
+            except: except.iter().map(|text| text.parse().unwrap()).collect(),
+        };
+        let denied = Denied {
+            from: end(Party::Workload(a.clone()), &[]),
+            to: end(Party::Workload(b.clone()), &[]),
             ports: PortSet::all(),
         };
+        let world = Party::Outside("0.0.0.0/0".parse().unwrap());
+        let to_most = Denied {
+            to: end(world, &["10.0.0.0/8", "192.0.2.0/24"]),
+            ..denied.clone()
+        };
+        let svg = chain(&[a.clone(), b.clone()], vec![to_most]);
+        assert!(svg.contains("outside, except 10.0.0.0/8 and 1 more"));
         let svg = chain(&[a, b], vec![denied]);
         assert_eq!(count(&svg, "class=\"edge denied\" marker-end"), 1);
         assert!(svg.contains("web must not reach db: all ports"));

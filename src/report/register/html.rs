@@ -170,8 +170,14 @@ fn cluster(page: &mut String, entry: &ClusterEntry) {
     let said = [entry.owner.as_deref(), entry.purpose.as_deref()];
     head(page, &entry.name, &entry.controls, &entry.review, said);
     field(page, "tier, priority", &Plain(&entry.place).to_string());
-    field(page, "rules for", &Plain(&entry.subject).to_string());
+    field(
+        page,
+        "rules for",
+        &Plain(&super::rules_for(entry)).to_string(),
+    );
     list(page, "rules", entry.rules.iter().cloned());
+    list(page, "overlaps", super::cluster_overlaps(entry).into_iter());
+    source(page, entry.location.as_deref(), entry.digest.as_deref());
     page.push_str("</dl></section>\n");
 }
 
@@ -186,14 +192,19 @@ fn policy(page: &mut String, entry: &Entry) {
     }
     list(page, "overlaps", super::overlaps(entry).into_iter());
     list(page, "exemptions", entry.exemptions.iter().cloned());
-    if let Some(location) = &entry.location {
-        field(
-            page,
-            "stands in",
-            &format!("<span class=\"small soft\">{}</span>", Plain(location)),
-        );
-    }
+    source(page, entry.location.as_deref(), entry.digest.as_deref());
     page.push_str("</dl></section>\n");
+}
+
+/// Where a policy was read, and the digest of its text.
+fn source(page: &mut String, location: Option<&str>, digest: Option<&str>) {
+    let small = |text: &str| format!("<span class=\"small soft\">{}</span>", Plain(text));
+    if let Some(location) = location {
+        field(page, "stands in", &small(location));
+    }
+    if let Some(digest) = digest {
+        field(page, "digest", &small(digest));
+    }
 }
 
 /// A field whose value is markup already.

@@ -2,7 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use ipnet::IpNet;
+
 use super::super::groups::{Many, Population, Told};
+use super::{Denied, DeniedEnd};
 use crate::netpol::NamespaceName;
 use crate::netpol::reach::{Connection, Party, PortSet, Row};
 
@@ -53,8 +56,37 @@ enum Thing {
     Everyone(usize),
     Namespace(NamespaceName),
     Party(Party),
+    /// A block outside, and what is left out of it.
+    But(IpNet, Vec<IpNet>),
     /// All blocks outside, where there are many.
     Outside(usize),
+}
+
+/// An end of a connection before it is drawn.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum End {
+    Told(Many),
+    But(IpNet, Vec<IpNet>),
+}
+
+impl End {
+    fn of(end: &DeniedEnd) -> Self {
+        match &end.party {
+            Party::Outside(block) if !end.except.is_empty() => {
+                Self::But(*block, end.except.clone())
+            }
+            party => Self::Told(Many::One(party.clone())),
+        }
+    }
+}
+
+/// What is left out of a block, in a few words.
+fn but(except: &[IpNet]) -> String {
+    let first = except.first().map(ToString::to_string).unwrap_or_default();
+    match except.len().checked_sub(1) {
+        None | Some(0) => format!("outside, except {first}"),
+        Some(more) => format!("outside, except {first} and {more} more"),
+    }
 }
 
 /// Edges before they have numbers, those with the same ends and of the same sort joined.
@@ -64,7 +96,7 @@ impl Scene {
     /// What these connections are drawn as.
     pub(super) fn of(
         rows: impl Iterator<Item = Row>,
-        denied: &[Connection],
+        denied: &[Denied],
         population: &Population,
     ) -> Self {
         let mut few = Vec::new();
@@ -79,34 +111,45 @@ impl Scene {
             workloads.extend(own.cloned());
             few.push(row);
         }
-        let each = |one: Connection| (Many::One(one.from), Many::One(one.to), one.ports);
-        let mut all: Vec<(Many, Many, PortSet, bool)> = Vec::new();
+        let each = |one: Connection| {
+            let ends = (End::Told(Many::One(one.from)), End::Told(Many::One(one.to)));
+            (ends.0, ends.1, one.ports)
+        };
+        let mut all: Vec<(End, End, PortSet, bool)> = Vec::new();
         let by_namespace = workloads.len() > MOST_WORKLOADS;
         if by_namespace {
             let told = Told::of(few.into_iter().chain(rows), 0, population);
             let groups = told.groups.into_iter();
-            all.extend(groups.map(|group| (group.from, group.to, group.ports, false)));
+            all.extend(groups.map(|group| {
+                let ends = (End::Told(group.from), End::Told(group.to));
+                (ends.0, ends.1, group.ports, false)
+            }));
         } else {
             let connections = few.into_iter().flat_map(Row::connections).map(each);
             all.extend(connections.map(|(from, to, ports)| (from, to, ports, false)));
         }
-        let denied = denied.iter().cloned().map(each);
+        let denied = denied
+            .iter()
+            .map(|one| (End::of(&one.from), End::of(&one.to), one.ports.clone()));
         all.extend(denied.map(|(from, to, ports)| (from, to, ports, true)));
 
-        let blocks: BTreeSet<&Many> = all
+        let blocks: BTreeSet<&End> = all
             .iter()
             .flat_map(|(from, to, ..)| [from, to])
-            .filter(|many| matches!(many, Many::One(Party::Outside(_))))
+            .filter(|end| matches!(end, End::Told(Many::One(Party::Outside(_))) | End::But(..)))
             .collect();
         let blocks = blocks.len();
-        let thing = |many: &Many| match many {
-            Many::Everyone(count) => Thing::Everyone(*count),
-            Many::Namespace(namespace, _) => Thing::Namespace(namespace.clone()),
-            Many::One(Party::Workload(workload)) if by_namespace => {
+        let thing = |end: &End| match end {
+            End::Told(Many::Everyone(count)) => Thing::Everyone(*count),
+            End::Told(Many::Namespace(namespace, _)) => Thing::Namespace(namespace.clone()),
+            End::Told(Many::One(Party::Workload(workload))) if by_namespace => {
                 Thing::Namespace(workload.namespace.clone())
             }
-            Many::One(Party::Outside(_)) if blocks > MOST_BLOCKS => Thing::Outside(blocks),
-            Many::One(party) => Thing::Party(party.clone()),
+            End::Told(Many::One(Party::Outside(_))) | End::But(..) if blocks > MOST_BLOCKS => {
+                Thing::Outside(blocks)
+            }
+            End::Told(Many::One(party)) => Thing::Party(party.clone()),
+            End::But(block, except) => Thing::But(*block, except.clone()),
         };
         let mut edges = Edges::new();
         for (from, to, ports, is_denied) in &all {
@@ -143,6 +186,7 @@ impl Scene {
                 Thing::Party(Party::Outside(block)) => {
                     (block.to_string(), "outside".to_owned(), Shape::Outside)
                 }
+                Thing::But(block, except) => (block.to_string(), but(except), Shape::Outside),
                 Thing::Outside(count) => (
                     "outside".to_owned(),
                     format!("{count} blocks"),
@@ -160,6 +204,7 @@ impl Scene {
                 Thing::Everyone(_)
                 | Thing::Namespace(_)
                 | Thing::Party(Party::Outside(_))
+                | Thing::But(..)
                 | Thing::Outside(_) => None,
             };
             numbers.insert(thing.clone(), scene.nodes.len());
