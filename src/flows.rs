@@ -1,8 +1,9 @@
 //! Recorded flows, read from files and streams of any size: what really happened in a cluster.
 //!
-//! `stream` cuts a file into blocks of whole lines and reads several at a time, each on its own thread; the format of
-//! the file (`detect`) makes a `line::Line` of each line; what is different goes into the [`Observations`] of `netpol`
-//! and the rest is counted. Memory is bounded by the blocks under way and by the number of flows that differ.
+//! `blocks` cuts a file into blocks of whole lines, and `stream` parses several at a time, each on its own thread, while
+//! the next ones are read; the format of the file (`detect`) makes a `line::Line` of each line, whose ends are mostly known
+//! already (`ends`); what is different goes into the [`Observations`] of `netpol` and the rest is counted. Memory is bounded
+//! by the blocks under way and by the number of flows that differ.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -15,9 +16,11 @@ use crate::netpol::replay::Observations;
 pub use detect::Format;
 pub use line::Skip;
 
+mod blocks;
 mod calico;
 mod csv;
 mod detect;
+mod ends;
 mod hubble;
 mod json;
 mod line;
@@ -122,8 +125,8 @@ pub fn read(
 ) -> Result<Recorded, FlowsError> {
     let mut recorded = Recorded::default();
     for input in inputs {
-        let (file, stream): (Arc<str>, Box<dyn Read>) = match input {
-            Input::Stdin => (Arc::from("<stdin>"), Box::new(io::stdin().lock())),
+        let (file, stream): (Arc<str>, Box<dyn Read + Send>) = match input {
+            Input::Stdin => (Arc::from("<stdin>"), Box::new(io::stdin())),
             Input::Path(path) => {
                 let file: Arc<str> = Arc::from(&*path.to_string_lossy());
                 match File::open(path) {

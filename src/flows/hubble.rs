@@ -4,6 +4,9 @@
 //! `flow` of an export event. Labels are those that make up the identity, `k8s:key=value`; reserved identities are
 //! `reserved:name`.
 
+use std::sync::LazyLock;
+
+use memchr::memmem::Finder;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
@@ -214,12 +217,18 @@ fn endpoint(raw: Option<&RawValue>) -> &str {
 
 /// Whether an endpoint is the node on which the flow was seen.
 fn is_host(endpoint: &str) -> bool {
-    endpoint.contains("\"reserved:host\"")
+    static HOST: LazyLock<Finder<'_>> = LazyLock::new(|| Finder::new("\"reserved:host\""));
+    HOST.find(endpoint.as_bytes()).is_some()
 }
 
 // === impl Raw ===
 
 impl Raw<'_> {
+    /// All that it says.
+    pub(super) fn parts(&self) -> [&str; 3] {
+        [self.endpoint, self.address, self.node]
+    }
+
     /// Who it is.
     pub(super) fn actor(&self) -> Result<Actor, String> {
         let address = match self.address {

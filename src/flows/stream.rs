@@ -1,46 +1,55 @@
-//! A stream of records in blocks of whole lines, several at a time.
+//! A stream of records: several blocks of lines are read while those before them are parsed.
+//!
+//! A block knows the ends that were met before it; those that it finds new, and its flows, are taken in afterwards, block
+//! by block, so that the outcome is the same however many work at it.
 
 use std::collections::{BTreeMap, HashMap};
-use std::io::{self, Read as _};
+use std::io;
 use std::sync::Arc;
 
 use rayon::prelude::*;
 
+use super::blocks::{Block, Blocks};
 use super::detect::{Format, Reader};
+use super::ends::Ends;
 use super::line::{End, Line, Read, Skip, wrong_json};
 use super::{Broken, FlowsError, Limits, Recorded, SHOWN};
-use crate::netpol::replay::{Observations, Observed};
+use crate::netpol::replay::{Action, Actor, Observed, Seen};
 
-/// Whole lines of a file, and which of its lines is the first.
-struct Block {
-    bytes: Vec<u8>,
-    first_line: u64,
+/// What the blocks of one turn have in common.
+struct Reading<'r> {
+    reader: &'r Reader,
+    /// The line that is no record.
+    header: Option<u64>,
+    limits: &'r Limits,
+    ends: &'r Ends,
+    /// How many actors there are: a new one has this number or a greater one until it is taken in.
+    actors: usize,
 }
 
 /// What one block holds.
 #[derive(Default)]
 struct Content {
-    observations: Observations,
+    /// The actors that are new, by their keys where these are known.
+    actors: Vec<(Option<Box<str>>, Actor)>,
+    flows: Vec<(Observed, Seen, Action, u64)>,
     records: u64,
     passed_over: BTreeMap<Skip, u64>,
     broken: u64,
     shown: Vec<(u64, String)>,
 }
 
-/// Cuts a stream into blocks.
-struct Blocks<R> {
-    stream: R,
-    limits: Limits,
-    /// The beginning of a line whose end is not read yet.
-    rest: Vec<u8>,
-    next_line: u64,
-    is_done: bool,
+/// The numbers of the ends that are new in a block, and the room for a key.
+#[derive(Default)]
+struct New<'b> {
+    numbers: HashMap<End<'b>, Result<usize, String>>,
+    key: String,
 }
 
 /// Reads one file into what was recorded already.
 pub(super) fn read(
     file: &Arc<str>,
-    stream: impl io::Read,
+    stream: impl io::Read + Send,
     format: Option<Format>,
     limits: &Limits,
     recorded: &mut Recorded,
@@ -50,25 +59,12 @@ pub(super) fn read(
         file: Arc::clone(file),
         source,
     };
-    let mut blocks = Blocks {
-        stream,
-        limits: *limits,
-        rest: Vec::new(),
-        next_line: 1,
-        is_done: false,
-    };
+    let mut blocks = Blocks::of(stream, limits);
+    let mut next = || blocks.several(rayon::current_num_threads());
     let mut reader: Option<Reader> = None;
-    loop {
-        let mut batch = Vec::new();
-        while batch.len() < rayon::current_num_threads() {
-            match blocks.next().map_err(unreadable)? {
-                Some(block) => batch.push(block),
-                None => break,
-            }
-        }
-        if batch.is_empty() {
-            return Ok(());
-        }
+    let mut ends = Ends::default();
+    let mut batch = next().map_err(unreadable)?;
+    while !batch.is_empty() {
         progress(batch.iter().map(|block| block.bytes.len() as u64).sum());
         let mut header = None;
         if reader.is_none()
@@ -82,14 +78,26 @@ pub(super) fn read(
             header = told.has_header().then_some(line);
             reader = Some(told);
         }
-        // Blocks of nothing but empty lines say nothing of the format.
-        let Some(reader) = &reader else { continue };
-        let contents: Vec<Content> = batch
-            .par_iter()
-            .map(|block| Content::of(block, reader, header, limits))
-            .collect();
+        let Some(reader) = &reader else {
+            // Blocks of nothing but empty lines say nothing of the format.
+            batch = next().map_err(unreadable)?;
+            continue;
+        };
+        let reading = Reading {
+            reader,
+            header,
+            limits,
+            ends: &ends,
+            actors: recorded.observations.actors().len(),
+        };
+        let parse = || -> Vec<Content> {
+            let blocks = batch.par_iter();
+            blocks.map(|block| Content::of(block, &reading)).collect()
+        };
+        let (contents, following) = rayon::join(parse, &mut next);
+        let actors = reading.actors;
         for content in contents {
-            recorded.take(content, file);
+            recorded.take(content, file, actors, &mut ends);
             if recorded.observations.len() > limits.flows {
                 return Err(FlowsError::TooMany {
                     file: Arc::clone(file),
@@ -97,83 +105,34 @@ pub(super) fn read(
                 });
             }
         }
+        batch = following.map_err(unreadable)?;
     }
+    Ok(())
 }
 
 /// The first line of a block that is not empty, and its number.
 fn first_line(block: &Block) -> Option<(u64, String)> {
-    let lines = block
-        .bytes
-        .split(|byte| *byte == b'\n')
-        .zip(block.first_line..);
-    let mut lines =
-        lines.map(|(line, number)| (number, String::from_utf8_lossy(trimmed(line)).into_owned()));
-    lines.find(|(_, text)| !text.is_empty())
-}
-
-/// A line without what is around it: spaces, the carriage return, and the mark that some programs begin a file with.
-fn trimmed(line: &[u8]) -> &[u8] {
-    line.strip_prefix(b"\xef\xbb\xbf")
-        .unwrap_or(line)
-        .trim_ascii()
-}
-
-// === impl Blocks ===
-
-impl<R: io::Read> Blocks<R> {
-    fn next(&mut self) -> io::Result<Option<Block>> {
-        if self.is_done {
-            return Ok(None);
-        }
-        let mut bytes = std::mem::take(&mut self.rest);
-        loop {
-            let before = bytes.len();
-            let wanted = self.limits.block as u64;
-            self.stream.by_ref().take(wanted).read_to_end(&mut bytes)?;
-            if bytes.len() == before {
-                self.is_done = true;
-                break;
-            }
-            if let Some(end) = bytes.iter().rposition(|byte| *byte == b'\n') {
-                self.rest = bytes.split_off(end + 1);
-                break;
-            }
-            // A line without an end is not collected for ever: what is too long is broken in any case.
-            if bytes.len() > self.limits.line + self.limits.block {
-                bytes.truncate(self.limits.line + 1);
-            }
-        }
-        if bytes.is_empty() {
-            return Ok(None);
-        }
-        let first_line = self.next_line;
-        let lines = bytes.split(|byte| *byte == b'\n').skip(1).count();
-        self.next_line += lines as u64;
-        Ok(Some(Block { bytes, first_line }))
-    }
+    let (line, number) = block.lines().find(|(line, _)| !line.is_empty())?;
+    Some((number, String::from_utf8_lossy(line).into_owned()))
 }
 
 // === impl Content ===
 
 impl Content {
-    fn of(block: &Block, reader: &Reader, header: Option<u64>, limits: &Limits) -> Self {
+    fn of(block: &Block, reading: &Reading<'_>) -> Self {
         let mut content = Self::default();
-        let mut actors: HashMap<End<'_>, Result<usize, String>> = HashMap::new();
-        let lines = block
-            .bytes
-            .split(|byte| *byte == b'\n')
-            .zip(block.first_line..);
-        for (line, number) in lines.filter(|(_, number)| header != Some(*number)) {
-            let line = trimmed(line);
+        let mut new = New::default();
+        let lines = block.lines();
+        for (line, number) in lines.filter(|(_, number)| reading.header != Some(*number)) {
             if line.is_empty() {
                 continue;
             }
             content.records += 1;
-            let read = if line.len() > limits.line {
-                Err(format!("longer than {} bytes", limits.line))
+            let read = if line.len() > reading.limits.line {
+                Err(format!("longer than {} bytes", reading.limits.line))
             } else {
                 match std::str::from_utf8(line) {
-                    Ok(text) => content.read(text, reader, &mut actors),
+                    Ok(text) => content.read(text, reading, &mut new),
                     Err(_) => Err("is no UTF-8".to_owned()),
                 }
             };
@@ -190,33 +149,52 @@ impl Content {
     fn read<'b>(
         &mut self,
         text: &'b str,
-        reader: &Reader,
-        actors: &mut HashMap<End<'b>, Result<usize, String>>,
+        reading: &Reading<'_>,
+        new: &mut New<'b>,
     ) -> Result<(), String> {
-        let line = match reader.read(text) {
+        let line = match reading.reader.read(text) {
             Ok(Read::Flow(line)) => line,
             Ok(Read::Skip(skip)) => {
                 *self.passed_over.entry(skip).or_default() += 1;
                 return Ok(());
             }
-            Err(reason) => return self.read_unescaped(text, reader, reason),
+            Err(reason) => return self.read_unescaped(text, reading, reason),
         };
-        let mut number = |end: End<'b>| {
-            let known = actors
-                .entry(end)
-                .or_insert_with(|| end.actor().map(|actor| self.observations.actor(actor)));
-            known.clone()
-        };
-        let (from, to) = (number(line.from)?, number(line.to)?);
+        let from = self.number(line.from, reading, new)?;
+        let to = self.number(line.to, reading, new)?;
         self.add(&line, from, to);
         Ok(())
+    }
+
+    /// The number of an end: as it is known, or where it will be taken in.
+    fn number<'b>(
+        &mut self,
+        end: End<'b>,
+        reading: &Reading<'_>,
+        new: &mut New<'b>,
+    ) -> Result<usize, String> {
+        end.key(&mut new.key);
+        if let Some(number) = reading.ends.number(&new.key) {
+            return Ok(number);
+        }
+        let number = new.numbers.entry(end).or_insert_with(|| {
+            let actor = end.actor()?;
+            Ok(self.actor(Some(new.key.as_str().into()), actor, reading))
+        });
+        number.clone()
+    }
+
+    fn actor(&mut self, key: Option<Box<str>>, actor: Actor, reading: &Reading<'_>) -> usize {
+        let number = reading.actors + self.actors.len();
+        self.actors.push((key, actor));
+        number
     }
 
     /// Reads a line again in which a text is written with escapes that it does not need.
     fn read_unescaped(
         &mut self,
         text: &str,
-        reader: &Reader,
+        reading: &Reading<'_>,
         reason: String,
     ) -> Result<(), String> {
         if !text.contains('\\') {
@@ -224,10 +202,11 @@ impl Content {
         }
         let plain = serde_json::from_str::<serde_json::Value>(text).map(|value| value.to_string());
         let plain = plain.map_err(|error| wrong_json(&error))?;
-        match reader.read(&plain) {
+        match reading.reader.read(&plain) {
             Ok(Read::Flow(line)) => {
-                let from = self.observations.actor(line.from.actor()?);
-                let to = self.observations.actor(line.to.actor()?);
+                let (from, to) = (line.from.actor()?, line.to.actor()?);
+                let from = self.actor(None, from, reading);
+                let to = self.actor(None, to, reading);
                 self.add(&line, from, to);
                 Ok(())
             }
@@ -246,16 +225,36 @@ impl Content {
             protocol: line.protocol,
             port: line.port,
         };
-        self.observations
-            .add(observed, line.seen, line.action, line.flows);
+        self.flows
+            .push((observed, line.seen, line.action, line.flows));
     }
 }
 
 // === impl Recorded ===
 
 impl Recorded {
-    fn take(&mut self, content: Content, file: &Arc<str>) {
-        self.observations.absorb(content.observations);
+    /// Takes in what a block holds, for which there were so many actors.
+    fn take(&mut self, content: Content, file: &Arc<str>, known: usize, ends: &mut Ends) {
+        let new = content.actors.into_iter().map(|(key, actor)| {
+            let number = self.observations.actor(actor);
+            if let Some(key) = key {
+                ends.learn(key, number);
+            }
+            number
+        });
+        let new: Vec<usize> = new.collect();
+        let own = |number: usize| match number.checked_sub(known) {
+            Some(at) => new.get(at).copied().unwrap_or(number),
+            None => number,
+        };
+        for (observed, seen, action, flows) in content.flows {
+            let observed = Observed {
+                from: own(observed.from),
+                to: own(observed.to),
+                ..observed
+            };
+            self.observations.add(observed, seen, action, flows);
+        }
         self.records += content.records;
         self.broken += content.broken;
         for (skip, count) in content.passed_over {

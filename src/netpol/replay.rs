@@ -11,6 +11,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use serde::{Serialize, Serializer};
 
+use super::cluster_policy::ClusterPeer;
 use super::coverage::Direction;
 use super::flow::Flow;
 use super::labels::NAMESPACE_NAME_LABEL;
@@ -117,35 +118,36 @@ impl Replay {
             .actors()
             .map(|actor| resolver.resolve(actor))
             .collect();
-        let by_labels = has_namespace_labels(snapshot);
-        let mut fates: HashMap<(usize, usize, Protocol, Port), Verdict> = HashMap::new();
-        let mut rows: BTreeMap<(&Who, &Who, Protocol, Port, Fate), u64> = BTreeMap::new();
-        let end = |actor: usize| {
-            let number = *ends.get(actor)?;
-            Some((number, resolver.end(number)?))
-        };
+        // Many pods are one end to policies, so that far fewer flows differ for them than were recorded.
+        let mut passed: HashMap<(usize, usize, Protocol, Port), Counts> = HashMap::new();
         for (observed, tally) in observations.iter() {
-            let (Some((from, source)), Some((to, destination))) =
-                (end(observed.from), end(observed.to))
-            else {
-                continue;
-            };
-            let (source, destination) = match (source, destination) {
-                (Resolved::Unknown(reason), _) | (_, Resolved::Unknown(reason)) => {
+            let number = |actor: usize| ends.get(actor).copied();
+            if let (Some(from), Some(to)) = (number(observed.from), number(observed.to)) {
+                let flow = (from, to, observed.protocol, observed.port);
+                let counts = passed.entry(flow).or_default();
+                counts.allowed = counts.allowed.saturating_add(tally.allowed());
+                counts.denied = counts.denied.saturating_add(tally.denied());
+            }
+        }
+        let by_labels = has_namespace_labels(snapshot);
+        let mut rows: BTreeMap<(&Who, &Who, Protocol, Port, Fate), u64> = BTreeMap::new();
+        for ((from, to, protocol, port), counts) in passed {
+            let (source, destination) = match (resolver.end(from), resolver.end(to)) {
+                (Some(Resolved::Known(source)), Some(Resolved::Known(destination))) => {
+                    (source, destination)
+                }
+                (Some(Resolved::Unknown(reason)), _) | (_, Some(Resolved::Unknown(reason))) => {
                     let count = replay.unknown.entry(reason.clone()).or_default();
-                    *count = count.saturating_add(tally.all());
+                    *count = count.saturating_add(counts.allowed.saturating_add(counts.denied));
                     continue;
                 }
-                (Resolved::Known(source), Resolved::Known(destination)) => (source, destination),
+                (None, _) | (_, None) => continue,
             };
-            let (protocol, port) = (observed.protocol, observed.port);
-            let verdict = fates.entry((from, to, protocol, port)).or_insert_with(|| {
-                let flow = Flow::new(source.endpoint(), destination.endpoint(), protocol, port);
-                snapshot.verdict(&flow)
-            });
-            for (was_allowed, flows) in [(true, tally.allowed()), (false, tally.denied())] {
+            let flow = Flow::new(source.endpoint(), destination.endpoint(), protocol, port);
+            let verdict = snapshot.verdict(&flow);
+            for (was_allowed, flows) in [(true, counts.allowed), (false, counts.denied)] {
                 if flows > 0 {
-                    let fate = fate(verdict, was_allowed);
+                    let fate = fate(&verdict, was_allowed);
                     let row = rows.entry((&source.who, &destination.who, protocol, port, fate));
                     let count = row.or_default();
                     *count = count.saturating_add(flows);
@@ -157,7 +159,7 @@ impl Replay {
                 replay.bare_namespaces.extend(bare);
             }
             if destination.is_recorded_only() {
-                replay.named_ports.extend(naming_ports(verdict, snapshot));
+                replay.named_ports.extend(naming_ports(&verdict, snapshot));
             }
         }
         let rows = rows.into_iter();
@@ -265,7 +267,19 @@ fn blocks(snapshot: &Snapshot) -> BTreeSet<IpNet> {
         Peer::Block { cidr, except } => [&[*cidr][..], except].concat(),
         Peer::Pods { .. } => Vec::new(),
     });
-    blocks.collect()
+    let wide = snapshot.cluster_policies().flat_map(|policy| {
+        let directions = [Direction::Ingress, Direction::Egress].into_iter();
+        let rules = directions.flat_map(|direction| policy.rules(direction));
+        rules.flat_map(|rule| &rule.peers)
+    });
+    let networks = wide.flat_map(|peer| match peer {
+        ClusterPeer::Networks(blocks) => blocks.as_slice(),
+        ClusterPeer::Pods(_)
+        | ClusterPeer::Nodes(_)
+        | ClusterPeer::DomainNames(_)
+        | ClusterPeer::Unknown(_) => &[],
+    });
+    blocks.chain(networks.copied()).collect()
 }
 
 /// Whether any policy looks at labels of namespaces beside the one that is their name.

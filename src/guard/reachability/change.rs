@@ -232,6 +232,9 @@ impl Change {
         }
         let mut pairs = |asked: &BitSet, part: &Part| {
             for member in &part.members {
+                if !asked.meets(member.meant(there)) {
+                    continue;
+                }
                 let rules = asked.and(member.meant(there)).and(search.open());
                 if rules.is_empty() {
                     continue;
@@ -243,19 +246,22 @@ impl Change {
                     search.pair(&rules, &Pairing { side, own, other });
                 }
             }
-            Ok(())
+            Ok(search.open().meets(asked))
         };
         let index = asking.index;
         let near = suspects.near(index, there.direction(), own);
         for name in near.iter().filter(|name| ***name != self.namespace) {
-            if let Some(part) = index.part(name) {
-                pairs(asked, part)?;
+            if let Some(part) = index.part(name)
+                && !pairs(asked, part)?
+            {
+                return Ok(());
             }
         }
         if !suspects.new_demands.is_empty() {
             for (name, part) in index.parts() {
-                if *name != self.namespace && !near.contains(name) {
-                    pairs(&suspects.new_demands, part)?;
+                let is_asked = *name == self.namespace || near.contains(name);
+                if !is_asked && !pairs(&suspects.new_demands, part)? {
+                    break;
                 }
             }
         }

@@ -44,6 +44,12 @@ impl BitSet {
             .is_some_and(|word| word & bit(number) != 0)
     }
 
+    /// Whether some number is in both.
+    pub(crate) fn meets(&self, other: &BitSet) -> bool {
+        let mut words = self.words.iter().zip(&other.words);
+        words.any(|(word, other)| word & other != 0)
+    }
+
     /// Whether nothing is in it.
     pub(crate) fn is_empty(&self) -> bool {
         self.words.iter().all(|word| *word == 0)
@@ -107,6 +113,7 @@ mod tests {
     fn sets_combine_as_sets_do() {
         let (odd, low) = (BitSet::of(100, (1..100).step_by(2)), BitSet::of(100, 0..10));
         assert_eq!(odd.and(&low), BitSet::of(100, [1, 3, 5, 7, 9]));
+        assert!(odd.meets(&low) && !odd.meets(&BitSet::of(100, [0, 64, 98])));
         assert_eq!(low.without(&odd), BitSet::of(100, [0, 2, 4, 6, 8]));
         let mut all = odd.clone();
         all.add(&BitSet::of(100, (0..100).step_by(2)));

@@ -121,26 +121,6 @@ impl Observations {
         tally.add(seen, action, flows);
     }
 
-    /// Adds all that another one has.
-    pub fn absorb(&mut self, other: Self) {
-        let numbers: Vec<usize> = other
-            .actors
-            .into_iter()
-            .map(|actor| self.actor(actor))
-            .collect();
-        for (observed, tally) in other.tallies {
-            let ends = numbers.get(observed.from).zip(numbers.get(observed.to));
-            if let Some((from, to)) = ends {
-                let own = Observed {
-                    from: *from,
-                    to: *to,
-                    ..observed
-                };
-                self.tallies.entry(own).or_default().absorb(tally);
-            }
-        }
-    }
-
     /// How many different flows there are.
     pub fn len(&self) -> usize {
         self.tallies.len()
@@ -152,7 +132,7 @@ impl Observations {
     }
 
     /// The actors in the order of their numbers.
-    pub fn actors(&self) -> impl Iterator<Item = &Actor> {
+    pub fn actors(&self) -> impl ExactSizeIterator<Item = &Actor> {
         self.actors.iter()
     }
 
@@ -178,17 +158,6 @@ impl Tally {
             Action::Denied => &mut counts.denied,
         };
         *count = count.saturating_add(flows);
-    }
-
-    fn absorb(&mut self, other: Self) {
-        for (seen, counts) in [
-            (Seen::AtSource, other.source),
-            (Seen::AtDestination, other.destination),
-            (Seen::Somewhere, other.somewhere),
-        ] {
-            self.add(seen, Action::Allowed, counts.allowed);
-            self.add(seen, Action::Denied, counts.denied);
-        }
     }
 
     /// How many passed: what left the source and was denied at the destination did not, and what both ends tell of

@@ -1,6 +1,6 @@
 //! The ends of recorded flows in a snapshot: the workload among the manifests, else a pod made of what is recorded.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 
 use ipnet::IpNet;
@@ -61,6 +61,8 @@ pub(in crate::netpol) struct Resolver<'s> {
     by_address: bool,
     /// The blocks that policies speak of; none where every address counts as itself.
     blocks: Option<Vec<IpNet>>,
+    /// The addresses of nodes, which policies of the cluster may mean by the labels of the node.
+    nodes: HashSet<IpAddr>,
     /// An address for each part of the addresses that no block tells apart.
     alike: HashMap<(bool, Vec<usize>), IpAddr>,
     ends: Vec<Resolved>,
@@ -69,12 +71,13 @@ pub(in crate::netpol) struct Resolver<'s> {
 
 impl<'s> Resolver<'s> {
     pub(in crate::netpol) fn new(snapshot: &'s Snapshot, cluster: &'s [IpNet]) -> Self {
+        let nodes = snapshot.nodes();
         Self {
             snapshot,
             cluster,
             by_address: super::has_blocks(snapshot),
-            blocks: (!super::has_cluster_policies(snapshot))
-                .then(|| super::blocks(snapshot).into_iter().collect()),
+            blocks: Some(super::blocks(snapshot).into_iter().collect()),
+            nodes: nodes.flat_map(|node| &node.addresses).copied().collect(),
             alike: HashMap::new(),
             ends: Vec::new(),
             numbers: HashMap::new(),
@@ -122,11 +125,14 @@ impl<'s> Resolver<'s> {
         })
     }
 
-    /// The first address that was met of those that are in the same blocks: for policies they are one.
+    /// The first address that was met of those that are in the same blocks and no node's: for policies they are one.
     fn alike(&mut self, address: IpAddr) -> IpAddr {
         let Some(blocks) = &self.blocks else {
             return address;
         };
+        if self.nodes.contains(&address) {
+            return address;
+        }
         let within = blocks.iter().enumerate();
         let within = within.filter(|(_, block)| block.contains(&address));
         let key = (

@@ -265,3 +265,64 @@ fn a_policy_of_the_cluster_that_denies_is_named_with_its_rule() {
         ]
     );
 }
+
+#[test]
+fn addresses_count_where_policies_of_the_cluster_look_at_them_or_at_nodes() {
+    let on_host = |name: &str, ip: &str| {
+        json!({
+            "apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "namespace": "ops"},
+            "spec": {"hostNetwork": true, "containers": []},
+            "status": {"phase": "Running", "podIP": ip, "podIPs": [{"ip": ip}]},
+        })
+    };
+    let cluster = snapshot(&[
+        json!({
+            "apiVersion": "policy.networking.k8s.io/v1alpha2", "kind": "ClusterNetworkPolicy",
+            "metadata": {"name": "apart"},
+            "spec": {"tier": "Admin", "priority": 1, "subject": {"namespaces": {}}, "egress": [
+                {"action": "Deny", "to": [{"networks": ["10.1.0.0/16"]}]},
+                {"action": "Deny", "to": [{"nodes": {"matchLabels": {"role": "edge"}}}]},
+            ]},
+        }),
+        json!({
+            "apiVersion": "v1", "kind": "Node", "metadata": {"name": "n1", "labels": {"role": "edge"}},
+            "status": {"addresses": [{"type": "InternalIP", "address": "192.168.0.1"}]},
+        }),
+        json!({
+            "apiVersion": "v1", "kind": "Node", "metadata": {"name": "n2"},
+            "status": {"addresses": [{"type": "InternalIP", "address": "192.168.0.2"}]},
+        }),
+        on_host("edge", "192.168.0.1"),
+        on_host("inner", "192.168.0.2"),
+    ]);
+    let to = |ip: &str| {
+        Actor::Pod(PodActor {
+            namespace: "data".into(),
+            name: Some("db-0".into()),
+            workload: None,
+            labels: Some(Labels::default()),
+            address: Some(ip.parse().expect("an address")),
+            node: None,
+        })
+    };
+    let web = || pod("shop/web", Some(&[("app", "web")]));
+    let observed = observe(&[
+        (web(), to("10.1.2.3"), 5432, Action::Allowed, 1),
+        (web(), to("10.2.2.3"), 5432, Action::Allowed, 1),
+        (web(), to("10.1.255.255"), 5432, Action::Allowed, 1),
+        (web(), to("10.3.2.3"), 5432, Action::Allowed, 3),
+        (web(), pod("ops/edge", None), 22, Action::Allowed, 1),
+        (web(), pod("ops/inner", None), 22, Action::Allowed, 1),
+    ]);
+    let apart =
+        |rule| format!("by egress [\"ClusterNetworkPolicy apart spec.egress[{rule}].to[0]\"]");
+    assert_eq!(
+        told(&Replay::of(&observed, &cluster, &[])),
+        [
+            format!("newly denied shop/web -> data/db-0 5432: 2 {}", apart(0)),
+            "still allowed shop/web -> data/db-0 5432: 4 by ".to_owned(),
+            format!("newly denied shop/web -> ops/edge (Pod) 22: 1 {}", apart(1)),
+            "still allowed shop/web -> ops/inner (Pod) 22: 1 by ".to_owned(),
+        ]
+    );
+}
