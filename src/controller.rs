@@ -6,7 +6,7 @@
 //! cluster to the plan by writes that may be repeated: `registration.rs` the webhook configurations, `certificates.rs` the
 //! Secret of the webhook's certificates, `baselines.rs` the baseline policies of namespaces. `audit.rs` judges everything
 //! that exists and writes reports, `status.rs` says of Ringfence's own kinds whether they are in force,
-//! `gates.rs` lets pods go that waited for a baseline.
+//! `gates.rs` lets pods go that waited for a baseline, `events.rs` tells what became of it all.
 
 use std::convert::Infallible;
 use std::path::{Path, PathBuf};
@@ -16,6 +16,7 @@ use k8s_openapi::api::core::v1::Secret;
 use kube::{Api, Client};
 use tokio::sync::watch;
 
+use crate::k8s::events::Events;
 use crate::k8s::live::Live;
 use crate::k8s::one;
 use crate::report::policy_report::Form;
@@ -23,12 +24,14 @@ use crate::runtime::Tasks;
 use crate::telemetry::audit::AuditMetrics;
 use crate::telemetry::baselines::BaselineMetrics;
 use crate::telemetry::certificates::CertificateMetrics;
+use events::Teller;
 use prometheus_client::registry::Registry;
 use registration::Demand;
 
 mod audit;
 mod baselines;
 pub mod certificates;
+mod events;
 mod gates;
 pub mod lease;
 pub mod registration;
@@ -69,6 +72,8 @@ pub struct Controller {
     pub reports: Form,
     /// What is told of its work.
     pub metrics: Metrics,
+    /// Where that is told as Events.
+    pub events: Option<Events>,
 }
 
 /// The numbers of all that a controller does. Cheap to clone.
@@ -110,6 +115,7 @@ impl Controller {
                 let outputs = certificates::keep::Outputs {
                     bundle: bundle_sender,
                     metrics: self.metrics.certificates.clone(),
+                    events: Teller::new(self.events.clone(), &self.namespace),
                 };
                 let namespace = self.namespace.clone();
                 tasks.spawn(
@@ -144,6 +150,7 @@ impl Controller {
                 self.namespace.clone(),
                 live.clone(),
                 metrics.baselines.clone(),
+                self.events.clone(),
             ),
         );
         tasks.spawn("gates", gates::keep(all(), live.clone()));

@@ -3,10 +3,11 @@
 //! `yaml` turns the text of one file into values and remembers where each field stands in it;
 //! `manifests` walks folders and streams and gives Kubernetes objects; `folder` takes a folder of them for a cluster;
 //! `changes` tells when files change. `client` reaches an API server, `list` reads a cluster there once and `live` follows
-//! it. Nothing here judges an object.
+//! it; `events` tells there what happened. Nothing here judges an object.
 
 pub mod changes;
 pub mod client;
+pub mod events;
 pub mod folder;
 pub mod list;
 pub mod live;

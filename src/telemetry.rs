@@ -6,6 +6,7 @@
 pub mod audit;
 pub mod baselines;
 pub mod certificates;
+pub mod events;
 pub mod metrics;
 
 use std::io::IsTerminal as _;

@@ -8,6 +8,7 @@ pub mod answer;
 pub mod body;
 pub mod cluster;
 pub mod deadline;
+mod events;
 mod judge;
 pub mod metrics;
 pub mod review;

@@ -62,6 +62,12 @@ impl ClusterArgs {
     }
 }
 
+/// The name of this machine; in a pod, of the pod.
+pub(super) fn host() -> String {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    host.trim().to_owned()
+}
+
 async fn connect(access: &Access) -> anyhow::Result<Client> {
     client::connect(access)
         .await

@@ -14,16 +14,18 @@ use kube::{Api, Client};
 
 use super::Exit;
 use super::certs::SignedDurationArg;
-use super::cluster::ClusterArgs;
+use super::cluster::{ClusterArgs, host};
 use super::inputs::engine;
 use crate::certs::Names;
 use crate::controller::certificates::Terms;
 use crate::controller::lease::{Election, Ending, Times};
 use crate::controller::registration::{MANAGED_BY, Options, Target};
 use crate::controller::{Certificates, Controller, FIELD_MANAGER, LEASE, Metrics};
+use crate::k8s::events::{self, Reporter};
 use crate::k8s::live;
 use crate::report::policy_report::Form;
 use crate::runtime::{Readiness, Shutdown, Tasks, Trigger, admin, follow_signals};
+use crate::telemetry::events::EventMetrics;
 use crate::telemetry::{self, LogFormat, metrics};
 
 /// Arguments of `ringfence controller`.
@@ -89,6 +91,9 @@ pub struct Args {
     /// The name of this process among the candidates; without it, the host's name and something by chance.
     #[arg(long, value_name = "NAME")]
     identity: Option<String>,
+    /// Write no Kubernetes Events of what becomes of certificates and baselines.
+    #[arg(long)]
+    no_events: bool,
     /// A folder of your own policies in Rego.
     #[arg(long, value_name = "DIR")]
     policies: Vec<PathBuf>,
@@ -142,6 +147,13 @@ async fn work(args: &Args) -> anyhow::Result<Exit> {
 
     let mut numbers = metrics::registry();
     let counted = Metrics::new(&mut numbers);
+    let events = (!args.no_events).then(|| {
+        let reporter = Reporter::new(events::CONTROLLER, &host());
+        let counted = EventMetrics::new(&mut numbers);
+        let (events, task) = events::writer(client.clone(), reporter, counted);
+        tasks.spawn("events", task);
+        events
+    });
     let readiness = Readiness::new(shutdown.clone());
     if let Some(address) = args.admin {
         let listener = admin::listen(address).await.context("--admin")?;
@@ -162,6 +174,7 @@ async fn work(args: &Args) -> anyhow::Result<Exit> {
         certificates,
         reports: args.reports.into(),
         metrics: counted,
+        events,
     };
     let election = Election::new(
         client,
@@ -288,8 +301,7 @@ impl Args {
             return Ok(identity.clone());
         }
         // In a pod this is the pod's name.
-        let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-        let host = host.trim();
+        let host = host();
         let mut chance = [0_u8; 8];
         let provider = rustls::crypto::aws_lc_rs::default_provider();
         if provider.secure_random.fill(&mut chance).is_err() {

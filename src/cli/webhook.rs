@@ -12,15 +12,17 @@ use tokio::sync::watch;
 
 use super::Exit;
 use super::clients::ClientArgs;
-use super::cluster::ClusterArgs;
+use super::cluster::{ClusterArgs, host};
 use super::inputs::{Inputs, PODS, engine};
 use super::shown::{Place, ShownArgs};
 use crate::guard::decide::State;
 use crate::guard::engine::PolicyEngine;
 use crate::k8s::changes::{self, Changes};
+use crate::k8s::events::{self, Reporter};
 use crate::k8s::live::{self, Live, ReadLimits};
 use crate::runtime::{Readiness, Shutdown, Tasks, Trigger, admin, follow_signals};
 use crate::telemetry::certificates::CertificateMetrics;
+use crate::telemetry::events::EventMetrics;
 use crate::telemetry::{self, LogFormat, metrics};
 use crate::webhook::cluster::Cluster;
 use crate::webhook::deadline::go_duration;
@@ -75,6 +77,9 @@ pub struct Args {
     /// How old the state may be when the API server is not heard, such as 90s or 5m; beyond it follows --on-failure.
     #[arg(long, value_name = "TIME", default_value = "5m", value_parser = time)]
     state_age_limit: Duration,
+    /// Write no Kubernetes Events of what was refused or would be in mode Enforce.
+    #[arg(long, conflicts_with = "manifests")]
+    no_events: bool,
     /// How long new connections are still accepted after the first signal, in seconds.
     #[arg(long, value_name = "SECONDS", default_value_t = 5)]
     drain_delay: u64,
@@ -115,6 +120,14 @@ async fn serve(args: Args) -> anyhow::Result<Exit> {
     let (known, cluster, place) = if args.manifests.is_empty() {
         let place = args.place().await?;
         let cluster = cluster(&args, &place.client, &readiness, &mut tasks)?;
+        let events = (!args.no_events).then(|| {
+            let reporter = Reporter::new(events::WEBHOOK, &host());
+            let counted = EventMetrics::new(&mut numbers);
+            let (events, task) = events::writer(place.client.clone(), reporter, counted);
+            tasks.spawn("events", task);
+            events
+        });
+        let cluster = cluster.telling(events);
         cluster.live().register(&mut numbers);
         let known = Arc::clone(&cluster.live().state);
         (known, Some(cluster), Some(place))

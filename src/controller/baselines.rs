@@ -17,7 +17,10 @@ use kube::{Api, Client};
 use tokio::time::{Instant, Interval, MissedTickBehavior};
 
 use super::FIELD_MANAGER;
-use crate::guard::baseline::plan::{Plan, Standing, Step, plan};
+use super::events::{Baseline as What, baseline as tell};
+use crate::guard::baseline::NAME;
+use crate::guard::baseline::plan::{Hold, Plan, Standing, Step, plan};
+use crate::k8s::events::Events;
 use crate::k8s::live::Live;
 use crate::netpol::{NamespaceName, PolicyName};
 use crate::telemetry::baselines::{BaselineMetrics, Outcome, Reason};
@@ -47,6 +50,9 @@ struct Keeper {
     rate: Interval,
     attempts: HashMap<(NamespaceName, PolicyName), Attempt>,
     metrics: BaselineMetrics,
+    events: Option<Events>,
+    /// The namespaces of which it was told why they are held back.
+    held: HashMap<NamespaceName, Hold>,
 }
 
 /// When a policy was written last, and how often of late.
@@ -62,6 +68,7 @@ pub(super) async fn keep(
     installation: String,
     live: Live,
     metrics: BaselineMetrics,
+    events: Option<Events>,
 ) -> Result<(), Infallible> {
     let mut rate = tokio::time::interval(BETWEEN);
     rate.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -71,6 +78,8 @@ pub(super) async fn keep(
         rate,
         attempts: HashMap::new(),
         metrics,
+        events,
+        held: HashMap::new(),
     };
     let mut changed = live.changed();
     loop {
@@ -100,6 +109,7 @@ impl Keeper {
         let state = live.state.load_full();
         let plans = plan(&state.snapshot, &state.guardrails, self.record.namespaces());
         self.metrics.stand(plans.iter().map(|plan| &plan.standing));
+        self.tell_of_held(&plans);
         let now = Instant::now();
         self.attempts
             .retain(|_, attempt| now.duration_since(attempt.at) < SETTLED);
@@ -156,10 +166,17 @@ impl Keeper {
                 attempt.count = attempt.count.saturating_add(1);
             }
             let (client, metrics) = (self.client.clone(), self.metrics.clone());
+            let events = self.events.clone();
             writes.push(async move {
                 for step in &steps {
                     if !one(client.clone(), &namespace, step, &metrics).await {
                         return Some(namespace);
+                    }
+                    if let Step::Apply { repair: true, .. } = step {
+                        let note =
+                            "The policy of the baseline was edited or deleted, and was put back";
+                        let (events, name) = (events.as_ref(), name_of(step));
+                        tell(events, What::Repaired, &namespace, name, note.to_owned());
                     }
                 }
                 None
@@ -169,6 +186,39 @@ impl Keeper {
             failed.extend(written);
         }
         failed
+    }
+
+    /// Tells of the namespaces that somebody has to look at, once.
+    fn tell_of_held(&mut self, plans: &[Plan]) {
+        let mut told = HashMap::new();
+        for plan in plans {
+            let Standing::Held(hold, _) = &plan.standing else {
+                continue;
+            };
+            let (policy, note) = match hold {
+                Hold::Mode(_) | Hold::RunningPods => continue,
+                Hold::NameTaken(policy) => (
+                    policy.clone(),
+                    "The baseline is not made: a policy of this name is there that is not Ringfence's",
+                ),
+                Hold::LastCover => (
+                    PolicyName::from(NAME),
+                    "No Guardrail asks for the baseline any more; it stays, since pods would be left without isolation",
+                ),
+            };
+            if self.held.get(&plan.namespace) != Some(hold) {
+                let note = note.to_owned();
+                tell(
+                    self.events.as_ref(),
+                    What::Held,
+                    &plan.namespace,
+                    &policy,
+                    note,
+                );
+            }
+            told.insert(plan.namespace.clone(), hold.clone());
+        }
+        self.held = told;
     }
 
     /// Notes which namespaces have their baseline now, and which are left by it.

@@ -103,6 +103,8 @@ pub struct Decision {
     pub cut: Option<Cut>,
     /// The strictest mode that any guardrail has for the namespace; `None` where none selects it.
     pub strictest: Option<Mode>,
+    /// Whether it would pass in any mode: what nodes tell of themselves.
+    pub unrefusable: bool,
 }
 
 /// One finding on its way to a decision.
@@ -173,7 +175,8 @@ pub fn judge(review: &Review, context: &Context<'_>, now: Timestamp, budget: Bud
         decision.cut = Some(cut);
         decision.strictest = decision.strictest.max(Some(mode));
     }
-    if mirror(subject) || of_itself(review) {
+    decision.unrefusable = mirror(subject) || of_itself(review);
+    if decision.unrefusable {
         // The kubelet runs a static pod, and is where it is, whatever is answered here; a refusal would only hide it.
         for judged in &mut decision.judged {
             judged.mode = Mode::Audit;
@@ -418,6 +421,12 @@ impl Decision {
         self.judged
             .iter()
             .filter(move |judged| judged.mode == mode && judged.exemption.is_none())
+    }
+
+    /// The findings for which it would be refused if their mode were `Enforce`, and is not.
+    pub fn would_deny(&self) -> impl Iterator<Item = &Judged> {
+        let silent = self.in_force(Mode::Audit).chain(self.in_force(Mode::Warn));
+        silent.filter(|judged| judged.level == Level::Deny)
     }
 
     /// The findings that an exemption lets off.

@@ -15,7 +15,6 @@ use base64::engine::general_purpose::STANDARD;
 use serde::Serialize;
 
 use crate::guard::decide::{Decision, Judged};
-use crate::guard::engine::Level;
 use crate::guard::finding::{FindingId, ObjectRef};
 use crate::guard::mode::Mode;
 use crate::guard::mutate::gate::GATE;
@@ -162,7 +161,7 @@ impl Answer {
                 .filter(|j| j.exemption.is_none())
                 .map(id),
         );
-        answer.note_list("would-deny", would_deny(decision).map(id));
+        answer.note_list("would-deny", decision.would_deny().map(id));
         answer.note_list(
             "exemptions",
             decision
@@ -397,14 +396,6 @@ impl Answer {
             self.note(key, known.join(","));
         }
     }
-}
-
-/// What would be refused if its mode were `Enforce`.
-fn would_deny(decision: &Decision) -> impl Iterator<Item = &Judged> {
-    let silent = decision
-        .in_force(Mode::Audit)
-        .chain(decision.in_force(Mode::Warn));
-    silent.filter(|judged| judged.level == Level::Deny)
 }
 
 fn id(judged: &Judged) -> &str {

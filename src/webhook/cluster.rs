@@ -12,6 +12,7 @@ use kube::{Api, Client};
 
 use crate::guard::decide::State;
 use crate::guard::guardrail::GROUP;
+use crate::k8s::events::Events;
 use crate::k8s::live::{Live, ReadError, ReadLimits, Reader};
 use crate::netpol::NamespaceName;
 
@@ -22,6 +23,7 @@ pub struct Cluster {
     reader: Reader,
     client: Client,
     age_limit: Duration,
+    events: Option<Events>,
 }
 
 /// What a decision is based on.
@@ -75,7 +77,19 @@ impl Cluster {
             reader: Reader::new(client.clone(), limits),
             client,
             age_limit,
+            events: None,
         }
+    }
+
+    /// The same, where it is told what was refused or would be.
+    #[must_use]
+    pub fn telling(self, events: Option<Events>) -> Self {
+        Self { events, ..self }
+    }
+
+    /// Where that is told.
+    pub(super) fn events(&self) -> Option<&Events> {
+        self.events.as_ref()
     }
 
     /// How often the API server was read before a decision, and how often that failed.

@@ -17,11 +17,13 @@ use crate::guard::guardrail::{GROUP, Section};
 use crate::guard::mode::Mode;
 use crate::guard::mutate;
 use crate::guard::review::{Kind, Operation, Review};
+use crate::k8s::events::Events;
 use crate::netpol::NamespaceName;
 use crate::telemetry::LogBudget;
 
 use super::answer::{Answer, Failed, Verdict};
 use super::cluster::{Basis, Exempting};
+use super::events::notices;
 use super::metrics::Metrics;
 use super::review::{Envelope, Refusal};
 use super::router::{OnFailure, WebhookOptions};
@@ -64,6 +66,7 @@ pub(super) struct Judge<'a> {
     pub(super) known: &'a Known,
     pub(super) options: &'a WebhookOptions,
     pub(super) metrics: &'a Metrics,
+    pub(super) events: Option<&'a Events>,
     pub(super) basis: &'a Basis,
     pub(super) begun: Instant,
     pub(super) deadline: Instant,
@@ -166,7 +169,14 @@ impl Judge<'_> {
                         let deny = decision.strictest == Some(Mode::Enforce);
                         Answer::failed(&review.uid, &self.failure(deny, cut.to_string()))
                     }
-                    Some(_) | None => Answer::judged(&review.uid, &review.object_ref(), &decision),
+                    Some(_) | None => {
+                        if let Some(events) = self.events {
+                            for notice in notices(&review, &decision) {
+                                events.tell(notice);
+                            }
+                        }
+                        Answer::judged(&review.uid, &review.object_ref(), &decision)
+                    }
                 }
             }
             Verb::Mutate => {

@@ -23,6 +23,7 @@ use hyper::{HeaderMap, StatusCode};
 use tokio::sync::Semaphore;
 
 use crate::guard::decide::State as Known;
+use crate::k8s::events::Events;
 use crate::netpol::NamespaceName;
 use crate::runtime::{Readiness, admin};
 
@@ -242,7 +243,8 @@ impl Webhook {
         let work = {
             let (body, turn, options) = (body.clone(), turn.clone(), self.options.clone());
             let metrics = Arc::clone(&self.metrics);
-            move || turn.judge(&options, &metrics).step(&body)
+            let events = self.events().cloned();
+            move || turn.judge(&options, &metrics, events.as_ref()).step(&body)
         };
         let lane = || {
             Envelope::read(body)
@@ -264,7 +266,11 @@ impl Webhook {
     }
 
     fn judge<T>(&self, turn: &Turn, then: impl FnOnce(&Judge<'_>) -> T) -> T {
-        then(&turn.judge(&self.options, &self.metrics))
+        then(&turn.judge(&self.options, &self.metrics, self.events()))
+    }
+
+    fn events(&self) -> Option<&Events> {
+        self.cluster.as_ref().and_then(Cluster::events)
     }
 }
 
@@ -285,12 +291,18 @@ impl Turn {
         self.begun.elapsed() + BETWEEN_LOOKS < whole / 2
     }
 
-    fn judge<'a>(&'a self, options: &'a WebhookOptions, metrics: &'a Metrics) -> Judge<'a> {
+    fn judge<'a>(
+        &'a self,
+        options: &'a WebhookOptions,
+        metrics: &'a Metrics,
+        events: Option<&'a Events>,
+    ) -> Judge<'a> {
         Judge {
             verb: self.verb,
             known: &self.known,
             options,
             metrics,
+            events,
             basis: &self.basis,
             begun: self.begun,
             deadline: self.deadline,

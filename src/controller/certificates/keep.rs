@@ -20,6 +20,7 @@ use tokio::time::sleep;
 use super::secret::{data, read, trusted};
 use super::{Done, Kept, Terms};
 use crate::controller::FIELD_MANAGER;
+use crate::controller::events::{Certificates as What, Teller};
 use crate::controller::registration::MANAGED_BY;
 use crate::k8s::one::{Known, chain};
 use crate::telemetry::certificates::{Certificate, CertificateMetrics};
@@ -45,6 +46,8 @@ pub struct Outputs {
     pub bundle: watch::Sender<Option<Vec<u8>>>,
     /// The numbers.
     pub metrics: CertificateMetrics,
+    /// The Events.
+    pub events: Teller,
 }
 
 /// The longest that passes without a look, since clocks jump.
@@ -80,6 +83,8 @@ pub async fn keep(
             Err(error) => {
                 outputs.metrics.failed();
                 tracing::warn!(name = SECRET, error = %error, "certificates not kept, tried again");
+                let note = format!("The certificates of the webhook could not be kept: {error}");
+                outputs.events.certificates(What::Failed, "", note);
                 retry = (retry * 2).min(RETRY.1);
                 sleep(retry).await;
                 continue;
@@ -92,6 +97,10 @@ pub async fn keep(
                 name = SECRET,
                 "a certificate ends soon or has ended, and could not be renewed"
             );
+            let note = "A certificate of the webhook ends soon or has ended, and could not be renewed. \
+                The log of the controller says why.";
+            let note = note.to_owned();
+            outputs.events.certificates(What::Ending, "", note);
         }
         sleep(PACE).await;
         inputs.changed(wait).await;
@@ -127,7 +136,7 @@ async fn round(
     );
     let step = kept.step(&trusted, terms, now)?;
     for done in &step.done {
-        tell(done, &outputs.metrics);
+        tell(done, outputs);
     }
     if write(api, there, kept).await? == Written::Outrun {
         // The watch tells what is there now.
@@ -216,10 +225,10 @@ enum KeepError {
     Json(#[from] serde_json::Error),
 }
 
-/// Whether a leaf or an authority should have been followed by another long ago.
+/// Whether a leaf or an authority should have been followed by another long ago: that is done at a third of its time.
 fn is_near(kept: &Kept, terms: &Terms, now: Timestamp) -> bool {
     let near =
-        |until: Timestamp, whole: jiff::SignedDuration| now.duration_until(until) < whole / 10;
+        |until: Timestamp, whole: jiff::SignedDuration| now.duration_until(until) < whole / 7;
     let leaf = kept.leaf.as_ref();
     leaf.is_some_and(|leaf| near(leaf.facts.not_after(), terms.leaf))
         || kept
@@ -228,8 +237,11 @@ fn is_near(kept: &Kept, terms: &Terms, now: Timestamp) -> bool {
             .is_some_and(|newest| near(newest.facts.not_after(), terms.authority))
 }
 
-fn tell(done: &Done, metrics: &CertificateMetrics) {
-    let name = SECRET;
+fn tell(done: &Done, outputs: &Outputs) {
+    let (name, metrics) = (SECRET, &outputs.metrics);
+    let renewed = |about: &str, note: String| {
+        outputs.events.certificates(What::Renewed, about, note);
+    };
     match done {
         Done::Adopted => tracing::warn!(
             name,
@@ -238,11 +250,16 @@ fn tell(done: &Done, metrics: &CertificateMetrics) {
         Done::Made { until } => {
             metrics.made(Certificate::Authority);
             tracing::info!(name, not_after = %until, "authority made");
+            let note =
+                format!("A new authority for the webhook's certificates holds until {until}");
+            renewed("authority", note);
         }
         Done::Published => tracing::info!(name, "authority seen in every entry, or no longer"),
         Done::Signed { until } => {
             metrics.made(Certificate::Leaf);
             tracing::info!(name, not_after = %until, "leaf signed");
+            let note = format!("A new certificate of the webhook holds until {until}");
+            renewed("leaf", note);
         }
         Done::Dropped => tracing::info!(name, "authority dropped"),
     }

@@ -9,6 +9,7 @@ use super::*;
 use crate::guard::baseline::Allow;
 use crate::guard::decide::Skip;
 use crate::guard::engine::Failure;
+use crate::guard::engine::Level;
 use crate::guard::finding::{Finding, FindingId, Fix, Severity};
 use crate::guard::guardrail::Section;
 use crate::guard::mutate::{Injection, Reason};
