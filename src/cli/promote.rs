@@ -21,7 +21,10 @@ use crate::guard::guardrail::{Guardrail, GuardrailManifest, Guardrails, Section}
 use crate::guard::mode::Mode;
 use crate::guard::reachability::ReachabilityRules;
 use crate::guard::review::Review;
+use crate::k8s::events::WOULD_REFUSE;
+use crate::k8s::events::window::{self, Passed};
 use crate::k8s::list::Cluster;
+use crate::k8s::one::chain;
 use crate::report::text::printable;
 
 /// Arguments of `ringfence promote`.
@@ -31,7 +34,8 @@ use crate::report::text::printable;
     ringfence promote shop-guardrail --context prod               to the next mode, if nothing would be refused\n  \
     ringfence promote shop-guardrail --to enforce --dry-run       only say what would be refused\n  \
     ringfence promote shop-guardrail --namespace shop             give a namespace in which pods run its baseline\n\n\
-    What is judged is what the cluster holds now. A guardrail that is kept in Git is changed there instead: --dry-run \
+    What is judged is what the cluster holds now, and by their Events the changes that passed lately and would not have. \
+    A guardrail that is kept in Git is changed there instead: --dry-run \
     prints the change.\n\
     Exit codes: 0 clean or promoted, 1 something would be refused or cut, 2 it could not be done.")]
 pub struct Args {
@@ -70,6 +74,9 @@ const LINES: usize = 5;
 /// What would be refused, by namespace (empty for what belongs to none).
 type Refused = BTreeMap<String, Vec<String>>;
 
+/// What would have been refused of late, by namespace; the reason where that cannot be known.
+type Lately = Result<BTreeMap<String, Vec<Passed>>, String>;
+
 /// Looks, tells, and changes the guardrail where that is asked for.
 pub(super) fn run(args: &Args) -> anyhow::Result<Exit> {
     let cluster = audit::read(&args.cluster)?;
@@ -84,31 +91,38 @@ pub(super) fn run(args: &Args) -> anyhow::Result<Exit> {
         engine: engine(&[])?,
     };
     let Some(name) = &args.guardrail else {
-        return all(&cluster, &state);
+        return all(&cluster, &state, &lately(&args.cluster)?);
     };
     let Some(guardrail) = state.guardrails.iter().find(|known| known.name == *name) else {
         bail!("the cluster has no good Guardrail `{name}`");
     };
     if args.namespace.is_empty() {
-        mode(args, guardrail, &cluster, &state)
+        let lately = of_guardrail(&lately(&args.cluster)?, guardrail);
+        mode(args, guardrail, &cluster, &state, &lately)
     } else {
         namespaces(args, guardrail, &state)
     }
 }
 
 /// How far each guardrail is.
-fn all(cluster: &Cluster, state: &State) -> anyhow::Result<Exit> {
+fn all(
+    cluster: &Cluster,
+    state: &State,
+    lately: &Result<Vec<Passed>, String>,
+) -> anyhow::Result<Exit> {
     let mut exit = Exit::Clean;
     for guardrail in &state.guardrails {
         let mode = guardrail.spec.mode;
         let refused = refused(guardrail, Mode::Enforce, cluster, state)?;
+        let lately = of_guardrail(lately, guardrail);
         anstream::println!(
             "Guardrail {} ({mode}): {}",
             printable(&guardrail.name),
-            words(&refused)
+            words(&refused, &lately)
         );
         tell(&refused);
-        if !refused.is_empty() {
+        tell_lately(&lately);
+        if !is_clean(&refused, &lately) {
             exit = Exit::Findings;
         }
     }
@@ -121,6 +135,7 @@ fn mode(
     guardrail: &Guardrail,
     cluster: &Cluster,
     state: &State,
+    lately: &Lately,
 ) -> anyhow::Result<Exit> {
     let now = guardrail.spec.mode;
     let next = match (args.to, now) {
@@ -134,15 +149,21 @@ fn mode(
     anstream::println!(
         "Guardrail {}, {now} to {next}: {}",
         printable(&guardrail.name),
-        words(&refused)
+        words(&refused, lately)
     );
     tell(&refused);
+    tell_lately(lately);
     // To a milder mode there is nothing to be careful about.
-    let is_clean = refused.is_empty() || next <= now;
+    let is_clean = is_clean(&refused, lately) || next <= now;
     let found: usize = refused.values().map(Vec::len).sum();
     let mut change = json!({"spec": {"mode": next}});
     if !is_clean && args.force {
-        let note = format!("to {next} over {found} findings at {}", Timestamp::now());
+        let lately = match lately {
+            Ok(lately) => format!("{} changes of late", count(lately)),
+            Err(_) => "changes of late that are not known".to_owned(),
+        };
+        let now = Timestamp::now();
+        let note = format!("to {next} over {found} findings and {lately} at {now}");
         change["metadata"] = json!({"annotations": {FORCED: note}});
     }
     finish(args, guardrail, &change, is_clean)
@@ -288,23 +309,105 @@ fn refused(
     Ok(refused)
 }
 
-fn words(refused: &Refused) -> String {
+/// What Events tell of all guardrails.
+fn lately(cluster: &ClusterArgs) -> anyhow::Result<Result<Vec<Passed>, String>> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(async {
+        let client = cluster.connect_from_outside().await?;
+        let passed = window::passed(&client).await;
+        Ok(passed.map_err(|error| chain(&error)))
+    })
+}
+
+/// What of it one guardrail asks for, by namespace.
+fn of_guardrail(lately: &Result<Vec<Passed>, String>, guardrail: &Guardrail) -> Lately {
+    let mut by_namespace: BTreeMap<String, Vec<Passed>> = BTreeMap::new();
+    let of_it = |passed: &&Passed| passed.guardrails.contains(&guardrail.name);
+    for passed in lately.as_ref().map_err(Clone::clone)?.iter().filter(of_it) {
+        let passed = passed.clone();
+        let namespace = by_namespace.entry(passed.namespace.clone());
+        namespace.or_default().push(passed);
+    }
+    for passed in by_namespace.values_mut() {
+        passed.sort_by_key(|passed| std::cmp::Reverse(passed.last));
+    }
+    Ok(by_namespace)
+}
+
+/// What cannot be known may be anything, and is not clean.
+fn is_clean(refused: &Refused, lately: &Lately) -> bool {
+    refused.is_empty() && lately.as_ref().is_ok_and(BTreeMap::is_empty)
+}
+
+/// How many changes they were.
+fn count(lately: &BTreeMap<String, Vec<Passed>>) -> u64 {
+    let counts = lately.values().flatten();
+    counts.map(|passed| u64::from(passed.count)).sum()
+}
+
+fn words(refused: &Refused, lately: &Lately) -> String {
     let found: usize = refused.values().map(Vec::len).sum();
-    match found {
+    let now = match found {
         0 => "Enforce would refuse nothing of what is there".to_owned(),
         1 => "Enforce would refuse 1 thing that is there".to_owned(),
         _ => format!("Enforce would refuse {found} things that are there"),
+    };
+    match lately {
+        Err(error) => format!(
+            "{now}; what it would have refused lately is not known, so this does not count as clean: \
+            Events cannot be listed: {}",
+            printable(error)
+        ),
+        Ok(lately) => match lately.values().flatten().map(|passed| passed.first).min() {
+            None => format!(
+                "{now}, and there is no Event of a change that it would have refused \
+                (an API server keeps them for an hour unless told otherwise)"
+            ),
+            Some(since) => format!(
+                "{now}, and would have refused {} since {since:.0}",
+                match count(lately) {
+                    1 => "1 change".to_owned(),
+                    count => format!("{count} changes"),
+                }
+            ),
+        },
+    }
+}
+
+fn tell_lately(lately: &Lately) {
+    for (namespace, passed) in lately.iter().flatten() {
+        let times: u64 = passed.iter().map(|passed| u64::from(passed.count)).sum();
+        anstream::println!("  {}, lately: {times}", printable(place(namespace)));
+        for passed in passed.iter().take(LINES) {
+            anstream::println!(
+                "    {} of {} (last at {:.0}, {} in all)",
+                printable(&passed.note),
+                printable(&passed.object),
+                passed.last,
+                passed.count
+            );
+        }
+        if let Some(more) = passed.len().checked_sub(LINES).filter(|more| *more > 0) {
+            anstream::println!(
+                "    and {more} more (kubectl get events -n {namespace} --field-selector reason={WOULD_REFUSE})"
+            );
+        }
+    }
+}
+
+fn place(namespace: &str) -> &str {
+    if namespace.is_empty() {
+        "(cluster)"
+    } else {
+        namespace
     }
 }
 
 fn tell(refused: &Refused) {
     for (namespace, lines) in refused {
-        let place = if namespace.is_empty() {
-            "(cluster)"
-        } else {
-            namespace
-        };
-        anstream::println!("  {}: {}", printable(place), lines.len());
+        anstream::println!("  {}: {}", printable(place(namespace)), lines.len());
         for line in lines.iter().take(LINES) {
             anstream::println!("    {}", printable(line));
         }

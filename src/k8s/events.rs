@@ -26,6 +26,7 @@ use crate::telemetry::events::{Dropped, EventMetrics, Written};
 use book::{Book, Job, Outcome};
 
 mod book;
+pub mod window;
 
 /// Annotation: the id of the check.
 pub const CHECK: &str = "ringfence.dev/check";

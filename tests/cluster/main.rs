@@ -22,6 +22,7 @@ mod live;
 mod load;
 mod lockout;
 mod process;
+mod promote;
 mod reading;
 mod registration;
 mod rotation;
