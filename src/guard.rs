@@ -17,6 +17,7 @@
     clippy::arithmetic_side_effects
 )]
 
+pub mod access;
 pub mod audit;
 pub mod baseline;
 mod breadth;

@@ -5,6 +5,7 @@
 //! `changes` tells when files change. `client` reaches an API server, `list` reads a cluster there once and `live` follows
 //! it; `events` tells there what happened. Nothing here judges an object.
 
+pub mod access;
 pub mod changes;
 pub mod client;
 pub mod events;

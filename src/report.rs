@@ -14,6 +14,7 @@
     )
 )]
 
+pub mod access;
 pub mod diff;
 pub mod github;
 pub mod json;

@@ -13,6 +13,7 @@ use super::check::{self, FailOn};
 use super::cluster::ClusterArgs;
 use super::inputs::{Demands, PODS};
 use super::progress::Progress;
+use crate::guard::access::Scope;
 use crate::guard::audit::{self, Templates};
 use crate::guard::decide::{Context, Decision, State};
 use crate::guard::engine::Budget;
@@ -24,8 +25,9 @@ use crate::guard::review::Review;
 use crate::k8s::list::{self, Cluster};
 use crate::netpol::NamespaceName;
 use crate::netpol::findings::Neighbourhood;
+use crate::report::access::Access;
 use crate::report::policy_report::{Form, RESULTS, Reports};
-use crate::report::{Checked, Located, Location, Place, Problem, Report, yaml};
+use crate::report::{self, Checked, Located, Location, Place, Problem, Report, yaml};
 
 /// Arguments of `ringfence audit`.
 #[derive(Debug, clap::Args)]
@@ -33,7 +35,8 @@ use crate::report::{Checked, Located, Location, Place, Problem, Report, yaml};
     ringfence audit --kubeconfig ~/.kube/config\n  \
     ringfence audit --context prod --namespace shop --as enforce\n  \
     ringfence audit --context prod --guardrail guardrail.yaml --output json > audit.json\n  \
-    ringfence audit --context prod --output policy-report\n\n\
+    ringfence audit --context prod --output policy-report\n  \
+    ringfence audit --context prod --access                 who may change what isolation rests on\n\n\
     Reads only; everything is listed once, in pages. What pods have from their template is said of the workload that \
     owns them.\n\
     Exit codes: 0 clean, 1 findings (see --fail-on), 2 something could not be read or judged.")]
@@ -48,6 +51,13 @@ pub struct Args {
     /// Judge as if every guardrail were in this mode; sections with a mode of their own keep it.
     #[arg(long = "as", value_name = "MODE", ignore_case = true)]
     mode: Option<AsMode>,
+    /// Tell instead who may write network policies, namespace labels, Exemptions, Guardrails and the webhook's
+    /// registration, or may get past them, by the roles and bindings of the cluster.
+    #[arg(long, conflicts_with_all = ["mode", "guardrail", "policies"])]
+    access: bool,
+    /// With --access: the subjects of Kubernetes itself as well.
+    #[arg(long, requires = "access")]
+    all: bool,
     /// The form of the report.
     #[arg(long, value_name = "FORMAT", default_value = "text")]
     output: Output,
@@ -73,6 +83,16 @@ enum Output {
     PolicyReport,
     /// The same as `Report`s of `OpenReports`.
     OpenReport,
+    /// Tables in Markdown, of --access alone.
+    Markdown,
+}
+
+/// What becomes of the findings.
+enum Shape {
+    /// They are told one by one.
+    Findings(check::Output),
+    /// They are put into a report for each namespace.
+    Reports(Form),
 }
 
 /// A mode, as an argument.
@@ -98,6 +118,19 @@ pub(super) struct Held<'r> {
 
 /// Reads the cluster, judges everything and prints the report.
 pub(super) fn run(args: &Args) -> anyhow::Result<Exit> {
+    if args.access {
+        return access(args);
+    }
+    let form = match args.output {
+        Output::Text => Shape::Findings(check::Output::Text),
+        Output::Json => Shape::Findings(check::Output::Json),
+        Output::Sarif => Shape::Findings(check::Output::Sarif),
+        Output::Junit => Shape::Findings(check::Output::Junit),
+        Output::Github => Shape::Findings(check::Output::Github),
+        Output::PolicyReport => Shape::Reports(Form::PolicyReport),
+        Output::OpenReport => Shape::Reports(Form::OpenReport),
+        Output::Markdown => bail!("--output markdown is for --access"),
+    };
     let started = Instant::now();
     let cluster = read(&args.cluster)?;
     let mut state = args.demands.state_of(&cluster)?;
@@ -127,23 +160,48 @@ pub(super) fn run(args: &Args) -> anyhow::Result<Exit> {
     let mut report = report(&held);
     report.checks = check::checks(&state);
     report.elapsed = Some(started.elapsed());
-    let form = match args.output {
-        Output::Text => check::Output::Text,
-        Output::Json => check::Output::Json,
-        Output::Sarif => check::Output::Sarif,
-        Output::Junit => check::Output::Junit,
-        Output::Github => check::Output::Github,
-        Output::PolicyReport => {
-            policy_reports(&held, Form::PolicyReport)?;
-            return Ok(args.fail_on.exit(&report));
-        }
-        Output::OpenReport => {
-            policy_reports(&held, Form::OpenReport)?;
-            return Ok(args.fail_on.exit(&report));
-        }
-    };
-    check::print(&report, form)?;
+    match form {
+        Shape::Findings(form) => check::print(&report, form)?,
+        Shape::Reports(form) => policy_reports(&held, form)?,
+    }
     Ok(args.fail_on.exit(&report))
+}
+
+/// Reads roles and bindings and tells who may what.
+fn access(args: &Args) -> anyhow::Result<Exit> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let (rbac, bad) = runtime.block_on(async {
+        let client = args.cluster.connect_from_outside().await?;
+        let read = crate::k8s::access::read(&client).await;
+        read.context("cannot read the roles and bindings")
+    })?;
+    let is_wanted = |scope: &Scope| match scope {
+        Scope::Cluster => true,
+        Scope::Namespace(name) => args.namespace.is_empty() || args.namespace.contains(name),
+    };
+    let mut grants = rbac.grants();
+    grants.retain(|grant| is_wanted(&grant.scope));
+    let own = grants.iter().map(|grant| &grant.subject);
+    let left_out = own
+        .filter(|subject| subject.is_own() && !args.all)
+        .collect::<BTreeSet<_>>()
+        .len();
+    grants.retain(|grant| args.all || !grant.subject.is_own());
+    let access = Access { grants, left_out };
+    match args.output {
+        Output::Text => anstream::print!("{}", report::access::text(&access)),
+        Output::Markdown => anstream::print!("{}", report::access::markdown(&access)),
+        Output::Json => anstream::println!("{:#}", report::access::json(&access)),
+        Output::Sarif | Output::Junit | Output::Github | Output::PolicyReport => {
+            bail!("--access is told as text, json or markdown");
+        }
+    }
+    if bad > 0 {
+        bail!("{bad} roles or bindings could not be understood and are not in it");
+    }
+    Ok(Exit::Clean)
 }
 
 /// Reads a cluster with a bar that grows with what is known to come.

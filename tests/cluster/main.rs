@@ -25,6 +25,7 @@ mod process;
 mod promote;
 mod reading;
 mod registration;
+mod rights;
 mod rotation;
 mod status;
 mod support;
