@@ -13,7 +13,9 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::guard::guardrail::GROUP;
+use target::{TARGETS, Target, Within};
+
+mod target;
 
 /// The group that the registration lets past the webhook.
 pub const BREAK_GLASS: &str = "ringfence.dev:break-glass";
@@ -118,111 +120,6 @@ struct Binding {
     role: (Option<String>, String),
     subjects: Vec<Subject>,
 }
-
-/// A resource that a power is over.
-struct Target {
-    power: Power,
-    group: &'static str,
-    resource: &'static str,
-    verbs: &'static [&'static str],
-    within: Within,
-    /// The one object that it is about.
-    name: Option<&'static str>,
-}
-
-/// How a right in one namespace bears on a resource.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Within {
-    /// Not at all: it belongs to no namespace.
-    Nothing,
-    /// On those of the namespace.
-    Namespace,
-    /// On the namespace itself, which is asked for as if it were in itself.
-    Itself,
-}
-
-const WRITE: &[&str] = &["create", "update", "patch", "delete", "deletecollection"];
-const RBAC: &str = "rbac.authorization.k8s.io";
-const ADMISSION: &str = "admissionregistration.k8s.io";
-
-const fn target(
-    power: Power,
-    group: &'static str,
-    resource: &'static str,
-    verbs: &'static [&'static str],
-    within: Within,
-) -> Target {
-    Target {
-        power,
-        group,
-        resource,
-        verbs,
-        within,
-        name: None,
-    }
-}
-
-const TARGETS: [Target; 16] = {
-    use Power::{
-        ClusterNetworkPolicies, Exempt, Exemptions, Guardrails, NamespaceLabels, NetworkPolicies,
-        Rights, Webhooks,
-    };
-    use Within::{Itself, Namespace, Nothing};
-    let policies = "networking.k8s.io";
-    let wide = "policy.networking.k8s.io";
-    [
-        target(
-            NetworkPolicies,
-            policies,
-            "networkpolicies",
-            WRITE,
-            Namespace,
-        ),
-        target(
-            ClusterNetworkPolicies,
-            wide,
-            "clusternetworkpolicies",
-            WRITE,
-            Nothing,
-        ),
-        target(
-            NamespaceLabels,
-            "",
-            "namespaces",
-            &["update", "patch"],
-            Itself,
-        ),
-        target(Exemptions, GROUP, "exemptions", WRITE, Namespace),
-        target(Exempt, GROUP, "guardrails", &["exempt"], Nothing),
-        target(Guardrails, GROUP, "guardrails", WRITE, Nothing),
-        target(Guardrails, GROUP, "reachabilityrules", WRITE, Nothing),
-        target(
-            Webhooks,
-            ADMISSION,
-            "validatingwebhookconfigurations",
-            WRITE,
-            Nothing,
-        ),
-        target(
-            Webhooks,
-            ADMISSION,
-            "mutatingwebhookconfigurations",
-            WRITE,
-            Nothing,
-        ),
-        Target {
-            name: Some(BREAK_GLASS),
-            ..target(Power::BreakGlass, "", "groups", &["impersonate"], Nothing)
-        },
-        target(Rights, "", "groups", &["impersonate"], Nothing),
-        target(Rights, "", "users", &["impersonate"], Nothing),
-        target(Rights, "", "serviceaccounts", &["impersonate"], Namespace),
-        target(Rights, RBAC, "roles", &["bind", "escalate"], Namespace),
-        // A RoleBinding in a namespace may name a ClusterRole.
-        target(Rights, RBAC, "clusterroles", &["bind"], Namespace),
-        target(Rights, RBAC, "clusterroles", &["escalate"], Nothing),
-    ]
-};
 
 // === impl Rbac ===
 

@@ -2,6 +2,7 @@
 //! `SubjectAccessReview` says too.
 
 use std::collections::BTreeSet;
+use std::fmt::Write as _;
 use std::process::Command;
 
 use k8s_openapi::api::authorization::v1::{
@@ -91,7 +92,10 @@ fn manifests() -> String {
     );
     let mut text = String::new();
     for name in NAMESPACES {
-        text += &format!("{{apiVersion: v1, kind: Namespace, metadata: {{name: {name}}}}}\n---\n");
+        let _ = write!(
+            text,
+            "{{apiVersion: v1, kind: Namespace, metadata: {{name: {name}}}}}\n---\n"
+        );
     }
     let api = "rbac.authorization.k8s.io/v1";
     for number in 0..ROLES {
@@ -116,7 +120,7 @@ fn manifests() -> String {
         if binding == "RoleBinding" {
             bound["metadata"]["namespace"] = namespace.into();
         }
-        text += &format!("{made}\n---\n{bound}\n---\n");
+        let _ = write!(text, "{made}\n---\n{bound}\n---\n");
     }
     text
 }

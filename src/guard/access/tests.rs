@@ -2,6 +2,7 @@
 
 use serde_json::json;
 
+use super::target::WRITE;
 use super::*;
 
 /// The rows that one rule gives to jane, bound everywhere or in a namespace.
