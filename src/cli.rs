@@ -33,6 +33,7 @@ mod shown;
 pub mod suggest;
 pub mod template;
 pub mod test;
+mod traces;
 pub mod webhook;
 mod whole;
 pub mod why;

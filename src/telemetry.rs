@@ -1,4 +1,5 @@
-//! Logs: set up once, to standard error, as text for people or one JSON object per line for programs.
+//! Logs: set up once, to standard error, as text for people or one JSON object per line for programs; and traces, where
+//! they are asked for.
 //!
 //! Field names are the same everywhere: `namespace`, `name`, `kind`, `operation`, `uid`, `mode`, `outcome`, `rule`,
 //! `reason`, `error`. Standard output is left to what a command prints.
@@ -8,13 +9,16 @@ pub mod baselines;
 pub mod certificates;
 pub mod events;
 pub mod metrics;
+pub mod traces;
 
 use std::io::IsTerminal as _;
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Instant;
 
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::{SubscriberInitExt as _, TryInitError};
+use tracing_subscriber::{EnvFilter, Layer, Registry};
 
 /// How log lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
@@ -42,29 +46,39 @@ pub enum TelemetryError {
     AlreadySetUp,
 }
 
-/// Sets up logging for the whole process, and has panics logged like anything else.
-pub fn init(format: LogFormat, filter: &str) -> Result<(), TelemetryError> {
+/// Sets up logging for the whole process, and has panics logged like anything else. With `traces`, spans go there; the log
+/// is the same with and without.
+pub fn init(
+    format: LogFormat,
+    filter: &str,
+    traces: Option<&traces::Traces>,
+) -> Result<(), TelemetryError> {
     let filter = EnvFilter::try_new(filter).map_err(|source| TelemetryError::BadFilter {
         filter: filter.to_owned(),
         source,
     })?;
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
+    let lines = tracing_subscriber::fmt::layer()
         // When nobody reads standard error any more, telling of that on standard error would panic, within a request
         // and then within the panic's own hook, which ends the process. Lines are lost instead.
         .log_internal_errors(false)
         .with_writer(std::io::stderr);
     match format {
-        LogFormat::Text => builder
-            .with_ansi(std::io::stderr().is_terminal())
-            .with_target(false)
-            .try_init(),
-        LogFormat::Json => builder
-            .json()
-            .flatten_event(true)
-            .with_current_span(false)
-            .with_span_list(false)
-            .try_init(),
+        LogFormat::Text => set_up(
+            lines
+                .with_ansi(std::io::stderr().is_terminal())
+                .with_target(false),
+            filter,
+            traces,
+        ),
+        LogFormat::Json => set_up(
+            lines
+                .json()
+                .flatten_event(true)
+                .with_current_span(false)
+                .with_span_list(false),
+            filter,
+            traces,
+        ),
     }
     .map_err(|_| TelemetryError::AlreadySetUp)?;
     std::panic::set_hook(Box::new(|panic| {
@@ -75,6 +89,28 @@ pub fn init(format: LogFormat, filter: &str) -> Result<(), TelemetryError> {
         tracing::error!(%place, reason = panic_text(panic.payload()), "panic");
     }));
     Ok(())
+}
+
+/// Without traces the filter is one for all, and a span costs a glance at a number.
+fn set_up<L>(
+    lines: L,
+    filter: EnvFilter,
+    traces: Option<&traces::Traces>,
+) -> Result<(), TryInitError>
+where
+    L: Layer<Registry> + Send + Sync + 'static,
+{
+    match traces {
+        None => tracing_subscriber::registry()
+            .with(lines)
+            .with(filter)
+            .try_init(),
+        Some(traces) => {
+            let lines: Box<dyn Layer<Registry> + Send + Sync> = Box::new(lines.with_filter(filter));
+            let layers = vec![lines, traces.layer()];
+            tracing_subscriber::registry().with(layers).try_init()
+        }
+    }
 }
 
 /// How many lines of one sort may be logged in a second. What others can cause at will must not fill the disk.
@@ -132,7 +168,7 @@ mod tests {
 
     #[test]
     fn a_bad_filter_is_refused_with_how_to_write_one() {
-        let error = init(LogFormat::Text, "webhook=loud")
+        let error = init(LogFormat::Text, "webhook=loud", None)
             .unwrap_err()
             .to_string();
         assert!(

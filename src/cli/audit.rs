@@ -194,7 +194,11 @@ fn access(args: &Args) -> anyhow::Result<Exit> {
         Output::Text => anstream::print!("{}", report::access::text(&access)),
         Output::Markdown => anstream::print!("{}", report::access::markdown(&access)),
         Output::Json => anstream::println!("{:#}", report::access::json(&access)),
-        Output::Sarif | Output::Junit | Output::Github | Output::PolicyReport => {
+        Output::Sarif
+        | Output::Junit
+        | Output::Github
+        | Output::PolicyReport
+        | Output::OpenReport => {
             bail!("--access is told as text, json or markdown");
         }
     }

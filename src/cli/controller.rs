@@ -16,6 +16,7 @@ use super::Exit;
 use super::certs::SignedDurationArg;
 use super::cluster::{ClusterArgs, host};
 use super::inputs::engine;
+use super::traces::TraceArgs;
 use crate::certs::Names;
 use crate::controller::certificates::Terms;
 use crate::controller::lease::{Election, Ending, Times};
@@ -100,6 +101,8 @@ pub struct Args {
     /// Where to serve /livez, /readyz and /metrics over plain HTTP. Without it: nowhere.
     #[arg(long, value_name = "ADDR:PORT")]
     admin: Option<SocketAddr>,
+    #[command(flatten)]
+    traces: TraceArgs,
     /// The form of the log.
     #[arg(long, value_name = "FORMAT", default_value = "text")]
     log_format: LogFormat,
@@ -124,11 +127,18 @@ enum Reports {
 
 /// Runs until told to stop.
 pub(super) fn run(args: &Args) -> anyhow::Result<Exit> {
-    telemetry::init(args.log_format, &args.log)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;
-    runtime.block_on(work(args))
+    let traces = args
+        .traces
+        .start("ringfence-controller", runtime.handle())?;
+    telemetry::init(args.log_format, &args.log, traces.as_ref())?;
+    let ending = runtime.block_on(work(args));
+    if let Some(traces) = traces {
+        traces.finish();
+    }
+    ending
 }
 
 async fn work(args: &Args) -> anyhow::Result<Exit> {

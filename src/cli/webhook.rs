@@ -15,6 +15,7 @@ use super::clients::ClientArgs;
 use super::cluster::{ClusterArgs, host};
 use super::inputs::{Inputs, PODS, engine};
 use super::shown::{Place, ShownArgs};
+use super::traces::TraceArgs;
 use crate::guard::decide::State;
 use crate::guard::engine::PolicyEngine;
 use crate::k8s::changes::{self, Changes};
@@ -83,6 +84,8 @@ pub struct Args {
     /// How long new connections are still accepted after the first signal, in seconds.
     #[arg(long, value_name = "SECONDS", default_value_t = 5)]
     drain_delay: u64,
+    #[command(flatten)]
+    traces: TraceArgs,
     /// The form of the log.
     #[arg(long, value_name = "FORMAT", default_value = "text")]
     log_format: LogFormat,
@@ -98,11 +101,16 @@ pub struct Args {
 
 /// Serves until told to stop.
 pub(super) fn run(args: Args) -> anyhow::Result<Exit> {
-    telemetry::init(args.log_format, &args.log)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;
-    runtime.block_on(serve(args))
+    let traces = args.traces.start("ringfence-webhook", runtime.handle())?;
+    telemetry::init(args.log_format, &args.log, traces.as_ref())?;
+    let ending = runtime.block_on(serve(args));
+    if let Some(traces) = traces {
+        traces.finish();
+    }
+    ending
 }
 
 async fn serve(args: Args) -> anyhow::Result<Exit> {

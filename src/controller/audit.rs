@@ -17,6 +17,8 @@ use rayon::prelude::*;
 use serde_json::Value;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior};
+use tracing::field::Empty;
+use tracing::{Instrument as _, trace_span};
 
 use super::FIELD_MANAGER;
 use crate::guard::audit::{self, KINDS, Kind, Templates};
@@ -29,6 +31,7 @@ use crate::netpol::NamespaceName;
 use crate::netpol::findings::Neighbourhood;
 use crate::report::policy_report::{Form, PolicyReport, RESULTS, Reports};
 use crate::telemetry::audit::{AuditMetrics, Class, Tally};
+use crate::telemetry::traces::TARGET;
 
 /// The least time between two audits.
 const PAUSE: Duration = Duration::from_mins(1);
@@ -65,16 +68,20 @@ pub(super) async fn keep(
         let mut wait = PERIOD;
         if live.is_complete() {
             let begun = Instant::now();
-            match once(&client, live.state.load_full(), form).await {
+            let span = trace_span!(target: TARGET, "audit", objects = Empty);
+            let all = once(&client, live.state.load_full(), form);
+            match all.instrument(span.clone()).await {
                 Ok((reports, tally)) => {
                     let objects = tally.objects;
+                    span.record("objects", objects);
                     metrics.done(&tally, begun.elapsed(), Timestamp::now());
                     tracing::info!(
                         objects,
                         seconds = begun.elapsed().as_secs_f64(),
                         "audit done"
                     );
-                    if let Err(error) = write(&client, form, reports).await {
+                    let told = trace_span!(target: TARGET, parent: &span, "report");
+                    if let Err(error) = write(&client, form, reports).instrument(told).await {
                         metrics.failed();
                         tracing::warn!(%error, "policy reports not written, tried again");
                         wait = AFTER_FAILURE;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use regorus::Value;
+use tracing::trace_span;
 
 use super::input::{self, Extent};
 use super::load::{LoadError, PolicyFile, read_folder};
@@ -18,6 +19,7 @@ use crate::guard::engine::{
 };
 use crate::guard::guardrail::Section;
 use crate::guard::review::Subject;
+use crate::telemetry::traces::{self, TARGET};
 
 /// Most guardrails whose parameters are kept ready.
 const MAX_PARAMETERS: usize = 64;
@@ -228,6 +230,9 @@ impl PolicyEngine for RegoEngine {
     fn evaluate(&self, question: &Question<'_>) -> Answers {
         let set = self.set.load();
         let mut answers = Answers::default();
+        let guardrail = question.guardrail.name.as_str();
+        let span = traces::within(|| trace_span!(target: TARGET, "rego", guardrail));
+        let _entered = span.enter();
         if let Some(pack) = &set.pack {
             self.pack(pack, question, &mut answers);
         }

@@ -20,6 +20,7 @@ use crate::guard::review::{Kind, Operation, Review};
 use crate::k8s::events::Events;
 use crate::netpol::NamespaceName;
 use crate::telemetry::LogBudget;
+use crate::telemetry::traces::TARGET;
 
 use super::answer::{Answer, Failed, Verdict};
 use super::cluster::{Basis, Exempting};
@@ -264,6 +265,17 @@ impl Judge<'_> {
         let verdict = answer.verdict();
         self.metrics
             .judged(review, answer, self.verb == Verb::Mutate);
+        if tracing::span_enabled!(target: TARGET, tracing::Level::TRACE) {
+            let (span, (_, mode)) = (tracing::Span::current(), answer.rules_and_mode());
+            span.record("kind", review.kind.as_str());
+            span.record("operation", tracing::field::debug(&review.operation));
+            span.record(
+                "namespace",
+                review.namespace.as_ref().map(NamespaceName::as_str),
+            );
+            span.record("outcome", verdict.as_str());
+            span.record("mode", mode);
+        }
         let microseconds = u64::try_from(self.begun.elapsed().as_micros()).unwrap_or(u64::MAX);
         macro_rules! line {
             ($level:ident) => {{

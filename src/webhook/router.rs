@@ -21,11 +21,14 @@ use axum::routing::{get, post};
 use hyper::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER};
 use hyper::{HeaderMap, StatusCode};
 use tokio::sync::Semaphore;
+use tracing::field::Empty;
+use tracing::{Instrument as _, trace_span};
 
 use crate::guard::decide::State as Known;
 use crate::k8s::events::Events;
 use crate::netpol::NamespaceName;
 use crate::runtime::{Readiness, admin};
+use crate::telemetry::traces::{self, TARGET};
 
 use super::body::{Bodies, BodyError, BodyOptions, discard};
 use super::cluster::{Basis, Cluster, Unusable};
@@ -146,6 +149,17 @@ impl Webhook {
     }
 
     async fn handle(webhook: Arc<Self>, verb: Verb, request: Request) -> Response {
+        let path = request.uri().path();
+        let span =
+            trace_span!(target: TARGET, "review", otel.kind = "server", path, status = Empty);
+        traces::follow(&span, request.headers());
+        let answer = Self::review(webhook, verb, request);
+        let response = answer.instrument(span.clone()).await;
+        span.record("status", response.status().as_u16());
+        response
+    }
+
+    async fn review(webhook: Arc<Self>, verb: Verb, request: Request) -> Response {
         let begun = Instant::now();
         let (parts, body) = request.into_parts();
         if !is_json(&parts.headers) {
@@ -225,7 +239,9 @@ impl Webhook {
     async fn read(&self, turn: &mut Turn, cluster: &Cluster, namespace: &NamespaceName) {
         self.metrics.read();
         let known = self.known.load_full();
-        match cluster.read(namespace, &known, turn.deadline).await {
+        let span = trace_span!(target: TARGET, "read", %namespace);
+        let read = cluster.read(namespace, &known, turn.deadline);
+        match read.instrument(span).await {
             Ok(state) => {
                 turn.known = Arc::new(state);
                 turn.basis = Basis::Read;
@@ -244,7 +260,14 @@ impl Webhook {
             let (body, turn, options) = (body.clone(), turn.clone(), self.options.clone());
             let metrics = Arc::clone(&self.metrics);
             let events = self.events().cloned();
-            move || turn.judge(&options, &metrics, events.as_ref()).step(&body)
+            let span = trace_span!(
+                target: TARGET, "decide",
+                kind = Empty, operation = Empty, namespace = Empty, outcome = Empty, mode = Empty
+            );
+            move || {
+                let judge = turn.judge(&options, &metrics, events.as_ref());
+                span.in_scope(|| judge.step(&body))
+            }
         };
         let lane = || {
             Envelope::read(body)

@@ -282,7 +282,7 @@ impl Nothing {
         let authority = Authority::generate("nothing", names.clone(), validity).unwrap();
         let leaf = authority.issue(&names, validity).unwrap();
         let slot = CertificateSlot::new(Identity::from_issued(&leaf, now).unwrap());
-        let tls = server_config(slot, TlsVersions::Only13).unwrap();
+        let tls = server_config(slot, TlsVersions::Only13, None).unwrap();
         let router = Router::new().route("/validate", post(allow));
         let (trigger, shutdown) = Trigger::new();
         let listener = server::listen("127.0.0.1:0".parse().unwrap()).unwrap();

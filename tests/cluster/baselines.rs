@@ -149,11 +149,8 @@ async fn pods_come_at_the_first_try_and_never_before_the_baseline_of_their_names
             "apiVersion": "v1", "kind": "Namespace",
             "metadata": {"name": name, "labels": {"stage": "prod"}}
         });
-        let all = format!(
-            "{namespace}\n---\n{deployment}\n---\n{}",
-            pod("bare", &name)
-        );
-        create(&cluster, &all, &[]).unwrap();
+        create(&cluster, &format!("{namespace}\n---\n{deployment}"), &[]).unwrap();
+        first_try(&cluster, &pod("bare", &name)).unwrap();
     }
     let pods: Api<Pod> = Api::all(client.clone());
     let made = Kubernetes::eventually("the pods of all", async || {

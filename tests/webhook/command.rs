@@ -94,7 +94,7 @@ impl Program {
     }
 
     /// Asks it to stop, as a kubelet does, and waits until it has.
-    fn stop(mut self) -> ExitStatus {
+    pub(crate) fn stop(mut self) -> ExitStatus {
         let status = Command::new("kill")
             .arg(self.child.id().to_string())
             .status()

@@ -15,4 +15,5 @@ mod hostile;
 mod reachability;
 mod service;
 mod support;
+mod traces;
 mod transport;

@@ -19,10 +19,12 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
+use tracing::{Instrument as _, trace_span};
 
 use super::{Demand, MANAGED_BY, NAME, Options, Plan, plan};
 use crate::controller::{FIELD_MANAGER, OWNER};
 use crate::k8s::one::{Known, chain};
+use crate::telemetry::traces::TARGET;
 
 /// What a registration follows from, each as it is now.
 #[derive(Debug)]
@@ -59,7 +61,8 @@ pub async fn keep(
     let (mut pace, mut retry) = (PACE.0, RETRY.0);
     let mut written: Option<Instant> = None;
     loop {
-        let wait = match registrar.round(&mut inputs).await {
+        let span = trace_span!(target: TARGET, "register");
+        let wait = match registrar.round(&mut inputs).instrument(span).await {
             Ok(Round::Nothing) => {
                 retry = RETRY.0;
                 None
