@@ -88,7 +88,7 @@ impl Seen {
         }
     }
 
-    /// Fails unless each of these was seen in at least that share of the flows, in thousandths.
+    /// Fails unless each of these was seen in at least that share of the flows, in ten-thousandths.
     pub(crate) fn at_least(&self, shares: &[(&str, u32)]) {
         let flows = self.0.get("flows").copied().unwrap_or_default();
         for (what, share) in shares {
