@@ -5,7 +5,10 @@
 
 use std::process::ExitCode;
 
+use anyhow::bail;
 use clap::{Parser, Subcommand};
+
+use crate::runtime::{Phase, Shutdown, Tasks};
 
 pub mod audit;
 pub mod baseline;
@@ -153,6 +156,19 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::Crds(args) => crds::run(&args),
         Command::Completions(args) => completions::run(&args),
     }
+}
+
+/// Waits for a task that ends when it should not.
+async fn ended(tasks: &mut Tasks, shutdown: Shutdown) -> anyhow::Result<Exit> {
+    while let Some(end) = tasks.next_end().await {
+        if let Err(error) = end.result {
+            return Err(anyhow::Error::new(error).context(format!("task {}", end.name)));
+        }
+        if shutdown.phase() == Phase::Running {
+            bail!("task {} ended", end.name);
+        }
+    }
+    std::future::pending().await
 }
 
 fn broken_pipe(error: &anyhow::Error) -> bool {

@@ -56,9 +56,9 @@ pub use cluster_policy::{
 pub use coverage::{Coverage, Direction};
 pub use field::{FieldPath, Segment};
 pub use flow::{Endpoint, Flow};
-pub use labels::{Annotations, Labels};
+pub use labels::{Annotations, Labels, NAMESPACE_NAME_LABEL};
 pub use name::{NamespaceName, NodeName, ObjectName, PolicyName, PolicyRef, PortName};
-pub use namespace::Namespace;
+pub use namespace::{Namespace, SYSTEM_NAMESPACES};
 pub use net::Family;
 pub use node::Node;
 pub use object::{Object, ObjectKey};

@@ -11,7 +11,7 @@ use rayon::prelude::*;
 use super::Exit;
 use super::check::{self, FailOn};
 use super::cluster::ClusterArgs;
-use super::inputs::{Demands, PODS};
+use super::inputs::Demands;
 use super::progress::Progress;
 use crate::guard::access::Scope;
 use crate::guard::audit::{self, Templates};
@@ -236,15 +236,11 @@ pub(super) fn judge<'r>(reviews: &[&'r Review], state: &State, now: Timestamp) -
         neighbourhood: Some(&neighbourhood),
         ..state.context()
     };
-    let budget = Budget {
-        deadline: None,
-        pods: PODS,
-    };
     let plans = audit::baselines(&context);
     let judged: Vec<Option<Decision>> = reviews
         .par_iter()
         .map(|review| {
-            let decision = audit::decide(review, &plans, &context, now, budget);
+            let decision = audit::decide(review, &plans, &context, now, Budget::UNHURRIED);
             progress.advance();
             decision
         })

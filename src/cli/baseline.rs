@@ -7,8 +7,9 @@ use std::io::Write;
 use anyhow::bail;
 
 use super::Exit;
-use super::inputs::{Inputs, PODS};
+use super::inputs::Inputs;
 use crate::guard::baseline;
+use crate::guard::engine::Budget;
 use crate::guard::quarantine::Quarantine;
 use crate::guard::review::Subject;
 use crate::netpol::Object;
@@ -40,8 +41,13 @@ pub(super) fn run(args: &Args) -> anyhow::Result<Exit> {
         let labels = folder.snapshot.namespace_labels(&policy.namespace);
         let quarantine = Quarantine::of(guardrails.selecting(&labels));
         for guardrail in guardrails.selecting(&labels) {
-            let allows =
-                baseline::forgotten(policy, guardrail, &quarantine, &folder.snapshot, PODS);
+            let allows = baseline::forgotten(
+                policy,
+                guardrail,
+                &quarantine,
+                &folder.snapshot,
+                Budget::PODS,
+            );
             for manifest in baseline::beside(policy, guardrail, &quarantine, &allows) {
                 write!(out, "---\n{}", yaml::manifest(&manifest, 0))?;
             }

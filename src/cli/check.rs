@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use rayon::prelude::*;
 
 use super::Exit;
-use super::inputs::{Inputs, PODS};
+use super::inputs::Inputs;
 use super::progress::Progress;
 use crate::guard::decide::{self, Context, State};
 use crate::guard::engine::{Budget, PolicyInfo};
@@ -131,11 +131,7 @@ pub(super) fn judge(folder: &Folder, state: &State, now: Timestamp) -> Report {
 }
 
 fn one(placed: &Placed, context: &Context<'_>, now: Timestamp) -> (Checked, Option<Problem>) {
-    let budget = Budget {
-        deadline: None,
-        pods: PODS,
-    };
-    let decision = decide::judge(&placed.review, context, now, budget);
+    let decision = decide::judge(&placed.review, context, now, Budget::UNHURRIED);
     let location = placed.location(&FieldPath::root());
     let problem = decision.cut.map(|cut| Problem {
         id: FindingId::from(registry::FAILED_POLICY.id),

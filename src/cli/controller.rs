@@ -12,11 +12,11 @@ use k8s_openapi::api::core::v1::Namespace;
 use kube::api::{Patch, PatchParams};
 use kube::{Api, Client};
 
-use super::Exit;
 use super::certs::SignedDurationArg;
 use super::cluster::{ClusterArgs, host};
 use super::inputs::engine;
 use super::traces::TraceArgs;
+use super::{Exit, ended};
 use crate::certs::Names;
 use crate::controller::certificates::Terms;
 use crate::controller::lease::{Election, Ending, Times};
@@ -25,7 +25,7 @@ use crate::controller::{Certificates, Controller, FIELD_MANAGER, LEASE, Metrics}
 use crate::k8s::events::{self, Reporter};
 use crate::k8s::live;
 use crate::report::policy_report::Form;
-use crate::runtime::{Readiness, Shutdown, Tasks, Trigger, admin, follow_signals};
+use crate::runtime::{Readiness, Tasks, Trigger, admin, follow_signals};
 use crate::telemetry::events::EventMetrics;
 use crate::telemetry::{self, LogFormat, metrics};
 
@@ -203,19 +203,6 @@ async fn work(args: &Args) -> anyhow::Result<Exit> {
         },
         end = ended(&mut tasks, shutdown) => end,
     }
-}
-
-/// Waits for a task that ends when it should not.
-async fn ended(tasks: &mut Tasks, shutdown: Shutdown) -> anyhow::Result<Exit> {
-    while let Some(end) = tasks.next_end().await {
-        if let Err(error) = end.result {
-            return Err(anyhow::Error::new(error).context(format!("task {}", end.name)));
-        }
-        if shutdown.phase() == crate::runtime::Phase::Running {
-            bail!("task {} ended", end.name);
-        }
-    }
-    std::future::pending().await
 }
 
 /// By a kubeconfig there may be no installation yet.

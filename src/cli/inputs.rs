@@ -39,9 +39,6 @@ pub(super) struct Demands {
     policies: Vec<PathBuf>,
 }
 
-/// How many pods one check may look at where nothing else is said.
-pub(super) const PODS: usize = 20_000;
-
 /// The built-in policies in Rego, and those of these folders.
 pub(super) fn engine(policies: &[PathBuf]) -> anyhow::Result<Arc<dyn PolicyEngine>> {
     let trial = if policies.is_empty() {

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::Exit;
 use super::audit::{self, AsMode, Held};
 use super::cluster::ClusterArgs;
-use super::inputs::{PODS, engine};
+use super::inputs::engine;
 use crate::guard::audit::cuts;
 use crate::guard::baseline::plan::{Hold, Standing, plan};
 use crate::guard::decide::State;
@@ -199,10 +199,7 @@ fn namespaces(args: &Args, guardrail: &Guardrail, state: &State) -> anyhow::Resu
                 );
             }
             Some(Standing::Held(_, wanted)) => {
-                let budget = Budget {
-                    deadline: None,
-                    pods: PODS,
-                };
+                let budget = Budget::UNHURRIED;
                 let cut = cuts(wanted, &state.context(), Timestamp::now(), budget);
                 anstream::println!(
                     "namespace {name}: {} policies are made, {} declared flows are cut",

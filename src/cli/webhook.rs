@@ -10,18 +10,19 @@ use arc_swap::ArcSwap;
 use kube::Client;
 use tokio::sync::watch;
 
-use super::Exit;
 use super::clients::ClientArgs;
 use super::cluster::{ClusterArgs, host};
-use super::inputs::{Inputs, PODS, engine};
+use super::inputs::{Inputs, engine};
 use super::shown::{Place, ShownArgs};
 use super::traces::TraceArgs;
+use super::{Exit, ended};
 use crate::guard::decide::State;
+use crate::guard::engine::Budget;
 use crate::guard::engine::PolicyEngine;
 use crate::k8s::changes::{self, Changes};
 use crate::k8s::events::{self, Reporter};
 use crate::k8s::live::{self, Live, ReadLimits};
-use crate::runtime::{Readiness, Shutdown, Tasks, Trigger, admin, follow_signals};
+use crate::runtime::{Readiness, Tasks, Trigger, admin, follow_signals};
 use crate::telemetry::certificates::CertificateMetrics;
 use crate::telemetry::events::EventMetrics;
 use crate::telemetry::{self, LogFormat, metrics};
@@ -70,7 +71,7 @@ pub struct Args {
     #[arg(long, value_name = "DIRECTION", default_value = "by-mode")]
     on_failure: OnFailure,
     /// The most pods that one check may look at.
-    #[arg(long, value_name = "N", default_value_t = PODS)]
+    #[arg(long, value_name = "N", default_value_t = Budget::PODS)]
     max_pods: usize,
     /// Serve /livez, /readyz and /metrics on this address, over plain HTTP. Probes have to use it with --client-ca.
     #[arg(long, value_name = "ADDR:PORT")]
@@ -197,19 +198,6 @@ async fn serve(args: Args) -> anyhow::Result<Exit> {
         }),
         end = ended(&mut tasks, shutdown) => end,
     }
-}
-
-/// Waits for a task that ends when it should not.
-async fn ended(tasks: &mut Tasks, shutdown: Shutdown) -> anyhow::Result<Exit> {
-    while let Some(end) = tasks.next_end().await {
-        if let Err(error) = end.result {
-            return Err(anyhow::Error::new(error).context(format!("task {}", end.name)));
-        }
-        if shutdown.phase() == crate::runtime::Phase::Running {
-            bail!("task {} ended", end.name);
-        }
-    }
-    std::future::pending().await
 }
 
 /// A cluster, followed.

@@ -41,8 +41,6 @@ const PERIOD: Duration = Duration::from_mins(10);
 const AFTER_FAILURE: Duration = Duration::from_secs(30);
 /// The least time between the beginnings of two writes.
 const BETWEEN: Duration = Duration::from_millis(20);
-/// How many pods one check may look at.
-const PODS: usize = 20_000;
 /// What our reports are known by.
 const OURS: &str = "app.kubernetes.io/managed-by=ringfence";
 
@@ -139,10 +137,6 @@ fn judge(
         neighbourhood: Some(&neighbourhood),
         ..state.context()
     };
-    let budget = Budget {
-        deadline: None,
-        pods: PODS,
-    };
     let (now, plans) = (Timestamp::now(), audit::baselines(&context));
     let (mut templates, mut reports) = (Templates::default(), Reports::new(form, RESULTS));
     let mut tally = Tally::default();
@@ -156,7 +150,7 @@ fn judge(
             .into_par_iter()
             .map(|item| {
                 let review = audit::review(item, kind);
-                let decision = audit::decide(&review, &plans, &context, now, budget);
+                let decision = audit::decide(&review, &plans, &context, now, Budget::UNHURRIED);
                 (review, decision)
             })
             .collect();
@@ -186,8 +180,8 @@ async fn write(
         loop {
             match pages.next().await {
                 Ok(Some(page)) => {
-                    for item in page.items {
-                        let item = item_of(item, kind);
+                    for mut item in page.items {
+                        kind.name(&mut item);
                         if let Ok(report) = serde_json::from_value::<PolicyReport>(item) {
                             let key = (report.kind.clone(), report.metadata.namespace.clone());
                             there.insert(key, report);
@@ -231,13 +225,4 @@ async fn write(
         }
     }
     Ok(())
-}
-
-/// An item of a list with its `apiVersion` and `kind`.
-fn item_of(mut item: Value, kind: &Kind) -> Value {
-    if let Some(fields) = item.as_object_mut() {
-        fields.insert("apiVersion".to_owned(), kind.api_version().into());
-        fields.insert("kind".to_owned(), kind.kind.into());
-    }
-    item
 }

@@ -19,11 +19,13 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{
 };
 
 use crate::certs::host_of;
+use crate::guard::baseline;
 use crate::guard::decide::{COLLECTORS, State};
 use crate::guard::guardrail::Section;
 use crate::guard::mode::Mode;
 use crate::guard::review::Operation;
 use crate::guard::scope::{Changed, JUDGED, Judged, Place};
+use crate::netpol::{NAMESPACE_NAME_LABEL, SYSTEM_NAMESPACES};
 
 pub mod apply;
 
@@ -32,15 +34,10 @@ pub const NAME: &str = "ringfence";
 /// Who is in this group passes by, whether a replica answers or not.
 pub const BREAK_GLASS: &str = "ringfence.dev:break-glass";
 /// The label by which what Ringfence made is known.
-pub const MANAGED_BY: (&str, &str) = ("app.kubernetes.io/managed-by", "ringfence");
-/// The namespaces of the cluster itself: no request of theirs is ever asked about.
-pub const SYSTEM: [&str; 3] = ["kube-node-lease", "kube-public", "kube-system"];
+pub const MANAGED_BY: (&str, &str) = (baseline::MANAGED_BY, "ringfence");
 /// The most namespaces that `fail` lists; an object of the API server may not be larger than about 1.5 MB, and each
 /// name stands in it twice.
 pub const MOST_LISTED: usize = 5_000;
-
-/// The label that the control plane gives each namespace, and that nobody can change.
-const METADATA_NAME: &str = "kubernetes.io/metadata.name";
 
 /// Where API servers find the webhook.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,7 +60,7 @@ pub enum Target {
 pub struct Options {
     /// Where it is.
     pub target: Target,
-    /// The namespaces that no request is asked about from, beside those of [`SYSTEM`]: that of the installation, and what
+    /// The namespaces that no request is asked about from, beside [`SYSTEM_NAMESPACES`]: that of the installation, and what
     /// the operator names.
     pub left_out: BTreeSet<String>,
     /// Whether workloads and namespaces are offered to the mutating side too, for policies in Rego that change them.
@@ -182,7 +179,7 @@ pub fn plan(
 }
 
 fn left_out(options: &Options) -> BTreeSet<String> {
-    let system = SYSTEM.into_iter().map(str::to_owned);
+    let system = SYSTEM_NAMESPACES.into_iter().map(str::to_owned);
     system.chain(options.left_out.iter().cloned()).collect()
 }
 
@@ -281,7 +278,7 @@ fn rule(judged: &Judged) -> RuleWithOperations {
 fn selector(operator: &str, values: Vec<String>) -> LabelSelector {
     LabelSelector {
         match_expressions: Some(vec![LabelSelectorRequirement {
-            key: METADATA_NAME.to_owned(),
+            key: NAMESPACE_NAME_LABEL.to_owned(),
             operator: operator.to_owned(),
             values: Some(values),
         }]),

@@ -93,13 +93,10 @@ pub struct Templates {
 ///
 /// The API server leaves `apiVersion` and `kind` out of the items of a list; they are put back.
 pub fn review(mut object: Value, kind: &Kind) -> Review {
-    if let Some(fields) = object.as_object_mut() {
-        fields.insert("apiVersion".to_owned(), kind.api_version().into());
-        fields.insert("kind".to_owned(), kind.kind.into());
-        if let Some(metadata) = fields.get_mut("metadata").and_then(Value::as_object_mut) {
-            // Who wrote which field is half of an object, and nobody judges it.
-            metadata.remove("managedFields");
-        }
+    kind.name(&mut object);
+    if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
+        // Who wrote which field is half of an object, and nobody judges it.
+        metadata.remove("managedFields");
     }
     let mut review = Review::made_of(Operation::Create, Some(Subject::new(object)), None);
     review.origin = Origin::Existing;
@@ -289,6 +286,14 @@ impl Kind {
             self.version.to_owned()
         } else {
             format!("{}/{}", self.group, self.version)
+        }
+    }
+
+    /// Puts its `apiVersion` and `kind` into an object, which the items of a list are without.
+    pub fn name(&self, object: &mut Value) {
+        if let Some(fields) = object.as_object_mut() {
+            fields.insert("apiVersion".to_owned(), self.api_version().into());
+            fields.insert("kind".to_owned(), self.kind.into());
         }
     }
 

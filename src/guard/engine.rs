@@ -18,6 +18,17 @@ pub struct Budget {
     pub pods: usize,
 }
 
+impl Budget {
+    /// How many pods one check may look at where nothing else is said.
+    pub const PODS: usize = 20_000;
+
+    /// For who judges what is there already, and waits for as long as it takes.
+    pub const UNHURRIED: Self = Self {
+        deadline: None,
+        pods: Self::PODS,
+    };
+}
+
 /// What a policy engine is asked.
 #[derive(Clone, Copy)]
 pub struct Question<'a> {

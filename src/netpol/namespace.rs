@@ -8,6 +8,9 @@ use super::meta::{self, NameForm};
 use super::name::NamespaceName;
 use super::problem::Problems;
 
+/// The namespaces of the cluster itself.
+pub const SYSTEM_NAMESPACES: [&str; 3] = ["kube-node-lease", "kube-public", "kube-system"];
+
 /// A namespace.
 ///
 /// <https://kubernetes.io/docs/reference/generated/kubernetes-api/v1.36/#namespace-v1-core>

@@ -26,7 +26,7 @@ pub use connections::{Connection, Party, Row};
 pub use diff::{Diff, IsolationChange, Standing};
 pub use exposure::{Exposure, Newcomer, OpenPorts, TooManyNewcomers};
 pub use ports::{PortRange, PortSet};
-pub(super) use tiers::Said;
+pub(super) use said::Said;
 pub use why::{Change, Explanation, Says, Step, StepPolicy};
 
 pub(crate) mod bits;
@@ -38,6 +38,7 @@ mod exposure;
 mod grid;
 mod ports;
 mod rows;
+mod said;
 mod space;
 mod spans;
 mod tiers;

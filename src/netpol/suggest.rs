@@ -12,6 +12,7 @@ use ipnet::IpNet;
 use serde_json::Value;
 
 use super::name::NamespaceName;
+use super::namespace::SYSTEM_NAMESPACES;
 use super::object::Object;
 use super::parse;
 use super::reach::PortSet;
@@ -85,9 +86,6 @@ pub enum Side {
     Outside(IpNet),
 }
 
-/// The namespaces of the system, in which nothing is suggested unless it is asked for.
-const SYSTEM: [&str; 3] = ["kube-node-lease", "kube-public", "kube-system"];
-
 impl Suggestion {
     /// Policies for what was recorded, in a snapshot without policies.
     pub fn of(observations: &Observations, snapshot: &Snapshot, options: &Options) -> Self {
@@ -126,7 +124,7 @@ impl Options {
     /// Whether policies are to be written in a namespace.
     fn wants(&self, namespace: &NamespaceName) -> bool {
         if self.namespaces.is_empty() {
-            !SYSTEM.contains(&namespace.as_str())
+            !SYSTEM_NAMESPACES.contains(&namespace.as_str())
         } else {
             self.namespaces.contains(namespace)
         }

@@ -12,7 +12,7 @@ use prometheus_client::registry::Registry;
 
 use crate::guard::decide::Decision;
 use crate::guard::mode::Mode;
-use crate::netpol::{Coverage, Direction};
+use crate::netpol::{Coverage, Direction, SYSTEM_NAMESPACES};
 
 /// The numbers of the audit. Cheap to clone.
 #[derive(Clone, Debug, Default)]
@@ -156,7 +156,7 @@ impl Class {
     pub fn of(namespace: Option<&str>) -> Self {
         match namespace {
             None => Self::Cluster,
-            Some("kube-system" | "kube-public" | "kube-node-lease") => Self::System,
+            Some(name) if SYSTEM_NAMESPACES.contains(&name) => Self::System,
             Some(_) => Self::Workload,
         }
     }

@@ -25,6 +25,7 @@ use tracing::field::Empty;
 use tracing::{Instrument as _, trace_span};
 
 use crate::guard::decide::State as Known;
+use crate::guard::engine::Budget;
 use crate::k8s::events::Events;
 use crate::netpol::NamespaceName;
 use crate::runtime::{Readiness, admin};
@@ -92,7 +93,7 @@ impl Default for ReviewLimit {
     fn default() -> Self {
         Self {
             in_flight: 512,
-            pods: 20_000,
+            pods: Budget::PODS,
         }
     }
 }

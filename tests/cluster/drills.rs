@@ -6,7 +6,7 @@ use k8s_openapi::api::admissionregistration::v1::{
     MutatingWebhookConfiguration, ValidatingWebhookConfiguration,
 };
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
+use k8s_openapi::api::core::v1::{Node, Pod};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client};
@@ -66,6 +66,9 @@ pub(crate) async fn the_cluster_lives(cluster: &Kubernetes, tag: &str) {
         .unwrap();
 }
 
+/// Authorities that sign soon.
+pub(crate) const HOLD: [&str; 4] = ["--leaf-validity", "1h", "--hold", "1s"];
+
 /// The namespace, ready for pods.
 pub(crate) async fn shop(cluster: &Kubernetes) {
     cluster
@@ -80,18 +83,18 @@ pub(crate) async fn shop(cluster: &Kubernetes) {
 /// A cluster with a namespace in Enforce that has a pod, and everything of Ringfence in place.
 pub(crate) async fn installed() -> (Kubernetes, Installation) {
     let cluster = Kubernetes::start_with_manager().await;
-    let installation =
-        Installation::start(&cluster, &["--leaf-validity", "1h", "--hold", "1s"]).await;
-    shop(&cluster).await;
-    create(
-        &cluster,
-        &(default_deny("shop") + &pod("there", "shop")),
-        &[],
-    )
-    .unwrap();
-    cluster.apply(GUARDRAIL);
-    registered(&cluster, "shop in fail", |c| fails_for(c, "shop")).await;
+    let installation = Installation::start(&cluster, &HOLD).await;
+    guarded(&cluster, GUARDRAIL).await;
     (cluster, installation)
+}
+
+/// The namespace with a pod, in Enforce by this Guardrail.
+pub(crate) async fn guarded(cluster: &Kubernetes, guardrail: &str) {
+    shop(cluster).await;
+    let covered = default_deny("shop") + &pod("there", "shop");
+    create(cluster, &covered, &[]).unwrap();
+    cluster.apply(guardrail);
+    registered(cluster, "shop in fail", |c| fails_for(c, "shop")).await;
 }
 
 pub(crate) fn open_policy() -> &'static str {
@@ -103,19 +106,6 @@ async fn break_glass(cluster: &Kubernetes) -> Client {
     cluster
         .client_as("jane", &["ringfence.dev:break-glass", "system:masters"])
         .await
-}
-
-async fn gone_of_shop(cluster: &Kubernetes) {
-    let namespaces: Api<Namespace> = Api::all(cluster.client().await);
-    let gone = async || {
-        namespaces
-            .get_opt("shop")
-            .await
-            .unwrap()
-            .is_none()
-            .then_some(())
-    };
-    Kubernetes::eventually("the namespace gone", gone).await;
 }
 
 #[tokio::test]
@@ -187,7 +177,7 @@ async fn with_every_replica_dead_the_cluster_lives_and_there_is_a_way_in() {
 
     // A namespace ends, with all that is in it.
     cluster.kubectl(&["delete", "namespace", "shop", "--wait=false"], "");
-    gone_of_shop(&cluster).await;
+    cluster.gone("shop").await;
 }
 
 #[tokio::test]

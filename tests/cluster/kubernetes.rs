@@ -8,6 +8,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::core::v1::Namespace;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use ringfence::certs::{Authority, Names, Validity};
 use tokio::sync::OnceCell;
@@ -259,7 +260,6 @@ impl Kubernetes {
     }
 
     /// Ringfence's own program, with the kubeconfig and these arguments.
-    #[allow(dead_code, reason = "the first test that runs it is to come")]
     pub(crate) fn ringfence(&self, name: &str, subcommand: &str, arguments: &[&str]) -> Process {
         let mut command = Command::new(env!("CARGO_BIN_EXE_ringfence"));
         command
@@ -283,6 +283,16 @@ impl Kubernetes {
             assert!(begun.elapsed() < Duration::from_mins(3), "not seen: {what}");
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
+    }
+
+    /// Waits until a namespace is gone.
+    pub(crate) async fn gone(&self, namespace: &str) {
+        let namespaces: kube::Api<Namespace> = kube::Api::all(self.client().await);
+        let gone = async || {
+            let there = namespaces.get_opt(namespace).await.unwrap();
+            there.is_none().then_some(())
+        };
+        Self::eventually("the namespace gone", gone).await;
     }
 
     fn servers(&self) -> std::sync::MutexGuard<'_, Vec<Option<Process>>> {

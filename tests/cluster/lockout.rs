@@ -16,14 +16,12 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
-use crate::drills::{installed, open_policy, shop, the_cluster_lives};
+use crate::drills::{HOLD, guarded, installed, open_policy, the_cluster_lives};
 use crate::installation::{
     Installation, controller, fails_for, install_kinds, registered, webhook_with,
 };
 use crate::kubernetes::{Kubernetes, free_port};
-use crate::registration::{GUARDRAIL, create, default_deny, pod, refused};
-
-const HOLD: [&str; 4] = ["--leaf-validity", "1h", "--hold", "1s"];
+use crate::registration::{GUARDRAIL, create, pod, refused};
 
 /// A policy that, of what is called `boom`, compares two values that are alike for 2^60 steps: nothing stops it but the end of
 /// the process. Another one loops, and is cut when its time is over.
@@ -64,16 +62,8 @@ async fn policies_without_end_are_answered_for_in_time_and_a_milder_guardrail_is
     let _controller = controller(&cluster, "controller", port, &[&HOLD[..], &flags].concat());
     let webhook = webhook_with(&cluster, "webhook", port, &flags);
     webhook.line(&["listening"]).await;
-    shop(&cluster).await;
-    create(
-        &cluster,
-        &(default_deny("shop") + &pod("there", "shop")),
-        &[],
-    )
-    .unwrap();
     let demanding = GUARDRAIL.to_owned() + "  policies: {}\n";
-    cluster.apply(&demanding);
-    registered(&cluster, "shop in fail", |c| fails_for(c, "shop")).await;
+    guarded(&cluster, &demanding).await;
 
     // Refused by the webhook itself, long before the API server gives up.
     refused(&cluster, &pod("boom", "shop"), "RF901").await;
@@ -232,11 +222,7 @@ async fn the_namespace_goes_and_comes_back(cluster: &Kubernetes, webhook_answers
         "",
     );
     assert!(deleted.status.success());
-    let gone = async || {
-        let there = namespaces.get_opt("ringfence-system").await.unwrap();
-        there.is_none().then_some(())
-    };
-    Kubernetes::eventually("the namespace gone", gone).await;
+    cluster.gone("ringfence-system").await;
     the_cluster_lives(cluster, "gone").await;
     if webhook_answers {
         refused(cluster, open_policy(), "RF3").await;
@@ -288,15 +274,7 @@ async fn a_registration_that_outlives_the_own_namespace_is_answered_for_meanwhil
     let cluster = Kubernetes::start_with_manager().await;
     cluster.apply("{apiVersion: rbac.authorization.k8s.io/v1, kind: ClusterRole, metadata: {name: ringfence-controller}, rules: []}");
     let _installation = Installation::start(&cluster, &HOLD).await;
-    shop(&cluster).await;
-    create(
-        &cluster,
-        &(default_deny("shop") + &pod("there", "shop")),
-        &[],
-    )
-    .unwrap();
-    cluster.apply(GUARDRAIL);
-    registered(&cluster, "shop in fail", |c| fails_for(c, "shop")).await;
+    guarded(&cluster, GUARDRAIL).await;
     refused(&cluster, open_policy(), "RF3").await;
     the_namespace_goes_and_comes_back(&cluster, true).await;
     // By the leaf that it had, which a controller that still leads puts back, or by a new one.

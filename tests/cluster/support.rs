@@ -60,15 +60,7 @@ async fn an_api_server_comes_back_with_what_it_had_and_the_manager_ends_namespac
         .delete("gone", &DeleteParams::default())
         .await
         .unwrap();
-    let gone = async || {
-        namespaces
-            .get_opt("gone")
-            .await
-            .unwrap()
-            .is_none()
-            .then_some(())
-    };
-    Kubernetes::eventually("the namespace gone", gone).await;
+    cluster.gone("gone").await;
 }
 
 #[tokio::test]

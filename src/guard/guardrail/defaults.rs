@@ -14,6 +14,7 @@ use super::{
 };
 use crate::guard::mode::Mode;
 use crate::netpol::Direction;
+use crate::netpol::SYSTEM_NAMESPACES;
 
 pub(super) fn yes() -> bool {
     true
@@ -285,11 +286,7 @@ impl GuardrailSpec {
                 match_expressions: Some(vec![LabelSelectorRequirement {
                     key: "kubernetes.io/metadata.name".to_owned(),
                     operator: "NotIn".to_owned(),
-                    values: Some(
-                        ["kube-node-lease", "kube-public", "kube-system"]
-                            .map(str::to_owned)
-                            .into(),
-                    ),
+                    values: Some(SYSTEM_NAMESPACES.map(str::to_owned).into()),
                 }]),
                 match_labels: None,
             }),

@@ -9,6 +9,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
+use super::said::SetOfPorts as _;
 use super::{Place, Reachability};
 use crate::netpol::coverage::Direction;
 use crate::netpol::name::NamespaceName;

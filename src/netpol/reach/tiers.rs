@@ -7,22 +7,12 @@
 use super::bits::BitSet;
 use super::ends::{Ends, Parts};
 use super::ports::PortSet;
+use super::said::Said;
 use crate::netpol::cluster_policy::{Action, ClusterNetworkPolicy, Tier};
 use crate::netpol::coverage::Direction;
 
 /// What a policy by itself says of which faces at which ports; no face and port is in two of them.
 pub(super) type Pieces = Vec<(Action, PortSet, BitSet)>;
-
-/// What was said of which ports so far; of the others, that they are denied.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::netpol) struct Said {
-    /// Nothing yet, in this tier.
-    open: PortSet,
-    /// That the next tier decides.
-    passed: PortSet,
-    /// That they pass for good.
-    accepted: PortSet,
-}
 
 /// Disjoint sets of faces with what was said of them.
 struct States(Vec<(Said, BitSet)>);
@@ -82,44 +72,6 @@ pub(super) fn through(
     }
     parts.0.retain(|(ports, _)| !ports.is_empty());
     parts
-}
-
-impl Said {
-    /// Nothing yet, of all of these ports.
-    pub(in crate::netpol) fn nothing(ports: PortSet) -> Self {
-        Self {
-            open: ports,
-            passed: PortSet::none(),
-            accepted: PortSet::none(),
-        }
-    }
-
-    /// Hears what a rule says of some ports, which counts for those that are open.
-    pub(in crate::netpol) fn decide(&mut self, action: Action, ports: &PortSet) {
-        let taken = self.open.and(ports);
-        self.open = self.open.without(&taken);
-        match action {
-            Action::Deny => {}
-            Action::Pass => self.passed = self.passed.or(&taken),
-            Action::Accept => self.accepted = self.accepted.or(&taken),
-        }
-    }
-
-    /// Opens to the next tier what was passed on to it.
-    pub(in crate::netpol) fn next_tier(&mut self) {
-        self.open = self.open.or(&self.passed);
-        self.passed = PortSet::none();
-    }
-
-    /// The ports that pass where network policies have the last word on what is left, and let these pass.
-    pub(in crate::netpol) fn with_network(&self, network: &PortSet) -> PortSet {
-        self.accepted.or(&self.open.or(&self.passed).and(network))
-    }
-
-    /// The ports that pass where nobody else is asked: what nobody decides, passes.
-    pub(in crate::netpol) fn in_the_end(&self) -> PortSet {
-        self.accepted.or(&self.open).or(&self.passed)
-    }
 }
 
 impl States {

@@ -95,6 +95,18 @@ fn told(replay: &Replay) -> Vec<String> {
     .collect()
 }
 
+/// A recorded pod of the database, which had this address.
+fn db(ip: &str) -> Actor {
+    Actor::Pod(PodActor {
+        namespace: "data".into(),
+        name: Some("db-0".into()),
+        workload: None,
+        labels: Some(Labels::default()),
+        address: Some(ip.parse().expect("an address")),
+        node: None,
+    })
+}
+
 #[test]
 fn a_pod_is_found_by_its_name_else_made_of_its_labels_else_unknown() {
     let cluster = snapshot(&[
@@ -185,22 +197,12 @@ fn recorded_addresses_count_where_policies_look_at_them() {
             "egress": [{"to": [{"ipBlock": {"cidr": "10.1.0.0/16"}}]}],
         }),
     )]);
-    let to = |ip: &str| {
-        Actor::Pod(PodActor {
-            namespace: "data".into(),
-            name: Some("db-0".into()),
-            workload: None,
-            labels: Some(Labels::default()),
-            address: Some(ip.parse().expect("an address")),
-            node: None,
-        })
-    };
     let web = || pod("shop/web", Some(&[("app", "web")]));
     let observed = observe(&[
-        (web(), to("10.1.2.3"), 5432, Action::Allowed, 1),
-        (web(), to("10.2.2.3"), 5432, Action::Allowed, 1),
-        (web(), to("10.1.255.255"), 5432, Action::Allowed, 1),
-        (web(), to("10.3.2.3"), 5432, Action::Allowed, 3),
+        (web(), db("10.1.2.3"), 5432, Action::Allowed, 1),
+        (web(), db("10.2.2.3"), 5432, Action::Allowed, 1),
+        (web(), db("10.1.255.255"), 5432, Action::Allowed, 1),
+        (web(), db("10.3.2.3"), 5432, Action::Allowed, 3),
     ]);
     let replay = Replay::of(&observed, &cluster, &[]);
     assert_eq!(
@@ -295,22 +297,12 @@ fn addresses_count_where_policies_of_the_cluster_look_at_them_or_at_nodes() {
         on_host("edge", "192.168.0.1"),
         on_host("inner", "192.168.0.2"),
     ]);
-    let to = |ip: &str| {
-        Actor::Pod(PodActor {
-            namespace: "data".into(),
-            name: Some("db-0".into()),
-            workload: None,
-            labels: Some(Labels::default()),
-            address: Some(ip.parse().expect("an address")),
-            node: None,
-        })
-    };
     let web = || pod("shop/web", Some(&[("app", "web")]));
     let observed = observe(&[
-        (web(), to("10.1.2.3"), 5432, Action::Allowed, 1),
-        (web(), to("10.2.2.3"), 5432, Action::Allowed, 1),
-        (web(), to("10.1.255.255"), 5432, Action::Allowed, 1),
-        (web(), to("10.3.2.3"), 5432, Action::Allowed, 3),
+        (web(), db("10.1.2.3"), 5432, Action::Allowed, 1),
+        (web(), db("10.2.2.3"), 5432, Action::Allowed, 1),
+        (web(), db("10.1.255.255"), 5432, Action::Allowed, 1),
+        (web(), db("10.3.2.3"), 5432, Action::Allowed, 3),
         (web(), pod("ops/edge", None), 22, Action::Allowed, 1),
         (web(), pod("ops/inner", None), 22, Action::Allowed, 1),
     ]);

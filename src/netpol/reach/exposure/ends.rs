@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use super::open::{Names, OpenPorts};
 use super::regions::{self, Lies, Region};
-use super::tiers::{Across, Said};
+use super::tiers::Across;
 use super::{Newcomer, Open, TooManyNewcomers};
 use crate::netpol::cluster_policy::{
     ClusterNetworkPolicy, ClusterPeer, ClusterPort, ClusterPorts, ClusterRule, Tier,
@@ -16,6 +16,7 @@ use crate::netpol::net::Family;
 use crate::netpol::pod::Pod;
 use crate::netpol::policy::{NamespaceScope, NetworkPolicy, Peer, Peers, Ports};
 use crate::netpol::port::{PortSpec, Protocol};
+use crate::netpol::reach::said::{Said, SetOfPorts as _};
 use crate::netpol::selector::Selector;
 use crate::netpol::snapshot::{NamespaceState, Snapshot};
 use crate::netpol::verdict::{End, Meant};
@@ -132,9 +133,10 @@ impl<'s> Side<'s> {
     fn own(&self, region: &Region, family: Family) -> Result<Vec<(Newcomer, OpenPorts)>, Across> {
         let all = Newcomer::selected(region.namespaces.clone(), region.pods.clone());
         let means = |rule: &ClusterRule| is_meant(rule, region, family);
-        let mut said = Said::nothing(&self.names);
-        let ask =
-            |said: &mut Said, tier| said.ask(tier, &self.wide, self.direction, &self.names, &means);
+        let mut said = Said::nothing(self.names.everything());
+        let ask = |said: &mut Said<OpenPorts>, tier| {
+            said.ask(tier, &self.wide, self.direction, &self.names, &means)
+        };
         ask(&mut said, Tier::Admin)?;
         if self.policies.is_empty() {
             said.next_tier();
@@ -142,7 +144,7 @@ impl<'s> Side<'s> {
             return Ok(vec![(all, said.in_the_end())]);
         }
         let left = said.left();
-        let mut found = vec![(all.clone(), said.accepted().clone())];
+        let mut found = vec![(all.clone(), said.accepted.clone())];
         let rules = self
             .policies
             .iter()
@@ -204,7 +206,7 @@ impl<'s> Side<'s> {
         let end = End::of_pod(self.pod, family, address);
         let means = |rule: &ClusterRule| Ok(self.snapshot.is_meant(rule, end));
         let direction = other(self.direction);
-        let mut said = Said::nothing(&self.names);
+        let mut said = Said::nothing(self.names.everything());
         said.ask(Tier::Admin, &ruling, direction, &self.names, &means)?;
         let allowed = said.in_the_end();
         said.next_tier();

@@ -9,6 +9,7 @@ use crate::netpol::cluster_policy::{ClusterPort, ClusterPorts};
 use crate::netpol::name::PortName;
 use crate::netpol::policy::Ports;
 use crate::netpol::port::{ContainerPort, PortMatch, PortSpec, Protocol};
+use crate::netpol::reach::said::SetOfPorts;
 use crate::netpol::reach::{PortRange, PortSet};
 
 /// Ports, some by numbers that nobody knows yet.
@@ -30,35 +31,9 @@ pub(super) enum Names<'n> {
 }
 
 impl OpenPorts {
-    /// No port at all.
-    pub(super) fn none() -> Self {
-        Self::default()
-    }
-
     /// Whether there is no port in it.
     pub fn is_empty(&self) -> bool {
         self.ports.is_empty() && self.named.is_empty()
-    }
-
-    pub(super) fn or(&self, other: &OpenPorts) -> OpenPorts {
-        Self {
-            ports: self.ports.or(&other.ports),
-            named: &self.named | &other.named,
-        }
-    }
-
-    pub(super) fn and(&self, other: &OpenPorts) -> OpenPorts {
-        Self {
-            ports: self.ports.and(&other.ports),
-            named: &self.named & &other.named,
-        }
-    }
-
-    pub(super) fn without(&self, other: &OpenPorts) -> OpenPorts {
-        Self {
-            ports: self.ports.without(&other.ports),
-            named: self.named.difference(&other.named).cloned().collect(),
-        }
     }
 
     pub(super) fn is_within(&self, other: &OpenPorts) -> bool {
@@ -70,6 +45,29 @@ impl OpenPorts {
         self.named
             .retain(|(protocol, _)| !has_all(&self.ports, *protocol));
         self
+    }
+}
+
+impl SetOfPorts for OpenPorts {
+    fn or(&self, other: &OpenPorts) -> OpenPorts {
+        Self {
+            ports: self.ports.or(&other.ports),
+            named: &self.named | &other.named,
+        }
+    }
+
+    fn and(&self, other: &OpenPorts) -> OpenPorts {
+        Self {
+            ports: self.ports.and(&other.ports),
+            named: &self.named & &other.named,
+        }
+    }
+
+    fn without(&self, other: &OpenPorts) -> OpenPorts {
+        Self {
+            ports: self.ports.without(&other.ports),
+            named: self.named.difference(&other.named).cloned().collect(),
+        }
     }
 }
 
@@ -119,7 +117,7 @@ impl Names<'_> {
     }
 
     fn called(&self, name: &PortName, protocol: Protocol) -> OpenPorts {
-        let mut open = OpenPorts::none();
+        let mut open = OpenPorts::default();
         match self {
             Self::Of(ports) => {
                 let own = ports

@@ -5,30 +5,14 @@ use crate::netpol::cluster_policy::{
     Action, ClusterNetworkPolicy, ClusterRule, PodScope, Reading, Tier,
 };
 use crate::netpol::coverage::Direction;
+use crate::netpol::reach::said::{Said, SetOfPorts as _};
 use crate::netpol::verdict::Meant;
 
 /// The newcomers in question lie across the border of this scope, and have to be cut by it first.
 #[derive(Clone, Debug)]
 pub(super) struct Across(pub(super) PodScope);
 
-/// What was said of which ports so far; of the others, that they are denied.
-#[derive(Clone, Debug)]
-pub(super) struct Said {
-    open: OpenPorts,
-    passed: OpenPorts,
-    accepted: OpenPorts,
-}
-
-impl Said {
-    /// Nothing yet.
-    pub(super) fn nothing(names: &Names<'_>) -> Self {
-        Self {
-            open: names.everything(),
-            passed: OpenPorts::none(),
-            accepted: OpenPorts::none(),
-        }
-    }
-
+impl Said<OpenPorts> {
     /// Asks the policies of a tier which rule the end; `means` says whether a rule means the other end.
     pub(super) fn ask(
         &mut self,
@@ -73,36 +57,5 @@ impl Said {
             }
         }
         Ok(())
-    }
-
-    fn decide(&mut self, action: Action, ports: &OpenPorts) {
-        let taken = self.open.and(ports);
-        self.open = self.open.without(&taken);
-        match action {
-            Action::Deny => {}
-            Action::Pass => self.passed = self.passed.or(&taken),
-            Action::Accept => self.accepted = self.accepted.or(&taken),
-        }
-    }
-
-    /// Opens to the next tier what was passed on to it.
-    pub(super) fn next_tier(&mut self) {
-        self.open = self.open.or(&self.passed);
-        self.passed = OpenPorts::none();
-    }
-
-    /// What passes for good.
-    pub(super) fn accepted(&self) -> &OpenPorts {
-        &self.accepted
-    }
-
-    /// What the next tier has a say on.
-    pub(super) fn left(&self) -> OpenPorts {
-        self.open.or(&self.passed)
-    }
-
-    /// What passes where nobody else is asked.
-    pub(super) fn in_the_end(&self) -> OpenPorts {
-        self.accepted.or(&self.left())
     }
 }
