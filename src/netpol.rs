@@ -46,6 +46,7 @@ pub mod workload;
 pub(crate) mod decode;
 mod meta;
 mod problem;
+pub(crate) mod spans;
 #[cfg(test)]
 mod testing;
 

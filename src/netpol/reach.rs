@@ -40,7 +40,6 @@ mod ports;
 mod rows;
 mod said;
 mod space;
-mod spans;
 mod tiers;
 mod why;
 mod words;

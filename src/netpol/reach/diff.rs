@@ -11,13 +11,13 @@ use ipnet::IpNet;
 use super::connections::{self, Ends, Row};
 use super::ports::PortSet;
 use super::rows::{self, Addresses, Open, Workloads};
-use super::spans::{self, Span};
 use super::{Located, Reachability};
 use crate::netpol::coverage::Direction;
 use crate::netpol::labels::Labels;
 use crate::netpol::name::NamespaceName;
 use crate::netpol::net::Family;
 use crate::netpol::pod::Pod;
+use crate::netpol::spans::{self, Span};
 use crate::netpol::workload::WorkloadRef;
 
 /// Two judged clusters, held against each other.

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::spans::{self, Span};
 use crate::netpol::port::{ContainerPort, Port, PortMatch, PortSpec, Protocol};
+use crate::netpol::spans::{self, Span};
 
 /// The last port that there is.
 const LAST: u32 = 0xffff;

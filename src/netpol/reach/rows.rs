@@ -11,10 +11,10 @@ use super::connections::Ends;
 use super::grid::Patch;
 use super::ports::PortSet;
 use super::space;
-use super::spans::{self, Span};
 use super::{Located, Reachability};
 use crate::netpol::name::NodeName;
 use crate::netpol::net::Family;
+use crate::netpol::spans::{self, Span};
 use crate::netpol::workload::WorkloadRef;
 
 /// What is open by addresses outside: sorted, and no address twice.

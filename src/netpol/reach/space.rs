@@ -6,8 +6,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ipnet::{IpNet, Ipv4Subnets, Ipv6Subnets};
 
 use super::bits::BitSet;
-use super::spans::{self, Span};
 use crate::netpol::net::Family;
+use crate::netpol::spans::{self, Span};
 
 /// A block as a policy means it: without what is excepted from it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

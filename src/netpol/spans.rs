@@ -1,7 +1,7 @@
 //! Sets of numbers as sorted spans, both ends of a span in it: ports and addresses.
 
 /// Numbers that follow each other.
-pub(super) trait Step: Copy + Ord {
+pub(crate) trait Step: Copy + Ord {
     /// The next number; none after the last one.
     fn next(self) -> Option<Self>;
     /// The number before; none before the first one.
@@ -9,7 +9,7 @@ pub(super) trait Step: Copy + Ord {
 }
 
 /// The first and the last number of a span.
-pub(super) type Span<T> = (T, T);
+pub(crate) type Span<T> = (T, T);
 
 impl Step for u32 {
     fn next(self) -> Option<Self> {
@@ -32,7 +32,7 @@ impl Step for u128 {
 }
 
 /// The same numbers in sorted spans that neither overlap nor touch.
-pub(super) fn joined<T: Step>(mut spans: Vec<Span<T>>) -> Vec<Span<T>> {
+pub(crate) fn joined<T: Step>(mut spans: Vec<Span<T>>) -> Vec<Span<T>> {
     spans.sort_unstable();
     let mut joined: Vec<Span<T>> = Vec::with_capacity(spans.len());
     for (first, last) in spans {
@@ -47,7 +47,7 @@ pub(super) fn joined<T: Step>(mut spans: Vec<Span<T>>) -> Vec<Span<T>> {
 }
 
 /// The numbers that are in both; each of the two is sorted and without overlap, and so is what comes out.
-pub(super) fn common<T: Step>(left: &[Span<T>], right: &[Span<T>]) -> Vec<Span<T>> {
+pub(crate) fn common<T: Step>(left: &[Span<T>], right: &[Span<T>]) -> Vec<Span<T>> {
     let mut common = Vec::new();
     let (mut lefts, mut rights) = (left.iter().peekable(), right.iter().peekable());
     while let (Some(a), Some(b)) = (lefts.peek(), rights.peek()) {
@@ -65,7 +65,7 @@ pub(super) fn common<T: Step>(left: &[Span<T>], right: &[Span<T>]) -> Vec<Span<T
 }
 
 /// The numbers of the left that are not in the right; each is sorted and without overlap, and so is what comes out.
-pub(super) fn less<T: Step>(left: &[Span<T>], right: &[Span<T>]) -> Vec<Span<T>> {
+pub(crate) fn less<T: Step>(left: &[Span<T>], right: &[Span<T>]) -> Vec<Span<T>> {
     let mut rest = Vec::new();
     for (first, last) in left {
         let mut start = Some(*first);
@@ -85,7 +85,7 @@ pub(super) fn less<T: Step>(left: &[Span<T>], right: &[Span<T>]) -> Vec<Span<T>>
 }
 
 /// Whether a number is in sorted spans.
-pub(super) fn contains<T: Step>(spans: &[Span<T>], number: T) -> bool {
+pub(crate) fn contains<T: Step>(spans: &[Span<T>], number: T) -> bool {
     let at = spans.partition_point(|(_, last)| *last < number);
     spans.get(at).is_some_and(|(first, _)| *first <= number)
 }

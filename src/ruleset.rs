@@ -1,0 +1,36 @@
+//! What a node's kernel is to hold, as data: one nftables table that lets pass what the policies allow.
+//!
+//! A plan follows a [`Snapshot`](crate::netpol::Snapshot) for one node and keeps the wanted [`Ruleset`]; each change of
+//! the cluster becomes a [`Transaction`] that costs what changed. `ruleset/table.rs` has the words of nftables that are
+//! used, `ruleset/render.rs` writes them for people as `nft -f` reads them, and the agent encodes the same values for the
+//! kernel. Pure: no sockets, files, clock or logging here, and nothing that can panic.
+//!
+//! # How a packet goes
+//!
+//! Every packet that the node forwards meets the chain `forward` after destination NAT, so that a Service is judged by
+//! its endpoint. What belongs to a connection that was let in passes first. Then one lookup by source finds the chain of a local
+//! pod's egress, and one by destination that of a local pod's ingress: the cost does not grow with the number of pods.
+//! A chain returns for what is allowed and ends with a counter, a limited log and a drop. Pods with equal policies share a
+//! chain, and rules with the same peers share a set. Flows from a pod to its own node meet `input`, where only
+//! ClusterNetworkPolicies count: network policies never stand between a pod and its node.
+
+// A panic in the agent is a node whose rules nobody keeps; tests may still say `expect`.
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::arithmetic_side_effects,
+        clippy::expect_used,
+        clippy::indexing_slicing,
+        clippy::panic,
+        clippy::unwrap_used
+    )
+)]
+
+pub mod table;
+pub mod transaction;
+
+pub use table::{
+    Chain, ChainName, CounterName, Element, End, Hook, Log, Match, Rule, Ruleset, Set, SetKind,
+    SetName, Statement, TABLE, Tracked, Tuple, Verdict,
+};
+pub use transaction::{Change, Transaction};

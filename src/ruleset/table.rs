@@ -1,0 +1,290 @@
+//! The part of nftables that is used, as types: chains of rules, sets, verdict maps, counters.
+//!
+//! <https://wiki.nftables.org/wiki-nftables/index.php/Main_Page>, `man 8 nft`. Each value can be written as text
+//! (`render.rs`) and encoded for the kernel, and both mean the same.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use crate::netpol::{Family, Port, Protocol};
+
+/// The name of the only table that is ours, in the `inet` family.
+pub const TABLE: &str = "ringfence";
+
+/// Declares the name of something in the table: letters, digits, `-` and `_`, beginning with a letter.
+macro_rules! name {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name(Arc<str>);
+
+        impl $name {
+            /// The name as text.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl From<&str> for $name {
+            fn from(name: &str) -> Self {
+                Self(Arc::from(name))
+            }
+        }
+
+        impl From<String> for $name {
+            fn from(name: String) -> Self {
+                Self(Arc::from(name))
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.pad(&self.0)
+            }
+        }
+    };
+}
+
+name!(
+    /// The name of a chain.
+    ChainName
+);
+name!(
+    /// The name of a set or of a verdict map.
+    SetName
+);
+name!(
+    /// The name of a counter.
+    CounterName
+);
+
+/// A whole table.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Ruleset {
+    /// Its chains.
+    pub chains: BTreeMap<ChainName, Chain>,
+    /// Its sets and verdict maps.
+    pub sets: BTreeMap<SetName, Set>,
+    /// Its counters, which outlive the rules that count with them.
+    pub counters: BTreeSet<CounterName>,
+}
+
+/// A list of rules.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Chain {
+    /// Where packets come into it; none for a chain that others jump to.
+    pub hook: Option<Hook>,
+    /// What is asked of each packet, in this order.
+    pub rules: Vec<Rule>,
+}
+
+/// Where the packets of a node come by. Each of our chains there accepts what it does not drop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Hook {
+    /// Packets to the node itself.
+    Input,
+    /// Packets from one interface to another.
+    Forward,
+}
+
+/// One rule: where everything matches, the statements are done in their order.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Rule {
+    /// What must hold of a packet.
+    pub matches: Vec<Match>,
+    /// What is done then.
+    pub does: Vec<Statement>,
+    /// The same in words, for people; no more than 128 bytes of it go into the kernel.
+    pub why: Arc<str>,
+}
+
+/// Something that holds of a packet or does not.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Match {
+    /// What connection tracking says of it.
+    Tracked(Tracked),
+    /// It tells an end of a connection of this family that something went wrong: ICMP or `ICMPv6`.
+    Icmp(Family),
+    /// It finds neighbours and routers, or groups of receivers: IPv6 does not work without (RFC 4861, RFC 3810).
+    NeighbourDiscovery,
+    /// The address of one end is in a set ([`SetKind::Addresses`] or [`SetKind::Blocks`]).
+    Address(Family, End, SetName),
+    /// Source and destination address, in this order, are in a [`SetKind::Pairs`].
+    Pair(Family, SetName),
+    /// Destination address and port are in a [`SetKind::AddressPorts`].
+    DestinationPort(Family, SetName),
+    /// Addresses, protocol and ports are in a [`SetKind::Tuples`].
+    Tuple(Family, SetName),
+    /// Its protocol.
+    Protocol(Protocol),
+    /// Its destination port is from the first to the last.
+    Port(Port, Port),
+    /// Its destination port is in a [`SetKind::Ports`].
+    Ports(SetName),
+}
+
+/// What connection tracking says of a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Tracked {
+    /// It belongs to a connection that has been let through in at least one direction.
+    Established,
+    /// It is about such a connection, like an ICMP error.
+    Related,
+}
+
+/// One end of a packet's way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum End {
+    /// Where it comes from.
+    Source,
+    /// Where it goes.
+    Destination,
+}
+
+/// Something that is done with a packet.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Statement {
+    /// Counts it.
+    Count(CounterName),
+    /// Goes on only for so many packets in a second, after a burst of as many.
+    Limit(u32),
+    /// Sends its head to a listener.
+    Log(Log),
+    /// Asks a [`SetKind::Dispatch`] by the address of one end and does what is found there, if anything.
+    Dispatch(Family, End, SetName),
+    /// Ends the rule.
+    Verdict(Verdict),
+}
+
+/// How packets are sent to a listener.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Log {
+    /// The number of the NFLOG group.
+    pub group: u16,
+    /// What the listener is told with each packet, at most 127 bytes.
+    pub prefix: Arc<str>,
+}
+
+/// What becomes of a packet.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Verdict {
+    /// This table lets it pass. Other tables may still drop it.
+    Accept,
+    /// It is gone.
+    Drop,
+    /// Back to the chain that jumped here.
+    Return,
+    /// Into a chain and back here.
+    Jump(ChainName),
+    /// Into a chain and not back here.
+    Goto(ChainName),
+}
+
+/// A set or verdict map.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Set {
+    /// What its elements are.
+    pub kind: SetKind,
+    /// Its elements; those of a kind with a range never overlap.
+    pub elements: BTreeSet<Element>,
+}
+
+/// What the elements of a set are. Only blocks and ports are ranges: those sets cost more to change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum SetKind {
+    /// [`Element::Address`].
+    Addresses(Family),
+    /// [`Element::Pair`].
+    Pairs(Family),
+    /// [`Element::AddressPort`].
+    AddressPorts(Family),
+    /// [`Element::Block`].
+    Blocks(Family),
+    /// [`Element::Ports`].
+    Ports,
+    /// [`Element::Tuple`], each of which goes by itself after some seconds.
+    Tuples(Family, u32),
+    /// [`Element::Dispatch`]: a verdict map.
+    Dispatch(Family),
+}
+
+/// One element of a set. All addresses of a set are of its family.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Element {
+    /// An address.
+    Address(IpAddr),
+    /// A source and a destination.
+    Pair(IpAddr, IpAddr),
+    /// A destination and its port.
+    AddressPort(IpAddr, Port),
+    /// All addresses from the first to the last.
+    Block(IpAddr, IpAddr),
+    /// All ports from the first to the last.
+    Ports(Port, Port),
+    /// A connection in one direction.
+    Tuple(Tuple),
+    /// An address and the chain that is jumped to. Of one address there is at most one.
+    Dispatch(IpAddr, ChainName),
+}
+
+/// The addresses, protocol and ports of packets that go one way in a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Tuple {
+    /// Where they come from.
+    pub source: (IpAddr, u16),
+    /// Where they go.
+    pub destination: (IpAddr, u16),
+    /// Their protocol.
+    pub protocol: Protocol,
+}
+
+// === impl SetKind ===
+
+impl SetKind {
+    /// The family of the addresses, where there are any.
+    pub fn family(self) -> Option<Family> {
+        match self {
+            Self::Addresses(family)
+            | Self::Pairs(family)
+            | Self::AddressPorts(family)
+            | Self::Blocks(family)
+            | Self::Tuples(family, _)
+            | Self::Dispatch(family) => Some(family),
+            Self::Ports => None,
+        }
+    }
+
+    /// Whether its elements are ranges.
+    pub fn has_ranges(self) -> bool {
+        matches!(self, Self::Blocks(_) | Self::Ports)
+    }
+}
+
+// === impl Tuple ===
+
+impl Tuple {
+    /// The way back.
+    #[must_use]
+    pub fn reversed(self) -> Self {
+        Self {
+            source: self.destination,
+            destination: self.source,
+            ..self
+        }
+    }
+}
+
+// === impl Rule ===
+
+impl Rule {
+    /// A rule that does one thing.
+    pub fn new(matches: Vec<Match>, verdict: Verdict, why: impl Into<Arc<str>>) -> Self {
+        Self {
+            matches,
+            does: vec![Statement::Verdict(verdict)],
+            why: why.into(),
+        }
+    }
+}
