@@ -4,6 +4,7 @@
 //! `netpol`, `guard`, `ruleset` and `report` are pure: values in, values out. The other folders touch the world and
 //! use the pure ones, never the reverse.
 
+pub mod agent;
 pub mod certs;
 pub mod cli;
 pub mod controller;

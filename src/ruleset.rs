@@ -12,7 +12,7 @@
 //! pod's egress, and one by destination that of a local pod's ingress: the cost does not grow with the number of pods.
 //! A chain returns for what is allowed and ends with a counter, a limited log and a drop. Pods with equal policies share a
 //! chain, and rules with the same peers share a set. Flows from a pod to its own node meet `input`, where only
-//! ClusterNetworkPolicies count: network policies never stand between a pod and its node.
+//! `ClusterNetworkPolicies` count: network policies never stand between a pod and its node.
 
 // A panic in the agent is a node whose rules nobody keeps; tests may still say `expect`.
 #![cfg_attr(
@@ -26,6 +26,7 @@
     )
 )]
 
+pub mod render;
 pub mod table;
 pub mod transaction;
 

@@ -13,6 +13,17 @@ use crate::netpol::{Family, Port, Protocol};
 /// The name of the only table that is ours, in the `inet` family.
 pub const TABLE: &str = "ringfence";
 
+/// The priority of our chains at their hooks: just before the chains of others that filter.
+pub const PRIORITY: i32 = -5;
+
+/// How many bytes of a packet's head a listener gets: IPv6 with extension headers and the ports of any protocol fit, and
+/// nothing of what is said in a connection of IPv4 over TCP but its first words.
+pub const LOG_SNAPLEN: u32 = 128;
+
+/// How many packets the kernel gathers before it wakes a listener, unless its timer is over first: at the full rate of a
+/// flood one wake-up reads many, and a lone packet waits for the listener's timer only.
+pub const LOG_QUEUE: u16 = 64;
+
 /// Declares the name of something in the table: letters, digits, `-` and `_`, beginning with a letter.
 macro_rules! name {
     ($(#[$doc:meta])* $name:ident) => {
@@ -238,6 +249,38 @@ pub struct Tuple {
     pub destination: (IpAddr, u16),
     /// Their protocol.
     pub protocol: Protocol,
+}
+
+// === impl Hook ===
+
+impl Hook {
+    /// The name of it in nftables.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Input => "input",
+            Self::Forward => "forward",
+        }
+    }
+}
+
+// === impl Match ===
+
+impl Match {
+    /// The family of the addresses that are looked at, where any are.
+    pub fn family(&self) -> Option<Family> {
+        match self {
+            Self::Address(family, ..)
+            | Self::Pair(family, _)
+            | Self::DestinationPort(family, _)
+            | Self::Tuple(family, _) => Some(*family),
+            Self::Tracked(_)
+            | Self::Icmp(_)
+            | Self::NeighbourDiscovery
+            | Self::Protocol(_)
+            | Self::Port(..)
+            | Self::Ports(_) => None,
+        }
+    }
 }
 
 // === impl SetKind ===

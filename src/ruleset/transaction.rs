@@ -64,7 +64,12 @@ impl Transaction {
     }
 
     /// What makes one table of the other: first what is new, then what leads to it, then what is not needed any more.
+    ///
+    /// A set of another kind or a chain at another hook cannot become what it is not, so then all is made from nothing.
     pub fn between(old: &Ruleset, new: &Ruleset) -> Self {
+        if !old.can_become(new) {
+            return Self::whole(new);
+        }
         let mut changes = Vec::new();
         let counters = new.counters.difference(&old.counters).cloned();
         changes.extend(counters.map(Change::AddCounter));
@@ -78,6 +83,14 @@ impl Transaction {
                 changes.push(Change::AddChain(name.clone(), chain.hook));
             }
         }
+        // Chains and sets may lead to each other in new ways, so all that changes or goes is emptied before anything is
+        // filled or goes.
+        for (name, chain) in &old.chains {
+            let after = new.chains.get(name).map(|chain| &chain.rules);
+            if !chain.rules.is_empty() && after != Some(&chain.rules) {
+                changes.push(Change::FlushChain(name.clone()));
+            }
+        }
         let none = BTreeSet::new();
         for (name, set) in &new.sets {
             let before = old.sets.get(name).map_or(&none, |old| &old.elements);
@@ -85,22 +98,16 @@ impl Transaction {
         }
         for (name, chain) in &new.chains {
             let before = old.chains.get(name).map_or(&[][..], |chain| &chain.rules);
-            if before != chain.rules {
-                if !before.is_empty() {
-                    changes.push(Change::FlushChain(name.clone()));
-                }
-                if !chain.rules.is_empty() {
-                    changes.push(Change::AddRules(name.clone(), chain.rules.clone()));
-                }
+            if before != chain.rules && !chain.rules.is_empty() {
+                changes.push(Change::AddRules(name.clone(), chain.rules.clone()));
             }
         }
-        let gone = |chain: &ChainName| !new.chains.contains_key(chain);
-        let chains = || old.chains.keys().filter(|name| gone(name)).cloned();
-        // Chains may lead to each other, so all are emptied before the first one goes.
-        changes.extend(chains().map(Change::FlushChain));
-        changes.extend(chains().map(Change::DeleteChain));
+        // Sets go before chains, since the elements of verdict maps lead to chains.
         let sets = old.sets.keys().filter(|name| !new.sets.contains_key(*name));
         changes.extend(sets.cloned().map(Change::DeleteSet));
+        let chains = old.chains.keys();
+        let chains = chains.filter(|name| !new.chains.contains_key(*name));
+        changes.extend(chains.cloned().map(Change::DeleteChain));
         let counters = old.counters.difference(&new.counters).cloned();
         changes.extend(counters.map(Change::DeleteCounter));
         Self { changes }
@@ -109,9 +116,12 @@ impl Transaction {
 
 impl Set {
     /// What makes its elements of others: those that go first, since a verdict map has each address once and ranges may not
-    /// overlap for a moment.
+    /// overlap for a moment. What goes by itself is not waited for, and may be gone already.
     fn replacing(&self, name: &SetName, before: &BTreeSet<Element>) -> Vec<Change> {
-        let gone: Vec<Element> = before.difference(&self.elements).cloned().collect();
+        let gone: Vec<Element> = match self.kind {
+            SetKind::Tuples(..) => Vec::new(),
+            _ => before.difference(&self.elements).cloned().collect(),
+        };
         let new: Vec<Element> = self.elements.difference(before).cloned().collect();
         let mut changes = Vec::new();
         if !gone.is_empty() {
@@ -125,8 +135,142 @@ impl Set {
 }
 
 impl Ruleset {
+    /// Whether what has the same name in both is of the same kind.
+    fn can_become(&self, new: &Self) -> bool {
+        let of_same_kind = |(name, set): (&SetName, &Set)| {
+            let after = new.sets.get(name);
+            after.is_none_or(|after| after.kind == set.kind)
+        };
+        let at_same_hook = |(name, chain): (&ChainName, &Chain)| {
+            let after = new.chains.get(name);
+            after.is_none_or(|after| after.hook == chain.hook)
+        };
+        self.sets.iter().all(of_same_kind) && self.chains.iter().all(at_same_hook)
+    }
+
     /// The chain of a name, made if it is not there.
     pub fn chain_mut(&mut self, name: ChainName) -> &mut Chain {
         self.chains.entry(name).or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::netpol::Family;
+    use crate::ruleset::{Verdict, render};
+
+    fn with(sets: &[(&str, SetKind, &[Element])], chains: &[(&str, &[Rule])]) -> Ruleset {
+        let mut made = Ruleset::default();
+        for (name, kind, elements) in sets {
+            let elements = elements.iter().cloned().collect();
+            let set = Set {
+                kind: *kind,
+                elements,
+            };
+            made.sets.insert((*name).into(), set);
+        }
+        for (name, rules) in chains {
+            made.chain_mut((*name).into()).rules = rules.to_vec();
+        }
+        made
+    }
+
+    fn pod(last: u8, chain: &str) -> Element {
+        Element::Dispatch([10, 0, 0, last].into(), chain.into())
+    }
+
+    fn lines(old: &Ruleset, new: &Ruleset) -> Vec<String> {
+        let text = render::transaction(&Transaction::between(old, new));
+        text.lines()
+            .map(|line| line.replace("inet ringfence ", ""))
+            .collect()
+    }
+
+    const MAP: SetKind = SetKind::Dispatch(Family::V4);
+
+    #[test]
+    fn a_pod_that_comes_or_goes_is_its_elements() {
+        let drop = [Rule::new(vec![], Verdict::Drop, "")];
+        let chains: &[(&str, &[Rule])] = &[("a", &drop), ("b", &drop)];
+        let old = with(&[("map", MAP, &[pod(1, "a"), pod(2, "a")])], chains);
+        let new = with(&[("map", MAP, &[pod(1, "b"), pod(3, "a")])], chains);
+        assert_eq!(
+            lines(&old, &new),
+            [
+                "delete element map { 10.0.0.1 : jump a, 10.0.0.2 : jump a }",
+                "add element map { 10.0.0.1 : jump b, 10.0.0.3 : jump a }",
+            ]
+        );
+        assert!(Transaction::between(&old, &old).is_empty());
+    }
+
+    #[test]
+    fn what_leads_to_something_goes_before_it() {
+        let jump = [Rule::new(vec![], Verdict::Jump("b".into()), "")];
+        let drop = [Rule::new(vec![], Verdict::Drop, "")];
+        let old = with(
+            &[("map", MAP, &[pod(1, "a")])],
+            &[("a", &jump), ("b", &drop)],
+        );
+        assert_eq!(
+            lines(&old, &Ruleset::default()),
+            [
+                "flush chain a",
+                "flush chain b",
+                "delete set map",
+                "delete chain a",
+                "delete chain b"
+            ]
+        );
+        assert_eq!(
+            lines(&Ruleset::default(), &old),
+            [
+                "create map map { type ipv4_addr : verdict; }",
+                "create chain a",
+                "create chain b",
+                "add element map { 10.0.0.1 : jump a }",
+                "add rule a jump b",
+                "add rule b drop"
+            ]
+        );
+    }
+
+    #[test]
+    fn a_policy_edit_is_its_own_chain() {
+        let drop = [Rule::new(vec![], Verdict::Drop, "")];
+        let pass = [Rule::new(vec![], Verdict::Return, "")];
+        let old = with(&[], &[("a", &drop), ("b", &drop), ("c", &drop)]);
+        let new = with(&[], &[("a", &drop), ("b", &pass), ("c", &[])]);
+        assert_eq!(
+            lines(&old, &new),
+            ["flush chain b", "flush chain c", "add rule b return"]
+        );
+    }
+
+    #[test]
+    fn what_goes_by_itself_is_never_taken_out() {
+        let kind = SetKind::Tuples(Family::V4, 5);
+        let tuple = |port| {
+            Element::Tuple(super::super::Tuple {
+                source: ([10, 0, 0, 1].into(), port),
+                destination: ([10, 0, 0, 2].into(), 80),
+                protocol: crate::netpol::Protocol::Tcp,
+            })
+        };
+        let old = with(&[("cut", kind, &[tuple(1)])], &[]);
+        let new = with(&[("cut", kind, &[tuple(2)])], &[]);
+        assert_eq!(
+            lines(&old, &new),
+            ["add element cut { 10.0.0.1 . 10.0.0.2 . tcp . 2 . 80 }"]
+        );
+        assert_eq!(lines(&old, &with(&[("cut", kind, &[])], &[])), [""; 0]);
+    }
+
+    #[test]
+    fn another_kind_under_the_same_name_is_made_from_nothing() {
+        let old = with(&[("a", SetKind::Ports, &[])], &[]);
+        let new = with(&[("a", MAP, &[])], &[]);
+        assert_eq!(Transaction::between(&old, &new), Transaction::whole(&new));
     }
 }

@@ -1,0 +1,23 @@
+//! Our table in the kernel, by netlink.
+//!
+//! [`Socket::apply`] puts a [`Transaction`](crate::ruleset::Transaction) into the kernel in one system call, [`read`] gives
+//! what the kernel holds as the same types, and [`Monitor`] tells when somebody else touched it. No table but ours is ever
+//! asked for. Synchronous: the calls are short and belong on a thread of their own.
+//!
+//! `wire` has the bytes of netlink, `expression` what rules are made of, `rule` and `element` translate to and from the
+//! types of `ruleset`, `batch` puts a transaction together.
+
+mod batch;
+mod element;
+mod error;
+mod expression;
+mod monitor;
+mod read;
+mod rule;
+mod socket;
+mod wire;
+
+pub use error::{ApplyError, ReadError, Refusal};
+pub use monitor::{Author, Event, Monitor};
+pub use read::{Counted, Found, Generation, counters, elements, generation, read};
+pub use socket::Socket;

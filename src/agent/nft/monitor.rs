@@ -1,0 +1,120 @@
+//! Tells when somebody else touches our table.
+//!
+//! The kernel tells listeners of each change and, behind a transaction's changes, of the generation that it made. Who made
+//! it shows by the number of the socket it came through: process numbers mean something else in each container, and
+//! another process of ours (`--cleanup`) is somebody else, too.
+
+use std::time::Duration;
+
+use rustix::io::Errno;
+use rustix::net::sockopt;
+
+use super::error::ReadError;
+use super::read::Generation;
+use super::socket::Socket;
+use super::wire::{INET, kind};
+use crate::ruleset::TABLE;
+
+/// `NFNLGRP_NFTABLES`.
+const GROUP: u32 = 7;
+
+/// How much may wait to be heard: a first load of some 10 000 elements. What is more is told as [`Event::Lost`].
+const RECEIVE: usize = 8 * 1024 * 1024;
+
+/// Something that the listener heard.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// Somebody changed something in our table.
+    Touched(Author),
+    /// Somebody deleted our table, perhaps with all others.
+    Deleted(Author),
+    /// More happened than could be kept: our table may have been touched.
+    Lost,
+}
+
+/// Who made a change. Threads are numbered as outside of all containers.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Author {
+    /// The thread that did it; 0 where the kernel did not say.
+    pub process: u32,
+    /// Its name.
+    pub name: String,
+}
+
+/// Listens to `nf_tables` of the network namespace that the thread was in when it was opened.
+///
+/// While one listens the kernel tells it of each element that is changed, so a first load is cheaper before.
+#[derive(Debug)]
+pub struct Monitor {
+    socket: Socket,
+    own: Vec<u32>,
+    /// What has been heard of a transaction whose end has not been.
+    heard: Option<Heard>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Heard {
+    Touched,
+    Deleted,
+}
+
+impl Monitor {
+    /// Begins to listen. Changes through the sockets of these numbers ([`Socket::port`]) are our own.
+    pub fn open(own: Vec<u32>) -> Result<Self, ReadError> {
+        let socket = Socket::new(RECEIVE).map_err(ReadError::Socket)?;
+        socket.inner().add_membership(GROUP).map_err(|error| {
+            match Errno::from_io_error(&error).unwrap_or(Errno::IO) {
+                Errno::PERM => ReadError::NotPermitted,
+                errno => ReadError::Socket(errno),
+            }
+        })?;
+        Ok(Self {
+            socket,
+            own,
+            heard: None,
+        })
+    }
+
+    /// Waits for what others do to our table, for so long at most; empty where they did nothing.
+    pub fn wait(&mut self, at_most: Duration) -> Result<Vec<Event>, ReadError> {
+        // No time at all would mean for ever.
+        let at_most = at_most.max(Duration::from_millis(1));
+        sockopt::set_socket_timeout(self.socket.inner(), sockopt::Timeout::Recv, Some(at_most))
+            .map_err(ReadError::Socket)?;
+        let messages = match self.socket.listen() {
+            Ok(messages) => messages,
+            Err(Errno::AGAIN) => return Ok(Vec::new()),
+            Err(Errno::NOBUFS) => {
+                self.heard = None;
+                return Ok(vec![Event::Lost]);
+            }
+            Err(errno) => return Err(ReadError::Socket(errno)),
+        };
+        let mut events = Vec::new();
+        for message in messages {
+            if self.own.contains(&message.port) {
+                continue;
+            }
+            if message.kind == kind::NEWGEN {
+                let author = Generation::read(message.attributes())
+                    .map(|made| Author {
+                        process: made.process,
+                        name: made.name,
+                    })
+                    .unwrap_or_default();
+                match self.heard.take() {
+                    Some(Heard::Touched) => events.push(Event::Touched(author)),
+                    Some(Heard::Deleted) => events.push(Event::Deleted(author)),
+                    None => {}
+                }
+            } else if message.family() == INET && message.attributes().text(1) == Some(TABLE) {
+                let heard = match message.kind {
+                    kind::DELTABLE => Heard::Deleted,
+                    _ => Heard::Touched,
+                };
+                self.heard = self.heard.max(Some(heard));
+            }
+        }
+        Ok(events)
+    }
+}

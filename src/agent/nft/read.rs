@@ -1,0 +1,349 @@
+//! Our table as the kernel holds it.
+//!
+//! Everything is asked for by the name of our table, but for chains, of which the kernel only lists all of a family; those
+//! of others are passed over by their table's name, and no rule or set of others is ever read.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use rustix::io::Errno;
+
+use super::element::{self, Elements};
+use super::error::ReadError;
+use super::expression::{COUNTER, Expression};
+use super::rule;
+use super::socket::{Consistency, Socket};
+use super::wire::{Attributes, INET, Message, Writer, flag, kind};
+use crate::ruleset::table::{Chain, Element, Hook, PRIORITY, Ruleset, Set, SetKind, TABLE};
+use crate::ruleset::{ChainName, CounterName, SetName};
+
+/// How often something is read again because a transaction of somebody came between.
+const TRIES: usize = 4;
+
+/// Our table as it was found.
+#[derive(Clone, Debug, Default)]
+pub struct Found {
+    /// What of it is of our making. Compare with [`Ruleset::as_kept`] of what is wanted.
+    pub ruleset: Ruleset,
+    /// What its counters have counted.
+    pub counters: BTreeMap<CounterName, Counted>,
+    /// What is in it that we never make, in words. Where there is any, the table is not the wanted one.
+    pub strangers: Vec<String>,
+    /// Somebody, perhaps of another table, changed nftables each time that this was read: a difference from what is wanted
+    /// may be none.
+    pub is_torn: bool,
+}
+
+/// What a counter has counted since it was made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counted {
+    /// Packets.
+    pub packets: u64,
+    /// Their bytes, with the headers of IP.
+    pub bytes: u64,
+}
+
+/// Which state nftables of a namespace is in, whosever tables.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Generation {
+    /// One more with each transaction of anybody.
+    pub id: u32,
+    /// The thread that asks for this, by its number outside of all containers.
+    pub process: u32,
+    /// Its name.
+    pub name: String,
+}
+
+/// Reads our table; none where there is none.
+pub fn read(socket: &mut Socket) -> Result<Option<Found>, ReadError> {
+    let mut reading = Reading {
+        socket,
+        found: Found::default(),
+    };
+    if !reading.table()? {
+        return Ok(None);
+    }
+    reading.chains()?;
+    reading.rules()?;
+    reading.sets()?;
+    let mut found = reading.found;
+    found.counters = counters(socket)?;
+    found.ruleset.counters = found.counters.keys().cloned().collect();
+    Ok(Some(found))
+}
+
+/// Reads one set of ours, with the time that each element has left where it goes by itself; none where there is no such
+/// set. Of elements that are nothing of ours there is only the number.
+#[expect(clippy::type_complexity, reason = "a list of pairs and a number")]
+pub fn elements(
+    socket: &mut Socket,
+    set: &SetName,
+    kind: SetKind,
+) -> Result<Option<(Vec<(Element, Option<Duration>)>, usize)>, ReadError> {
+    match dump_elements(socket, set, kind) {
+        Ok((elements, _)) => Ok(Some(elements.finish())),
+        Err(Errno::NOENT) => Ok(None),
+        Err(errno) => Err(failed(&format!("the set {set}"), errno)),
+    }
+}
+
+/// Reads what our counters have counted; nothing where there is no table.
+pub fn counters(socket: &mut Socket) -> Result<BTreeMap<CounterName, Counted>, ReadError> {
+    let read = |found: &mut BTreeMap<_, _>, message: &Message<'_>| {
+        let object = message.attributes();
+        let of_ours = object.text(1) == Some(TABLE) && object.u32(3) == Some(COUNTER);
+        if let (true, Some(name), Some(data)) = (of_ours, object.text(2), object.nested(4)) {
+            let counted = Counted {
+                bytes: data.u64(1).unwrap_or_default(),
+                packets: data.u64(2).unwrap_or_default(),
+            };
+            found.insert(CounterName::from(name), counted);
+        }
+    };
+    let body = |w: &mut Writer| {
+        w.text(1, TABLE);
+        w.u32(3, COUNTER);
+    };
+    match dump(socket, kind::GETOBJ, body, BTreeMap::new, read) {
+        Ok((found, _)) => Ok(found),
+        Err(Errno::NOENT) => Ok(BTreeMap::new()),
+        Err(errno) => Err(failed("the counters", errno)),
+    }
+}
+
+/// Reads the state that nftables is in.
+pub fn generation(socket: &mut Socket) -> Result<Generation, ReadError> {
+    let mut found = None;
+    socket
+        .ask(
+            (kind::GETGEN, 0),
+            0,
+            |_| (),
+            |message| {
+                found = Generation::read(message.attributes());
+            },
+        )
+        .map_err(|errno| failed("the generation", errno))?;
+    found.ok_or_else(|| failed("the generation", Errno::BADMSG))
+}
+
+impl Generation {
+    pub(super) fn read(attributes: Attributes<'_>) -> Option<Self> {
+        Some(Self {
+            id: attributes.u32(1)?,
+            process: attributes.u32(2).unwrap_or_default(),
+            name: attributes.text(3).unwrap_or_default().to_owned(),
+        })
+    }
+}
+
+struct Reading<'a> {
+    socket: &'a mut Socket,
+    found: Found,
+}
+
+impl Reading<'_> {
+    fn stranger(&mut self, what: String) {
+        self.found.strangers.push(what);
+    }
+
+    fn note(&mut self, consistency: Consistency) {
+        self.found.is_torn |= consistency == Consistency::Torn;
+    }
+
+    /// Whether there is a table of ours.
+    fn table(&mut self) -> Result<bool, ReadError> {
+        let mut flags = 0;
+        let asked = self.socket.ask(
+            (kind::GETTABLE, 0),
+            INET,
+            |w| w.text(1, TABLE),
+            |message| flags = message.attributes().u32(2).unwrap_or_default(),
+        );
+        match asked {
+            Ok(_) => {}
+            Err(Errno::NOENT) => return Ok(false),
+            Err(errno) => return Err(failed("the table", errno)),
+        }
+        // One of them makes a table sleep.
+        if flags != 0 {
+            self.stranger(format!("flags of the table ({flags:#x})"));
+        }
+        Ok(true)
+    }
+
+    fn chains(&mut self) -> Result<(), ReadError> {
+        let (chains, consistency) = dump(
+            self.socket,
+            kind::GETCHAIN,
+            |w| w.text(1, TABLE),
+            Vec::new,
+            |found, message| {
+                let chain = message.attributes();
+                if let (Some(TABLE), Some(name)) = (chain.text(1), chain.text(3)) {
+                    found.push((ChainName::from(name), read_hook(chain)));
+                }
+            },
+        )
+        .map_err(|errno| failed("the chains", errno))?;
+        self.note(consistency);
+        for (name, hook) in chains {
+            let hook = hook.unwrap_or_else(|()| {
+                self.stranger(format!("the way into the chain {name}"));
+                None
+            });
+            let rules = Vec::new();
+            self.found
+                .ruleset
+                .chains
+                .insert(name, Chain { hook, rules });
+        }
+        Ok(())
+    }
+
+    fn rules(&mut self) -> Result<(), ReadError> {
+        let (rules, consistency) = dump(
+            self.socket,
+            kind::GETRULE,
+            |w| w.text(1, TABLE),
+            Vec::new,
+            |found, message| {
+                let rule = message.attributes();
+                if let (Some(TABLE), Some(chain)) = (rule.text(1), rule.text(2)) {
+                    found.push((ChainName::from(chain), read_rule(rule)));
+                }
+            },
+        )
+        .map_err(|errno| failed("the rules", errno))?;
+        self.note(consistency);
+        for (chain, rule) in rules {
+            match rule {
+                Ok(rule) => self.found.ruleset.chain_mut(chain).rules.push(rule),
+                Err(why) => self.stranger(format!("a rule of the chain {chain} ({why:?})")),
+            }
+        }
+        Ok(())
+    }
+
+    fn sets(&mut self) -> Result<(), ReadError> {
+        let (sets, consistency) = dump(
+            self.socket,
+            kind::GETSET,
+            |w| w.text(1, TABLE),
+            Vec::new,
+            |found, message| {
+                let set = message.attributes();
+                if let (Some(TABLE), Some(name)) = (set.text(1), set.text(2)) {
+                    found.push((SetName::from(name), element::read_kind(set)));
+                }
+            },
+        )
+        .map_err(|errno| failed("the sets", errno))?;
+        self.note(consistency);
+        for (name, kind) in sets {
+            let Some(kind) = kind else {
+                self.stranger(format!("the set {name}"));
+                continue;
+            };
+            let (elements, consistency) = match dump_elements(self.socket, &name, kind) {
+                Ok(found) => found,
+                // Somebody deleted it meanwhile.
+                Err(Errno::NOENT) => continue,
+                Err(errno) => return Err(failed(&format!("the set {name}"), errno)),
+            };
+            self.note(consistency);
+            let (elements, strangers) = elements.finish();
+            if strangers > 0 {
+                self.stranger(format!("{strangers} elements of the set {name}"));
+            }
+            // What goes by itself is no rule.
+            let stays = |(element, left): (_, Option<Duration>)| left.is_none().then_some(element);
+            let elements = elements.into_iter().filter_map(stays).collect();
+            let set = Set { kind, elements };
+            self.found.ruleset.sets.insert(name, set);
+        }
+        Ok(())
+    }
+}
+
+/// Dumps what a request asks for, again where somebody came between.
+fn dump<T>(
+    socket: &mut Socket,
+    kind: u16,
+    body: impl Fn(&mut Writer),
+    new: impl Fn() -> T,
+    take: impl Fn(&mut T, &Message<'_>),
+) -> Result<(T, Consistency), Errno> {
+    let mut tries = TRIES;
+    loop {
+        tries = tries.saturating_sub(1);
+        let mut found = new();
+        let consistency = socket.ask((kind, flag::DUMP), INET, &body, |message| {
+            take(&mut found, message);
+        })?;
+        if consistency == Consistency::Whole || tries == 0 {
+            return Ok((found, consistency));
+        }
+    }
+}
+
+fn dump_elements(
+    socket: &mut Socket,
+    set: &SetName,
+    kind: SetKind,
+) -> Result<(Elements, Consistency), Errno> {
+    let body = |w: &mut Writer| {
+        w.text(1, TABLE);
+        w.text(2, set.as_str());
+    };
+    dump(
+        socket,
+        kind::GETSETELEM,
+        body,
+        || Elements::new(kind),
+        |found, message| {
+            if let Some(list) = message.attributes().nested(3) {
+                found.take(list);
+            }
+        },
+    )
+}
+
+/// Where packets come into a chain; an error where not as we make chains.
+fn read_hook(chain: Attributes<'_>) -> Result<Option<Hook>, ()> {
+    let Some(hook) = chain.nested(4) else {
+        return Ok(None);
+    };
+    let is_ours = chain.text(7) == Some("filter")
+        && chain.u32(5) == Some(1)
+        && hook.i32(2) == Some(PRIORITY)
+        && hook.into_iter().all(|(kind, _)| kind <= 2);
+    match hook.u32(1) {
+        Some(1) if is_ours => Ok(Some(Hook::Input)),
+        Some(2) if is_ours => Ok(Some(Hook::Forward)),
+        _ => Err(()),
+    }
+}
+
+/// A rule, or the sentence of one that is nothing of ours.
+fn read_rule(rule: Attributes<'_>) -> Result<crate::ruleset::Rule, String> {
+    let why = rule.find(7).map(rule::sentence).unwrap_or_default();
+    let mut list = rule.nested(4).unwrap_or(Attributes(&[]));
+    let expressions: Option<Vec<_>> = list
+        .by_ref()
+        .map(|(_, one)| Expression::read(Attributes(one)))
+        .collect();
+    expressions
+        .and_then(|expressions| rule::rule(&expressions, why))
+        .ok_or_else(|| why.to_owned())
+}
+
+fn failed(what: &str, errno: Errno) -> ReadError {
+    match errno {
+        Errno::PERM => ReadError::NotPermitted,
+        errno => ReadError::Refused {
+            what: what.to_owned(),
+            errno,
+        },
+    }
+}

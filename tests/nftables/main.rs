@@ -1,0 +1,8 @@
+//! What the agent does with nftables, on the kernel, in network namespaces that are gone afterwards.
+
+// What a test cannot prepare has failed.
+#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
+
+mod apply;
+mod random;
+mod space;
