@@ -4,7 +4,7 @@
 //! what the kernel holds as the same types, and [`Monitor`] tells when somebody else touched it. No table but ours is ever
 //! asked for. Synchronous: the calls are short and belong on a thread of their own.
 //!
-//! `wire` has the bytes of netlink, `expression` what rules are made of, `rule` and `element` translate to and from the
+//! `expression` what rules are made of, `rule` and `element` translate to and from the
 //! types of `ruleset`, `batch` puts a transaction together.
 
 mod batch;
@@ -15,8 +15,8 @@ mod monitor;
 mod read;
 mod rule;
 mod socket;
-mod wire;
 
+pub use element::Held;
 pub use error::{ApplyError, ReadError, Refusal};
 pub use monitor::{Author, Event, Monitor};
 pub use read::{Counted, Found, Generation, counters, elements, generation, read};

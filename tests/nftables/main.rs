@@ -4,5 +4,7 @@
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
 
 mod apply;
+mod edges;
+mod monitor;
 mod random;
 mod space;

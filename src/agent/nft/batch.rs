@@ -3,7 +3,7 @@
 use super::element;
 use super::expression::COUNTER;
 use super::rule;
-use super::wire::{Attributes, INET, Messages, Writer, flag, kind};
+use crate::agent::netlink::wire::{Attributes, INET, Messages, Writer, flag, kind};
 use crate::ruleset::table::{Element, Hook, PRIORITY, Rule, TABLE};
 use crate::ruleset::{Change, SetName, Transaction};
 
@@ -54,11 +54,12 @@ impl Batch {
             writer: Writer::default(),
             seq,
             messages: Vec::new(),
-            ids: 0,
+            sets: 0,
         };
+        let ends = (0, SUBSYSTEM);
         builder
             .writer
-            .message((kind::BATCH_BEGIN, 0), seq, (0, SUBSYSTEM), |_| ());
+            .message((kind::BATCH_BEGIN, 0), seq, ends, |_| ());
         let last = transaction
             .changes
             .iter()
@@ -69,7 +70,7 @@ impl Batch {
         let end = builder.next_seq();
         builder
             .writer
-            .message((kind::BATCH_END, 0), end, (0, SUBSYSTEM), |_| ());
+            .message((kind::BATCH_END, 0), end, ends, |_| ());
         Some(Self {
             bytes: builder.writer.finish()?,
             seq,
@@ -77,16 +78,21 @@ impl Batch {
         })
     }
 
-    /// The sequence number of its end.
-    pub(super) fn end(&self) -> u32 {
-        let messages = u32::try_from(self.messages.len()).unwrap_or(u32::MAX);
-        self.seq.wrapping_add(messages).wrapping_add(1)
+    /// The sequence number of its end, counted from that of its beginning.
+    pub(super) fn length(&self) -> u32 {
+        u32::try_from(self.messages.len())
+            .unwrap_or(u32::MAX)
+            .saturating_add(1)
     }
 
-    /// The number of the change whose message has this sequence number, and that of its rule or element, where it is
-    /// known: a message has one rule, and for elements the kernel may say at which byte of the message it stopped.
-    pub(super) fn change(&self, seq: u32, offset: Option<usize>) -> Option<(usize, Option<usize>)> {
-        let number = usize::try_from(seq.wrapping_sub(self.seq).checked_sub(1)?).ok()?;
+    /// The number of the change whose message is so many behind the beginning, and that of its rule or element, where it
+    /// is known: a message has one rule, and for elements the kernel may say at which byte of the message it stopped.
+    pub(super) fn change(
+        &self,
+        since: u32,
+        offset: Option<usize>,
+    ) -> Option<(usize, Option<usize>)> {
+        let number = usize::try_from(since.checked_sub(1)?).ok()?;
         let origin = self.messages.get(number)?;
         let part = match origin.has {
             Has::One => Some(origin.first),
@@ -124,7 +130,7 @@ struct Builder {
     writer: Writer,
     seq: u32,
     messages: Vec<Origin>,
-    ids: u32,
+    sets: u32,
 }
 
 impl Builder {
@@ -179,8 +185,8 @@ impl Builder {
                 w.u32(3, COUNTER);
             }),
             Change::AddSet(name, of) => {
-                self.ids = self.ids.wrapping_add(1);
-                let set = self.ids;
+                self.sets = self.sets.wrapping_add(1);
+                let set = self.sets;
                 self.message(id, (kind::NEWSET, new), |w| {
                     w.text(2, name.as_str());
                     element::write_kind(*of, set, w);

@@ -1,14 +1,14 @@
 //! Sets and their elements to attributes and back.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use super::expression::{Code, JUMP, write_verdict};
 use super::rule::{protocol, protocol_number};
-use super::wire::{Attributes, Writer, array};
+use crate::agent::netlink::wire::{Attributes, Writer, array};
 use crate::netpol::{Family, Port};
-use crate::ruleset::table::{Element, SetKind, Tuple};
+use crate::ruleset::table::{ChainName, Element, SetKind, Tuple};
 
 const LIST_ELEM: u16 = 1;
 const KEY: u16 = 1;
@@ -260,8 +260,22 @@ pub(super) struct Elements {
     plain: Vec<(Element, Option<Duration>)>,
     /// Keys of a set of ranges, and whether a range has ended before it. Ends come before starts.
     bounds: BTreeSet<(u128, bool)>,
-    /// What is there and nothing of ours.
-    pub(super) strangers: usize,
+    /// The chains that verdicts lead to, each kept once.
+    chains: BTreeMap<String, ChainName>,
+    strangers: usize,
+    /// Something came twice, so something else may have not come at all.
+    has_repeats: bool,
+}
+
+/// The elements of a set of ours.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Held {
+    /// All of them in order, with the time that each has left where it goes by itself.
+    pub elements: Vec<(Element, Option<Duration>)>,
+    /// How many others there are, which are nothing of ours.
+    pub strangers: usize,
+    /// They changed each time that they were read.
+    pub is_torn: bool,
 }
 
 impl Elements {
@@ -270,7 +284,9 @@ impl Elements {
             kind,
             plain: Vec::new(),
             bounds: BTreeSet::new(),
+            chains: BTreeMap::new(),
             strangers: 0,
+            has_repeats: false,
         }
     }
 
@@ -288,15 +304,16 @@ impl Elements {
         let key = element.nested(KEY)?.find(VALUE)?;
         if self.kind.has_ranges() {
             let value = key.iter().fold(0, |all, byte| all << 8 | u128::from(*byte));
-            self.bounds.insert((value, !is_end(element)));
+            self.has_repeats |= !self.bounds.insert((value, !is_end(element)));
         } else {
             let left = element.u64(EXPIRATION).map(Duration::from_millis);
-            self.plain.push((self.plain(key, element)?, left));
+            let read = self.plain(key, element)?;
+            self.plain.push((read, left));
         }
         Some(())
     }
 
-    fn plain(&self, key: &[u8], element: Attributes<'_>) -> Option<Element> {
+    fn plain(&mut self, key: &[u8], element: Attributes<'_>) -> Option<Element> {
         let mut key = Key(key);
         let family = self.kind.family();
         let read = match self.kind {
@@ -317,15 +334,19 @@ impl Elements {
             SetKind::Dispatch(_) => {
                 let verdict = Code::read(element.nested(DATA)?)?;
                 let chain = verdict.chain.filter(|_| verdict.code == JUMP)?;
-                Element::Dispatch(key.address(family)?, chain.into())
+                let name = || ChainName::from(chain.as_str());
+                let known = self.chains.get(&chain).cloned().unwrap_or_else(name);
+                let chain = self.chains.entry(chain).or_insert(known).clone();
+                Element::Dispatch(key.address(family)?, chain)
             }
             SetKind::Blocks(_) | SetKind::Ports => return None,
         };
         key.0.is_empty().then_some(read)
     }
 
-    /// All of them, with the time that each has left where it goes by itself; ranges in order.
-    pub(super) fn finish(mut self) -> (Vec<(Element, Option<Duration>)>, usize) {
+    /// All of them, in order. Where something came twice the order in which the kernel walks through a hash changed
+    /// meanwhile, as it does when it has grown, and as much has not come at all.
+    pub(super) fn finish(mut self) -> Held {
         let mut open = None;
         for (value, is_start) in std::mem::take(&mut self.bounds) {
             if let Some(first) = open.take() {
@@ -343,7 +364,14 @@ impl Elements {
             };
             self.push_range(first, Some(last));
         }
-        (self.plain, self.strangers)
+        let before = self.plain.len();
+        self.plain.sort_unstable();
+        self.plain.dedup_by(|one, other| one.0 == other.0);
+        Held {
+            is_torn: self.has_repeats || self.plain.len() < before,
+            elements: self.plain,
+            strangers: self.strangers,
+        }
     }
 
     fn push_range(&mut self, first: u128, last: Option<u128>) {

@@ -93,9 +93,11 @@ fn words(errno: Errno) -> String {
     format!("{meaning} ({})", io::Error::from(errno))
 }
 
-/// A change of a transaction in words; `part` is the number of the rule or element that is at fault.
-pub(super) fn describe(transaction: &Transaction, change: usize, part: Option<usize>) -> String {
-    let Some(change) = transaction.changes.get(change) else {
+/// A change of a transaction in words, by its number and that of the rule or element that is at fault.
+pub(super) fn describe(transaction: &Transaction, place: Option<(usize, Option<usize>)>) -> String {
+    let change = place.and_then(|(change, _)| transaction.changes.get(change));
+    let part = place.and_then(|(_, part)| part);
+    let Some(change) = change else {
         return "the whole transaction".to_owned();
     };
     match change {

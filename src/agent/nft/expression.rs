@@ -3,7 +3,7 @@
 //! Only what `rule.rs` makes is known here. Reading is strict: an attribute that is not expected makes an expression
 //! unknown, so that nothing that somebody else put into a rule is overlooked.
 
-use super::wire::{Attributes, Writer, text};
+use crate::agent::netlink::wire::{Attributes, Writer, text};
 
 /// What is read of a packet besides its bytes: `NFT_META_NFPROTO`, `NFT_META_L4PROTO`.
 pub(super) const META_NFPROTO: u32 = 15;

@@ -7,12 +7,11 @@
 use std::time::Duration;
 
 use rustix::io::Errno;
-use rustix::net::sockopt;
 
 use super::error::ReadError;
 use super::read::Generation;
-use super::socket::Socket;
-use super::wire::{INET, kind};
+use crate::agent::netlink::Link;
+use crate::agent::netlink::wire::{INET, kind};
 use crate::ruleset::TABLE;
 
 /// `NFNLGRP_NFTABLES`.
@@ -46,7 +45,7 @@ pub struct Author {
 /// While one listens the kernel tells it of each element that is changed, so a first load is cheaper before.
 #[derive(Debug)]
 pub struct Monitor {
-    socket: Socket,
+    link: Link,
     own: Vec<u32>,
     /// What has been heard of a transaction whose end has not been.
     heard: Option<Heard>,
@@ -61,15 +60,13 @@ enum Heard {
 impl Monitor {
     /// Begins to listen. Changes through the sockets of these numbers ([`Socket::port`]) are our own.
     pub fn open(own: Vec<u32>) -> Result<Self, ReadError> {
-        let socket = Socket::new(RECEIVE).map_err(ReadError::Socket)?;
-        socket.inner().add_membership(GROUP).map_err(|error| {
-            match Errno::from_io_error(&error).unwrap_or(Errno::IO) {
-                Errno::PERM => ReadError::NotPermitted,
-                errno => ReadError::Socket(errno),
-            }
+        let link = Link::open(RECEIVE).map_err(ReadError::Socket)?;
+        link.join(GROUP).map_err(|errno| match errno {
+            Errno::PERM => ReadError::NotPermitted,
+            errno => ReadError::Socket(errno),
         })?;
         Ok(Self {
-            socket,
+            link,
             own,
             heard: None,
         })
@@ -77,11 +74,8 @@ impl Monitor {
 
     /// Waits for what others do to our table, for so long at most; empty where they did nothing.
     pub fn wait(&mut self, at_most: Duration) -> Result<Vec<Event>, ReadError> {
-        // No time at all would mean for ever.
-        let at_most = at_most.max(Duration::from_millis(1));
-        sockopt::set_socket_timeout(self.socket.inner(), sockopt::Timeout::Recv, Some(at_most))
-            .map_err(ReadError::Socket)?;
-        let messages = match self.socket.listen() {
+        self.link.set_patience(at_most).map_err(ReadError::Socket)?;
+        let messages = match self.link.receive() {
             Ok(messages) => messages,
             Err(Errno::AGAIN) => return Ok(Vec::new()),
             Err(Errno::NOBUFS) => {

@@ -8,17 +8,21 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 
-use super::element::{self, Elements};
+use super::element::{self, Elements, Held};
 use super::error::ReadError;
 use super::expression::{COUNTER, Expression};
 use super::rule;
-use super::socket::{Consistency, Socket};
-use super::wire::{Attributes, INET, Message, Writer, flag, kind};
-use crate::ruleset::table::{Chain, Element, Hook, PRIORITY, Ruleset, Set, SetKind, TABLE};
+use super::socket::Socket;
+use crate::agent::netlink::Consistency;
+use crate::agent::netlink::wire::{Attributes, INET, Message, Writer, flag, kind};
+use crate::ruleset::table::{Chain, Hook, PRIORITY, Ruleset, Set, SetKind, TABLE};
 use crate::ruleset::{ChainName, CounterName, SetName};
 
 /// How often something is read again because a transaction of somebody came between.
 const TRIES: usize = 4;
+
+/// How long to wait at most for a set to be walked through in an order that stays.
+const LONGEST_PAUSE: Duration = Duration::from_millis(200);
 
 /// Our table as it was found.
 #[derive(Clone, Debug, Default)]
@@ -72,16 +76,14 @@ pub fn read(socket: &mut Socket) -> Result<Option<Found>, ReadError> {
     Ok(Some(found))
 }
 
-/// Reads one set of ours, with the time that each element has left where it goes by itself; none where there is no such
-/// set. Of elements that are nothing of ours there is only the number.
-#[expect(clippy::type_complexity, reason = "a list of pairs and a number")]
+/// Reads one set of ours; none where there is no such set.
 pub fn elements(
     socket: &mut Socket,
     set: &SetName,
     kind: SetKind,
-) -> Result<Option<(Vec<(Element, Option<Duration>)>, usize)>, ReadError> {
+) -> Result<Option<Held>, ReadError> {
     match dump_elements(socket, set, kind) {
-        Ok((elements, _)) => Ok(Some(elements.finish())),
+        Ok(held) => Ok(Some(held)),
         Err(Errno::NOENT) => Ok(None),
         Err(errno) => Err(failed(&format!("the set {set}"), errno)),
     }
@@ -115,6 +117,7 @@ pub fn counters(socket: &mut Socket) -> Result<BTreeMap<CounterName, Counted>, R
 pub fn generation(socket: &mut Socket) -> Result<Generation, ReadError> {
     let mut found = None;
     socket
+        .link
         .ask(
             (kind::GETGEN, 0),
             0,
@@ -154,7 +157,7 @@ impl Reading<'_> {
     /// Whether there is a table of ours.
     fn table(&mut self) -> Result<bool, ReadError> {
         let mut flags = 0;
-        let asked = self.socket.ask(
+        let asked = self.socket.link.ask(
             (kind::GETTABLE, 0),
             INET,
             |w| w.text(1, TABLE),
@@ -245,20 +248,19 @@ impl Reading<'_> {
                 self.stranger(format!("the set {name}"));
                 continue;
             };
-            let (elements, consistency) = match dump_elements(self.socket, &name, kind) {
-                Ok(found) => found,
+            let held = match dump_elements(self.socket, &name, kind) {
+                Ok(held) => held,
                 // Somebody deleted it meanwhile.
                 Err(Errno::NOENT) => continue,
                 Err(errno) => return Err(failed(&format!("the set {name}"), errno)),
             };
-            self.note(consistency);
-            let (elements, strangers) = elements.finish();
-            if strangers > 0 {
-                self.stranger(format!("{strangers} elements of the set {name}"));
+            self.found.is_torn |= held.is_torn;
+            if held.strangers > 0 {
+                self.stranger(format!("{} elements of the set {name}", held.strangers));
             }
             // What goes by itself is no rule.
             let stays = |(element, left): (_, Option<Duration>)| left.is_none().then_some(element);
-            let elements = elements.into_iter().filter_map(stays).collect();
+            let elements = held.elements.into_iter().filter_map(stays).collect();
             let set = Set { kind, elements };
             self.found.ruleset.sets.insert(name, set);
         }
@@ -278,35 +280,40 @@ fn dump<T>(
     loop {
         tries = tries.saturating_sub(1);
         let mut found = new();
-        let consistency = socket.ask((kind, flag::DUMP), INET, &body, |message| {
-            take(&mut found, message);
-        })?;
+        let consistency = socket
+            .link
+            .ask((kind, flag::DUMP), INET, &body, |message| {
+                take(&mut found, message);
+            })?;
         if consistency == Consistency::Whole || tries == 0 {
             return Ok((found, consistency));
         }
     }
 }
 
-fn dump_elements(
-    socket: &mut Socket,
-    set: &SetName,
-    kind: SetKind,
-) -> Result<(Elements, Consistency), Errno> {
+fn dump_elements(socket: &mut Socket, set: &SetName, kind: SetKind) -> Result<Held, Errno> {
     let body = |w: &mut Writer| {
         w.text(1, TABLE);
         w.text(2, set.as_str());
     };
-    dump(
-        socket,
-        kind::GETSETELEM,
-        body,
-        || Elements::new(kind),
-        |found, message| {
-            if let Some(list) = message.attributes().nested(3) {
-                found.take(list);
-            }
-        },
-    )
+    let take = |found: &mut Elements, message: &Message<'_>| {
+        if let Some(list) = message.attributes().nested(3) {
+            found.take(list);
+        }
+    };
+    let mut pause = Duration::from_millis(1);
+    loop {
+        let new = || Elements::new(kind);
+        let (elements, consistency) = dump(socket, kind::GETSETELEM, body, new, take)?;
+        let mut held = elements.finish();
+        if !held.is_torn || pause > LONGEST_PAUSE {
+            held.is_torn |= consistency == Consistency::Torn;
+            return Ok(held);
+        }
+        // The kernel is making room in the set, and soon has.
+        std::thread::sleep(pause);
+        pause = pause.saturating_mul(2);
+    }
 }
 
 /// Where packets come into a chain; an error where not as we make chains.

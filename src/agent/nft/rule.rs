@@ -60,7 +60,7 @@ pub(super) fn sentence(mut data: &[u8]) -> &str {
             break;
         };
         if *kind == COMMENT {
-            return super::wire::text(value).unwrap_or_default();
+            return crate::agent::netlink::wire::text(value).unwrap_or_default();
         }
         data = rest;
     }

@@ -4,10 +4,10 @@
 //! from `linux/netfilter/nfnetlink.h` and `linux/netfilter/nf_tables.h`.
 
 /// `NFPROTO_INET`.
-pub(super) const INET: u8 = 1;
+pub(crate) const INET: u8 = 1;
 
 /// Flags of messages.
-pub(super) mod flag {
+pub(crate) mod flag {
     pub(crate) const REQUEST: u16 = 0x1;
     pub(crate) const ACK: u16 = 0x4;
     pub(crate) const DUMP: u16 = 0x300;
@@ -23,7 +23,7 @@ pub(super) mod flag {
 }
 
 /// Types of messages.
-pub(super) mod kind {
+pub(crate) mod kind {
     pub(crate) const ERROR: u16 = 2;
     pub(crate) const DONE: u16 = 3;
     pub(crate) const BATCH_BEGIN: u16 = 0x10;
@@ -60,7 +60,7 @@ const TYPE: u16 = 0x3fff;
 
 /// Messages, one after the other.
 #[derive(Debug, Default)]
-pub(super) struct Writer {
+pub(crate) struct Writer {
     bytes: Vec<u8>,
     /// Something was longer than its length can say.
     is_broken: bool,
@@ -68,17 +68,17 @@ pub(super) struct Writer {
 
 impl Writer {
     /// The bytes; none where something did not fit.
-    pub(super) fn finish(self) -> Option<Vec<u8>> {
+    pub(crate) fn finish(self) -> Option<Vec<u8>> {
         (!self.is_broken).then_some(self.bytes)
     }
 
     /// How many bytes there are by now.
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.bytes.len()
     }
 
     /// A message with its nfnetlink header. The last field of that is big-endian, and a resource only in a batch's ends.
-    pub(super) fn message(
+    pub(crate) fn message(
         &mut self,
         (kind, flags): (u16, u16),
         seq: u32,
@@ -102,7 +102,7 @@ impl Writer {
     }
 
     /// Adds flags to the message that begins there.
-    pub(super) fn add_flags(&mut self, start: usize, flags: u16) {
+    pub(crate) fn add_flags(&mut self, start: usize, flags: u16) {
         let place = start.saturating_add(6);
         if let Some(old) = self.bytes.get(place..).and_then(array) {
             let flags = u16::from_ne_bytes(old) | flags;
@@ -111,46 +111,46 @@ impl Writer {
     }
 
     /// An attribute.
-    pub(super) fn bytes(&mut self, kind: u16, value: &[u8]) {
+    pub(crate) fn bytes(&mut self, kind: u16, value: &[u8]) {
         self.attribute(kind, |w| w.raw(value));
     }
 
     /// A text with a zero at its end.
-    pub(super) fn text(&mut self, kind: u16, value: &str) {
+    pub(crate) fn text(&mut self, kind: u16, value: &str) {
         self.attribute(kind, |w| {
             w.bytes.extend_from_slice(value.as_bytes());
             w.bytes.push(0);
         });
     }
 
-    pub(super) fn u16(&mut self, kind: u16, value: u16) {
+    pub(crate) fn u16(&mut self, kind: u16, value: u16) {
         self.bytes(kind, &value.to_be_bytes());
     }
 
-    pub(super) fn u32(&mut self, kind: u16, value: u32) {
+    pub(crate) fn u32(&mut self, kind: u16, value: u32) {
         self.bytes(kind, &value.to_be_bytes());
     }
 
-    pub(super) fn i32(&mut self, kind: u16, value: i32) {
+    pub(crate) fn i32(&mut self, kind: u16, value: i32) {
         self.bytes(kind, &value.to_be_bytes());
     }
 
-    pub(super) fn u64(&mut self, kind: u16, value: u64) {
+    pub(crate) fn u64(&mut self, kind: u16, value: u64) {
         self.bytes(kind, &value.to_be_bytes());
     }
 
     /// An attribute that holds attributes.
-    pub(super) fn nest(&mut self, kind: u16, body: impl FnOnce(&mut Self)) {
+    pub(crate) fn nest(&mut self, kind: u16, body: impl FnOnce(&mut Self)) {
         self.attribute(kind | NESTED, body);
     }
 
     /// Bytes as they are, in an attribute.
-    pub(super) fn raw(&mut self, bytes: &[u8]) {
+    pub(crate) fn raw(&mut self, bytes: &[u8]) {
         self.bytes.extend_from_slice(bytes);
     }
 
     /// An attribute whose value is written by a function.
-    pub(super) fn attribute(&mut self, kind: u16, body: impl FnOnce(&mut Self)) {
+    pub(crate) fn attribute(&mut self, kind: u16, body: impl FnOnce(&mut Self)) {
         let start = self.bytes.len();
         self.bytes.extend_from_slice(&[0; 2]);
         self.bytes.extend_from_slice(&kind.to_ne_bytes());
@@ -173,29 +173,29 @@ impl Writer {
 
 /// A message that came.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Message<'a> {
-    pub(super) kind: u16,
-    pub(super) flags: u16,
-    pub(super) seq: u32,
+pub(crate) struct Message<'a> {
+    pub(crate) kind: u16,
+    pub(crate) flags: u16,
+    pub(crate) seq: u32,
     /// The socket that it is about: who asked, or who made the change that is told.
-    pub(super) port: u32,
+    pub(crate) port: u32,
     /// All behind netlink's header.
-    pub(super) payload: &'a [u8],
+    pub(crate) payload: &'a [u8],
 }
 
 impl<'a> Message<'a> {
     /// The attributes behind nfnetlink's header.
-    pub(super) fn attributes(&self) -> Attributes<'a> {
+    pub(crate) fn attributes(&self) -> Attributes<'a> {
         Attributes(self.payload.get(4..).unwrap_or_default())
     }
 
     /// The family of nfnetlink's header.
-    pub(super) fn family(&self) -> u8 {
+    pub(crate) fn family(&self) -> u8 {
         self.payload.first().copied().unwrap_or_default()
     }
 
     /// The errno of an answer (0 is none), as a positive number; none where this is no answer.
-    pub(super) fn error(&self) -> Option<i32> {
+    pub(crate) fn error(&self) -> Option<i32> {
         let code = match self.kind {
             kind::ERROR | kind::DONE => i32::from_ne_bytes(array(self.payload)?),
             _ => return None,
@@ -204,7 +204,7 @@ impl<'a> Message<'a> {
     }
 
     /// Where in the request the kernel saw what it refuses, in bytes from the request's start.
-    pub(super) fn offset(&self) -> Option<usize> {
+    pub(crate) fn offset(&self) -> Option<usize> {
         const OFFSET: u16 = 2;
         if self.kind != kind::ERROR || self.flags & flag::ACK_TLVS == 0 {
             return None;
@@ -222,7 +222,7 @@ impl<'a> Message<'a> {
 
 /// The messages of what was received at once.
 #[derive(Clone, Debug)]
-pub(super) struct Messages<'a>(pub(super) &'a [u8]);
+pub(crate) struct Messages<'a>(pub(crate) &'a [u8]);
 
 impl<'a> Iterator for Messages<'a> {
     type Item = Message<'a>;
@@ -243,7 +243,7 @@ impl<'a> Iterator for Messages<'a> {
 
 /// Attributes, one after the other: type and value of each.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Attributes<'a>(pub(super) &'a [u8]);
+pub(crate) struct Attributes<'a>(pub(crate) &'a [u8]);
 
 #[expect(
     clippy::copy_iterator,
@@ -263,45 +263,45 @@ impl<'a> Iterator for Attributes<'a> {
 
 impl<'a> Attributes<'a> {
     /// The value of the first attribute of a type.
-    pub(super) fn find(mut self, kind: u16) -> Option<&'a [u8]> {
+    pub(crate) fn find(mut self, kind: u16) -> Option<&'a [u8]> {
         self.find_map(|(found, value)| (found == kind).then_some(value))
     }
 
     /// The attributes in the first one of a type.
-    pub(super) fn nested(self, kind: u16) -> Option<Attributes<'a>> {
+    pub(crate) fn nested(self, kind: u16) -> Option<Attributes<'a>> {
         self.find(kind).map(Attributes)
     }
 
-    pub(super) fn text(self, kind: u16) -> Option<&'a str> {
+    pub(crate) fn text(self, kind: u16) -> Option<&'a str> {
         text(self.find(kind)?)
     }
 
-    pub(super) fn u16(self, kind: u16) -> Option<u16> {
+    pub(crate) fn u16(self, kind: u16) -> Option<u16> {
         array(self.find(kind)?).map(u16::from_be_bytes)
     }
 
-    pub(super) fn u32(self, kind: u16) -> Option<u32> {
+    pub(crate) fn u32(self, kind: u16) -> Option<u32> {
         array(self.find(kind)?).map(u32::from_be_bytes)
     }
 
-    pub(super) fn i32(self, kind: u16) -> Option<i32> {
+    pub(crate) fn i32(self, kind: u16) -> Option<i32> {
         array(self.find(kind)?).map(i32::from_be_bytes)
     }
 
-    pub(super) fn u64(self, kind: u16) -> Option<u64> {
+    pub(crate) fn u64(self, kind: u16) -> Option<u64> {
         array(self.find(kind)?).map(u64::from_be_bytes)
     }
 }
 
 /// A text up to its zero.
-pub(super) fn text(value: &[u8]) -> Option<&str> {
+pub(crate) fn text(value: &[u8]) -> Option<&str> {
     let end = value.iter().position(|byte| *byte == 0);
     let value = end.map_or(Some(value), |end| value.get(..end))?;
     std::str::from_utf8(value).ok()
 }
 
 /// The first bytes of something.
-pub(super) fn array<const N: usize>(value: &[u8]) -> Option<[u8; N]> {
+pub(crate) fn array<const N: usize>(value: &[u8]) -> Option<[u8; N]> {
     value.first_chunk().copied()
 }
 

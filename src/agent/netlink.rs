@@ -1,0 +1,171 @@
+//! Netlink sockets of netfilter: asking, and hearing the answer.
+
+pub(crate) mod wire;
+
+use std::time::Duration;
+
+use netlink_sys::SocketAddr;
+use netlink_sys::protocols::NETLINK_NETFILTER;
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, SendFlags, sockopt};
+
+use wire::{Message, Messages, Writer, flag};
+
+/// How much is received at once. The kernel makes parts of a dump no longer than 32 KiB.
+const BUFFER: usize = 64 * 1024;
+
+/// How long the kernel may take for a part of a dump.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A socket of the network namespace that the thread was in when it was opened.
+#[derive(Debug)]
+pub(crate) struct Link {
+    inner: netlink_sys::Socket,
+    port: u32,
+    seq: u32,
+    buffer: Vec<u8>,
+    /// The longest message that fits by now.
+    sendable: usize,
+}
+
+/// Whether something changed while it was read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Consistency {
+    /// It is as it was at one moment.
+    Whole,
+    /// A change of somebody came between.
+    Torn,
+}
+
+impl Link {
+    /// Opens it, so that so many bytes may wait to be received.
+    pub(crate) fn open(receive: usize) -> Result<Self, Errno> {
+        let mut inner = netlink_sys::Socket::new(NETLINK_NETFILTER).map_err(|e| errno(&e))?;
+        let port = inner.bind_auto().map_err(|e| errno(&e))?.port_number();
+        let kernel = SocketAddr::new(0, 0);
+        inner.connect(&kernel).map_err(|e| errno(&e))?;
+        // Answers without what they answer to, with the place of an error: wanted, not needed.
+        let _ = inner.set_cap_ack(true);
+        let _ = inner.set_ext_ack(true);
+        if sockopt::set_socket_recv_buffer_size_force(&inner, receive).is_err() {
+            let _ = sockopt::set_socket_recv_buffer_size(&inner, receive);
+        }
+        let sendable = sockopt::socket_send_buffer_size(&inner)?;
+        let link = Self {
+            inner,
+            port,
+            seq: 0,
+            buffer: vec![0; BUFFER],
+            sendable,
+        };
+        link.set_patience(PATIENCE)?;
+        Ok(link)
+    }
+
+    /// The number of this socket among those of its namespace.
+    pub(crate) fn port(&self) -> u32 {
+        self.port
+    }
+
+    /// Begins to hear what the kernel tells a group of listeners.
+    pub(crate) fn join(&self, group: u32) -> Result<(), Errno> {
+        self.inner.add_membership(group).map_err(|e| errno(&e))
+    }
+
+    /// How long to wait for something to be received; at least a millisecond, since no time means for ever.
+    pub(crate) fn set_patience(&self, patience: Duration) -> Result<(), Errno> {
+        let patience = patience.max(Duration::from_millis(1));
+        sockopt::set_socket_timeout(&self.inner, sockopt::Timeout::Recv, Some(patience))
+    }
+
+    /// Takes so many sequence numbers in a row; the first of them.
+    pub(crate) fn take_seqs(&mut self, number: u32) -> u32 {
+        let first = self.seq.wrapping_add(1);
+        self.seq = self.seq.wrapping_add(number);
+        first
+    }
+
+    /// Sends messages at once, however many bytes they are.
+    pub(crate) fn send(&mut self, bytes: &[u8]) -> Result<(), Errno> {
+        self.make_room(bytes.len());
+        loop {
+            match rustix::net::send(&self.inner, bytes, SendFlags::empty()) {
+                Ok(_) => return Ok(()),
+                Err(Errno::INTR) => {}
+                Err(errno) => return Err(errno),
+            }
+        }
+    }
+
+    /// Lets a message of this length be sent at once.
+    fn make_room(&mut self, length: usize) {
+        // The kernel keeps a part of it for itself.
+        let wanted = length.saturating_add(4096);
+        if wanted <= self.sendable {
+            return;
+        }
+        if sockopt::set_socket_send_buffer_size_force(&self.inner, wanted).is_err() {
+            // Only up to the system's limit, and only sending shows whether that is enough.
+            let _ = sockopt::set_socket_send_buffer_size(&self.inner, wanted);
+        }
+        self.sendable = sockopt::socket_send_buffer_size(&self.inner).unwrap_or(self.sendable);
+    }
+
+    /// Waits for messages.
+    pub(crate) fn receive(&mut self) -> Result<Messages<'_>, Errno> {
+        self.receive_with(RecvFlags::empty())
+    }
+
+    /// The messages that are there already; `EAGAIN` where there are none.
+    pub(crate) fn receive_now(&mut self) -> Result<Messages<'_>, Errno> {
+        self.receive_with(RecvFlags::DONTWAIT)
+    }
+
+    fn receive_with(&mut self, flags: RecvFlags) -> Result<Messages<'_>, Errno> {
+        let length = loop {
+            match rustix::net::recv(&self.inner, self.buffer.as_mut_slice(), flags) {
+                Ok((length, _)) => break length,
+                Err(Errno::INTR) => {}
+                Err(errno) => return Err(errno),
+            }
+        };
+        Ok(Messages(self.buffer.get(..length).unwrap_or_default()))
+    }
+
+    /// Asks for something and hands over each message of the answer. Whether it changed while it was read is told.
+    pub(crate) fn ask(
+        &mut self,
+        (kind, flags): (u16, u16),
+        family: u8,
+        body: impl FnOnce(&mut Writer),
+        mut take: impl FnMut(&Message<'_>),
+    ) -> Result<Consistency, Errno> {
+        let seq = self.take_seqs(1);
+        let mut writer = Writer::default();
+        writer.message((kind, flags), seq, (family, 0), body);
+        let request = writer.finish().ok_or(Errno::MSGSIZE)?;
+        self.send(&request)?;
+        let mut consistency = Consistency::Whole;
+        loop {
+            let messages = self.receive()?;
+            for message in messages.filter(|message| message.seq == seq) {
+                if message.flags & flag::DUMP_INTR != 0 {
+                    consistency = Consistency::Torn;
+                }
+                match message.error() {
+                    Some(0) => return Ok(consistency),
+                    Some(code) => return Err(Errno::from_raw_os_error(code)),
+                    None => take(&message),
+                }
+                if flags & flag::DUMP != flag::DUMP {
+                    return Ok(consistency);
+                }
+            }
+        }
+    }
+}
+
+/// The number of an error, where it has one.
+fn errno(error: &std::io::Error) -> Errno {
+    Errno::from_io_error(error).unwrap_or(Errno::IO)
+}
