@@ -1,6 +1,6 @@
 //! What a node's kernel is to hold, as data: one nftables table that lets pass what the policies allow.
 //!
-//! A plan follows a [`Snapshot`](crate::netpol::Snapshot) for one node and keeps the wanted [`Ruleset`]; each change of
+//! A [`Plan`] follows a [`Snapshot`](crate::netpol::Snapshot) for one node and keeps the wanted [`Ruleset`]; each change of
 //! the cluster becomes a [`Transaction`] that costs what changed. `ruleset/table.rs` has the words of nftables that are
 //! used, `ruleset/render.rs` writes them for people as `nft -f` reads them, and the agent encodes the same values for the
 //! kernel. Pure: no sockets, files, clock or logging here, and nothing that can panic.
@@ -13,6 +13,7 @@
 //! A chain returns for what is allowed and ends with a counter, a limited log and a drop. Pods with equal policies share a
 //! chain, and rules with the same peers share a set. Flows from a pod to its own node meet `input`, where only
 //! `ClusterNetworkPolicies` count: network policies never stand between a pod and its node.
+//! cluster network policies count: network policies never stand between a pod and its node.
 
 // A panic in the agent is a node whose rules nobody keeps; tests may still say `expect`.
 #![cfg_attr(
@@ -26,10 +27,20 @@
     )
 )]
 
+pub mod plan;
 pub mod render;
 pub mod table;
 pub mod transaction;
 
+mod addresses;
+mod body;
+mod compile;
+mod draft;
+mod frame;
+mod terms;
+
+pub use frame::{counters, cut_set};
+pub use plan::{Options, Plan};
 pub use table::{
     Chain, ChainName, CounterName, Element, End, Hook, Log, Match, Rule, Ruleset, Set, SetKind,
     SetName, Statement, TABLE, Tracked, Tuple, Verdict,

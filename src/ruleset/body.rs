@@ -1,0 +1,181 @@
+//! What the policies of one pod say in one direction, in the order in which a packet is asked.
+
+use std::collections::BTreeSet;
+
+use super::terms::Clause;
+use crate::netpol::{
+    ClusterNetworkPolicy, Direction, Labels, NamespaceState, NetworkPolicy, Pod, PolicyRef,
+    Snapshot, Tier,
+};
+
+/// The three places where a packet of a pod is judged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) enum Way {
+    /// It leaves the pod for another one or the outside.
+    Egress,
+    /// It leaves the pod for the node that the pod is on.
+    ToNode,
+    /// It comes to the pod, and not from its node.
+    Ingress,
+}
+
+/// The policies that hold a pod in a direction.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Holding<'s> {
+    admin: Vec<&'s ClusterNetworkPolicy>,
+    policies: Vec<&'s NetworkPolicy>,
+    baseline: Vec<&'s ClusterNetworkPolicy>,
+}
+
+/// What they say; none of the lists of clauses is empty.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct Body {
+    /// The Admin tier: by priority, and there by policy.
+    pub(super) admin: Vec<Tied>,
+    /// What comes after it.
+    pub(super) then: Then,
+}
+
+/// The clauses of each policy of one tier and priority. Which of them counts is not defined: the strictest is taken.
+pub(super) type Tied = Vec<Vec<Clause>>;
+
+/// What comes after the Admin tier.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) enum Then {
+    /// Network policies isolate the pod: what none of these clauses matches is denied.
+    Isolated(Vec<Clause>),
+    /// Nothing isolates it: the Baseline tier, by priority and policy, and then it passes.
+    Baseline(Vec<Tied>),
+}
+
+impl Way {
+    pub(super) const ALL: [Way; 3] = [Way::Egress, Way::ToNode, Way::Ingress];
+
+    pub(super) fn direction(self) -> Direction {
+        match self {
+            Self::Egress | Self::ToNode => Direction::Egress,
+            Self::Ingress => Direction::Ingress,
+        }
+    }
+
+    /// What names begin with that belong to it.
+    pub(super) fn word(self) -> &'static str {
+        match self {
+            Self::Egress => "egress",
+            Self::ToNode => "node",
+            Self::Ingress => "ingress",
+        }
+    }
+}
+
+impl<'s> Holding<'s> {
+    /// Those of a snapshot.
+    pub(super) fn of(snapshot: &'s Snapshot, pod: &Pod, direction: Direction) -> Self {
+        let mut labels: Option<Labels> = None;
+        let mut tier = |tier| {
+            let mut ruling = Vec::new();
+            for policy in snapshot.cluster_policies_of(tier) {
+                let labels =
+                    labels.get_or_insert_with(|| snapshot.namespace_labels(pod.namespace()));
+                if policy.rules_pod(pod, labels) {
+                    ruling.push(policy);
+                }
+            }
+            ruling
+        };
+        let (admin, baseline) = (tier(Tier::Admin), tier(Tier::Baseline));
+        let policies = snapshot
+            .namespace(pod.namespace())
+            .into_iter()
+            .flat_map(NamespaceState::effective_policies);
+        let policies = policies.filter(|policy| policy.isolates_pod(pod, direction));
+        Self {
+            admin,
+            policies: policies.collect(),
+            baseline,
+        }
+    }
+
+    /// Which policies they are: network policies, and cluster network policies.
+    pub(super) fn names(&self) -> (Vec<PolicyRef>, Vec<String>) {
+        let wide = self.admin.iter().chain(&self.baseline);
+        (
+            self.policies
+                .iter()
+                .map(|policy| policy.reference())
+                .collect(),
+            wide.map(|policy| policy.name.to_string()).collect(),
+        )
+    }
+
+    /// What they say of packets that go one way; none where they say nothing.
+    pub(super) fn body(&self, way: Way, pod: &Pod) -> Option<Body> {
+        let admin = ruled(&self.admin, way, pod);
+        let then = match (way, self.policies.is_empty()) {
+            (_, true) => Then::Baseline(ruled(&self.baseline, way, pod)),
+            // A pod and its node are never kept apart by network policies.
+            (Way::ToNode, false) => Then::Baseline(Vec::new()),
+            (Way::Egress | Way::Ingress, false) => Then::Isolated(self.allowed(way, pod)),
+        };
+        let says_nothing =
+            admin.is_empty() && matches!(&then, Then::Baseline(tied) if tied.is_empty());
+        (!says_nothing).then_some(Body { admin, then })
+    }
+
+    fn allowed(&self, way: Way, pod: &Pod) -> Vec<Clause> {
+        let direction = way.direction();
+        let clauses = self.policies.iter().flat_map(|policy| {
+            let rules = policy.rules(direction).iter().enumerate();
+            rules.map(move |(index, rule)| {
+                let by = format!(
+                    "{} {}[{index}]",
+                    policy.reference(),
+                    direction_word(direction)
+                );
+                own(Clause::of_rule(policy, rule, by), way, pod)
+            })
+        });
+        // Equal rules of two policies allow the same.
+        let mut known = BTreeSet::new();
+        clauses
+            .filter(|clause| known.insert((clause.who.clone(), clause.at.clone())))
+            .collect()
+    }
+}
+
+fn ruled(policies: &[&ClusterNetworkPolicy], way: Way, pod: &Pod) -> Vec<Tied> {
+    let direction = way.direction();
+    let clauses = |policy: &&ClusterNetworkPolicy| -> Option<Vec<Clause>> {
+        let rules = policy.rules(direction).iter().enumerate();
+        let clauses = rules.filter_map(|(index, rule)| {
+            let by = format!(
+                "ClusterNetworkPolicy {} {}[{index}]",
+                policy.name,
+                direction_word(direction)
+            );
+            Some(own(Clause::of_cluster_rule(rule, by)?, way, pod))
+        });
+        let clauses: Vec<Clause> = clauses.collect();
+        (!clauses.is_empty()).then_some(clauses)
+    };
+    policies
+        .chunk_by(|one, next| one.priority == next.priority)
+        .map(|tied| tied.iter().filter_map(clauses).collect::<Tied>())
+        .filter(|tied| !tied.is_empty())
+        .collect()
+}
+
+/// Port names of an ingress rule are the pod's own.
+fn own(clause: Clause, way: Way, pod: &Pod) -> Clause {
+    match way {
+        Way::Ingress => clause.at_pod(pod),
+        Way::Egress | Way::ToNode => clause,
+    }
+}
+
+fn direction_word(direction: Direction) -> &'static str {
+    match direction {
+        Direction::Ingress => "ingress",
+        Direction::Egress => "egress",
+    }
+}

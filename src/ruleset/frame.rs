@@ -1,0 +1,148 @@
+//! What the table has whatever the policies say: where packets come in, and the maps that send them on.
+
+use std::collections::BTreeSet;
+
+use super::body::Way;
+use super::compile::{denied_counter, digit};
+use super::plan::Options;
+use super::table::{
+    Chain, CounterName, End, Hook, Log, Match, Rule, Ruleset, Set, SetKind, SetName, Statement,
+    Tracked, Verdict,
+};
+use crate::netpol::Family;
+
+/// What is there whatever the policies say.
+pub(super) fn frame(options: &Options) -> Ruleset {
+    let mut ruleset = Ruleset {
+        counters: counters().collect(),
+        ..Ruleset::default()
+    };
+    for family in Family::BOTH {
+        let mut add = |name: SetName, kind| {
+            let elements = BTreeSet::new();
+            ruleset.sets.insert(name, Set { kind, elements });
+        };
+        add(own_set(family), SetKind::Pairs(family));
+        add(
+            cut_set(family),
+            SetKind::Tuples(family, options.cut_seconds),
+        );
+        for way in Way::ALL {
+            add(dispatch(way, family), SetKind::Dispatch(family));
+        }
+    }
+    let chains = [
+        (FORWARD, Hook::Forward, forward(options)),
+        (INPUT, Hook::Input, input()),
+    ];
+    for (name, hook, rules) in chains {
+        let hook = Some(hook);
+        ruleset.chains.insert(name.into(), Chain { hook, rules });
+    }
+    ruleset
+}
+
+fn forward(options: &Options) -> Vec<Rule> {
+    let pass = |matches, why: &str| Rule::new(matches, Verdict::Accept, why);
+    let mut rules = vec![pass(
+        vec![Match::Tracked(Tracked::Established)],
+        "connections that were let in, and their replies",
+    )];
+    for family in Family::BOTH {
+        rules.push(pass(
+            vec![Match::Tracked(Tracked::Related), Match::Icmp(family)],
+            "what goes wrong with such a connection is told to its ends",
+        ));
+    }
+    rules.push(pass(vec![Match::NeighbourDiscovery], ND));
+    for family in Family::BOTH {
+        rules.push(Rule {
+            matches: vec![Match::Tuple(family, cut_set(family))],
+            does: vec![
+                Statement::Count(CUT_COUNTER.into()),
+                Statement::Verdict(Verdict::Drop),
+            ],
+            why: "connections that were cut when policies changed".into(),
+        });
+        rules.push(pass(
+            vec![Match::Pair(family, own_set(family))],
+            "a pod to itself, by way of a Service",
+        ));
+    }
+    for (way, end) in [(Way::Egress, End::Source), (Way::Ingress, End::Destination)] {
+        for family in Family::BOTH {
+            rules.push(to_chains(way, end, family));
+        }
+    }
+    if options.sample_rate > 0 {
+        let log = Log {
+            group: options.log_group,
+            prefix: "ringfence allowed".into(),
+        };
+        rules.push(Rule {
+            matches: Vec::new(),
+            does: vec![Statement::Limit(options.sample_rate), Statement::Log(log)],
+            why: "some of the connections that are let in are told".into(),
+        });
+    }
+    rules
+}
+
+/// The chain that forwarded packets meet.
+const FORWARD: &str = "forward";
+/// The chain that packets to the node meet.
+const INPUT: &str = "input";
+/// Counts the packets of connections that were cut.
+const CUT_COUNTER: &str = "cut";
+/// Why neighbour discovery passes.
+const ND: &str = "IPv6 does not work without finding neighbours (RFC 4861)";
+
+fn input() -> Vec<Rule> {
+    let mut rules = vec![
+        Rule::new(
+            vec![Match::Tracked(Tracked::Established)],
+            Verdict::Accept,
+            "connections that were let in, and replies to the node",
+        ),
+        Rule::new(vec![Match::NeighbourDiscovery], Verdict::Accept, ND),
+    ];
+    for family in Family::BOTH {
+        rules.push(to_chains(Way::ToNode, End::Source, family));
+    }
+    rules
+}
+
+/// The rule that sends packets to the chains of local pods.
+fn to_chains(way: Way, end: End, family: Family) -> Rule {
+    let why = match way {
+        Way::Egress => "what leaves a local pod is held to its egress",
+        Way::ToNode => "what a local pod sends to its node is held to ClusterNetworkPolicies",
+        Way::Ingress => "what comes to a local pod is held to its ingress",
+    };
+    Rule {
+        matches: Vec::new(),
+        does: vec![Statement::Dispatch(family, end, dispatch(way, family))],
+        why: why.into(),
+    }
+}
+
+/// The verdict map from the addresses of local pods to their chains.
+pub(super) fn dispatch(way: Way, family: Family) -> SetName {
+    format!("{}{}", way.word(), digit(family)).into()
+}
+
+/// The set of local pods to themselves.
+pub(super) fn own_set(family: Family) -> SetName {
+    format!("itself{}", digit(family)).into()
+}
+
+/// The set of connections that were cut. Its elements are the agent's own: a plan never has any.
+pub fn cut_set(family: Family) -> SetName {
+    format!("cut{}", digit(family)).into()
+}
+
+/// Names of counters, for who reads them: what they count and in which direction.
+pub fn counters() -> impl Iterator<Item = CounterName> {
+    let denied: BTreeSet<CounterName> = Way::ALL.into_iter().map(denied_counter).collect();
+    denied.into_iter().chain([CUT_COUNTER.into()])
+}

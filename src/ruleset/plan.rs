@@ -1,0 +1,482 @@
+//! The wanted table of one node, kept up with the cluster.
+//!
+//! [`Plan::advance`] takes a new snapshot and what has changed in it, and gives the transaction that makes the old table
+//! the new one. Its cost follows the change: a pod is looked up in each set that follows pods, a policy touches the local pods of its
+//! namespace only. [`Plan::whole`] is the same table at once; going there step by step or in one leap comes to the same.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use super::body::{Holding, Way};
+use super::compile::{self, Compiled, Telling};
+use super::draft::Draft;
+use super::frame::{self, dispatch, own_set};
+use super::table::{ChainName, Element, Ruleset, Set, SetKind, SetName};
+use super::terms::{PeerKey, elements_of};
+use super::transaction::{Change, Transaction};
+use crate::netpol::{
+    Family, NamespaceName, NodeName, ObjectKey, Pod, PolicyRef, Snapshot, WorkloadRef,
+};
+
+/// What the table of a node is to be like.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// The node.
+    pub node: NodeName,
+    /// The NFLOG group that denied packets are told to.
+    pub log_group: u16,
+    /// How many denied packets a second each chain tells of, at most.
+    pub log_rate: u32,
+    /// How many connections a second that are let through are told of; none are where it is 0.
+    pub sample_rate: u32,
+    /// For how many seconds the packets of a connection that was cut stay dropped.
+    pub cut_seconds: u32,
+}
+
+/// The wanted table and what it was made from.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    options: Options,
+    snapshot: Snapshot,
+    /// The addresses of local pods.
+    local: BTreeMap<IpAddr, Local>,
+    chains: HashMap<ChainName, Shared>,
+    peers: BTreeMap<SetName, Following>,
+    fixed: BTreeMap<SetName, Fixed>,
+}
+
+/// An address of a local pod and the chains that its packets are sent to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Local {
+    pod: WorkloadRef,
+    chains: BTreeMap<Way, ChainName>,
+}
+
+/// An address whose chains are others than before.
+struct Moved {
+    address: IpAddr,
+    old: Option<Local>,
+    new: Option<Local>,
+}
+
+/// The chains of pods with equal policies.
+#[derive(Clone, Debug)]
+struct Shared {
+    compiled: Arc<Compiled>,
+    users: usize,
+}
+
+/// A set that follows the cluster.
+#[derive(Clone, Debug)]
+struct Following {
+    key: PeerKey,
+    family: Family,
+    kind: SetKind,
+    elements: BTreeSet<Element>,
+    users: usize,
+}
+
+/// A set that stays as it is.
+#[derive(Clone, Debug)]
+struct Fixed {
+    kind: SetKind,
+    elements: BTreeSet<Element>,
+    users: usize,
+}
+
+/// Chains that were written for some policies; pods that differ in nothing that these ask share them.
+type Written =
+    HashMap<(Way, Family, Vec<PolicyRef>, Vec<String>, Vec<String>), Option<Arc<Compiled>>>;
+
+impl Options {
+    /// For a node, as the agent has it where nothing else is said.
+    pub fn new(node: impl Into<NodeName>) -> Self {
+        Self {
+            node: node.into(),
+            log_group: 100,
+            log_rate: 100,
+            sample_rate: 0,
+            cut_seconds: 120,
+        }
+    }
+}
+
+// === impl Plan ===
+
+impl Plan {
+    /// The table of a node in an empty cluster.
+    pub fn new(options: Options) -> Self {
+        Self {
+            options,
+            snapshot: Snapshot::default(),
+            local: BTreeMap::new(),
+            chains: HashMap::new(),
+            peers: BTreeMap::new(),
+            fixed: BTreeMap::new(),
+        }
+    }
+
+    /// The table of a node in a cluster.
+    pub fn of(options: Options, snapshot: &Snapshot) -> Self {
+        let mut plan = Self::new(options);
+        let everything: Vec<ObjectKey> = snapshot
+            .pods()
+            .map(|pod| ObjectKey::Workload(pod.workload.clone()))
+            .collect();
+        plan.advance(snapshot.clone(), &everything);
+        plan
+    }
+
+    /// The cluster as it is planned for.
+    pub fn snapshot(&self) -> &Snapshot {
+        &self.snapshot
+    }
+
+    /// What it was made for.
+    pub fn options(&self) -> &Options {
+        &self.options
+    }
+
+    /// The local pods, each with its addresses.
+    pub fn local_pods(&self) -> BTreeMap<&WorkloadRef, Vec<IpAddr>> {
+        let mut pods: BTreeMap<&WorkloadRef, Vec<IpAddr>> = BTreeMap::new();
+        for (address, local) in &self.local {
+            pods.entry(&local.pod).or_default().push(*address);
+        }
+        pods
+    }
+
+    /// Whether an address is a local pod's.
+    pub fn is_local(&self, address: IpAddr) -> bool {
+        self.local.contains_key(&address)
+    }
+
+    /// Goes on to a snapshot that differs from the last one in some objects, and gives what that changes in the table.
+    pub fn advance(&mut self, snapshot: Snapshot, changed: &[ObjectKey]) -> Transaction {
+        let old = std::mem::replace(&mut self.snapshot, snapshot);
+        let addresses = self.addresses(&old, changed);
+        let mut draft = Draft::default();
+        let moved = self.relocate(&addresses, changed, &mut draft);
+        for (name, following) in &mut self.peers {
+            following.follow(name, &addresses, &self.snapshot, &mut draft);
+        }
+        for Moved { address, new, .. } in &moved {
+            let family = Family::of(*address);
+            for chain in chains(new.as_ref()) {
+                self.use_chain(chain, family, &mut draft);
+            }
+        }
+        for Moved { old, .. } in &moved {
+            for chain in chains(old.as_ref()) {
+                self.leave_chain(chain, &mut draft);
+            }
+        }
+        draft.finish()
+    }
+
+    /// The whole table.
+    pub fn whole(&self) -> Ruleset {
+        let mut ruleset = frame::frame(&self.options);
+        for shared in self.chains.values() {
+            for (name, rules) in &shared.compiled.chains {
+                ruleset.chain_mut(name.clone()).rules.clone_from(rules);
+            }
+        }
+        for (name, following) in &self.peers {
+            let set = Set {
+                kind: following.kind,
+                elements: following.elements.clone(),
+            };
+            ruleset.sets.insert(name.clone(), set);
+        }
+        for (name, fixed) in &self.fixed {
+            let set = Set {
+                kind: fixed.kind,
+                elements: fixed.elements.clone(),
+            };
+            ruleset.sets.insert(name.clone(), set);
+        }
+        for (address, local) in &self.local {
+            for (set, kind, element) in local.elements(*address) {
+                let set = ruleset.sets.entry(set).or_insert_with(|| Set {
+                    kind,
+                    elements: BTreeSet::new(),
+                });
+                set.elements.insert(element);
+            }
+        }
+        ruleset
+    }
+
+    /// The addresses whose meaning may have changed.
+    fn addresses(&self, old: &Snapshot, changed: &[ObjectKey]) -> BTreeSet<IpAddr> {
+        let mut addresses = BTreeSet::new();
+        for key in changed {
+            for snapshot in [old, &self.snapshot] {
+                match key {
+                    ObjectKey::Workload(workload) => {
+                        addresses
+                            .extend(snapshot.pod(workload).into_iter().flat_map(|pod| &pod.ips));
+                    }
+                    ObjectKey::Namespace(name) => {
+                        addresses.extend(snapshot.pods_in(name).flat_map(|pod| &pod.ips));
+                    }
+                    ObjectKey::Node(name) => {
+                        addresses.extend(
+                            snapshot
+                                .node(name)
+                                .into_iter()
+                                .flat_map(|node| &node.addresses),
+                        );
+                    }
+                    ObjectKey::NetworkPolicy(_)
+                    | ObjectKey::ClusterNetworkPolicy(_)
+                    | ObjectKey::Service { .. } => {}
+                }
+            }
+        }
+        addresses
+    }
+
+    /// Finds out which addresses are local, and which chains are for them.
+    fn relocate(
+        &mut self,
+        addresses: &BTreeSet<IpAddr>,
+        changed: &[ObjectKey],
+        draft: &mut Draft,
+    ) -> Vec<Moved> {
+        let namespaces: BTreeSet<&NamespaceName> = changed
+            .iter()
+            .filter_map(|key| match key {
+                ObjectKey::NetworkPolicy(policy) => Some(&policy.namespace),
+                ObjectKey::Namespace(name) => Some(name),
+                _ => None,
+            })
+            .collect();
+        let everywhere = changed
+            .iter()
+            .any(|key| matches!(key, ObjectKey::ClusterNetworkPolicy(_)));
+        let concerned = self
+            .local
+            .iter()
+            .filter(|(_, local)| everywhere || namespaces.contains(&local.pod.namespace));
+        let mut concerned: BTreeSet<IpAddr> = concerned.map(|(address, _)| *address).collect();
+        concerned.extend(addresses);
+        let (mut written, mut moved) = (Written::new(), Vec::new());
+        for address in concerned {
+            let snapshot = self.snapshot.clone();
+            let pod = snapshot
+                .pod_at(address)
+                .filter(|pod| pod.node.as_ref() == Some(&self.options.node));
+            let new = pod.map(|pod| self.place(pod, address, &mut written));
+            let old = self.local.get(&address);
+            if old == new.as_ref() {
+                continue;
+            }
+            let elements = |local: Option<&Local>| -> BTreeSet<(SetName, SetKind, Element)> {
+                let elements = local.map(|local| local.elements(address));
+                elements.into_iter().flatten().collect()
+            };
+            let (before, after) = (elements(old), elements(new.as_ref()));
+            for (set, kind, element) in before.difference(&after) {
+                draft.leave(set, *kind, element.clone());
+            }
+            for (set, kind, element) in after.difference(&before) {
+                draft.come(set, *kind, [element.clone()]);
+            }
+            let old = match &new {
+                Some(local) => self.local.insert(address, local.clone()),
+                None => self.local.remove(&address),
+            };
+            moved.push(Moved { address, old, new });
+        }
+        moved
+    }
+
+    /// The chains for one address of a local pod; those that are new wait without users.
+    fn place(&mut self, pod: &Pod, address: IpAddr, written: &mut Written) -> Local {
+        let family = Family::of(address);
+        let telling = Telling {
+            group: self.options.log_group,
+            rate: self.options.log_rate,
+        };
+        let mut chains = BTreeMap::new();
+        for way in Way::ALL {
+            let holding = Holding::of(&self.snapshot, pod, way.direction());
+            let (policies, wide) = holding.names();
+            let ports = if way == Way::Ingress {
+                pod.ports.iter().map(|port| format!("{port:?}")).collect()
+            } else {
+                Vec::new()
+            };
+            let compiled = written
+                .entry((way, family, policies, wide, ports))
+                .or_insert_with(|| {
+                    let body = holding.body(way, pod)?;
+                    Some(Arc::new(compile::compile(&body, way, family, telling)))
+                });
+            let Some((compiled, (name, _))) = compiled
+                .as_ref()
+                .and_then(|it| Some((it, it.chains.first()?)))
+            else {
+                continue;
+            };
+            chains.insert(way, name.clone());
+            self.chains.entry(name.clone()).or_insert_with(|| Shared {
+                compiled: Arc::clone(compiled),
+                users: 0,
+            });
+        }
+        Local {
+            pod: pod.workload.clone(),
+            chains,
+        }
+    }
+
+    /// One more address uses a chain; the first one has it made, with the sets that it asks.
+    fn use_chain(&mut self, chain: &ChainName, family: Family, draft: &mut Draft) {
+        let Some(shared) = self.chains.get_mut(chain) else {
+            return;
+        };
+        shared.users = shared.users.saturating_add(1);
+        if shared.users > 1 {
+            return;
+        }
+        for (name, key) in &shared.compiled.peers {
+            let following = self.peers.entry(name.clone()).or_insert_with(|| {
+                let following = Following::new(key.clone(), family, &self.snapshot);
+                let (kind, elements) = (following.kind, &following.elements);
+                draft.new_sets.push(Change::AddSet(name.clone(), kind));
+                draft.come(name, kind, elements.iter().cloned());
+                following
+            });
+            following.users = following.users.saturating_add(1);
+        }
+        for (name, (kind, elements)) in &shared.compiled.fixed {
+            let fixed = self.fixed.entry(name.clone()).or_insert_with(|| {
+                draft.new_sets.push(Change::AddSet(name.clone(), *kind));
+                draft.come(name, *kind, elements.iter().cloned());
+                Fixed {
+                    kind: *kind,
+                    elements: elements.clone(),
+                    users: 0,
+                }
+            });
+            fixed.users = fixed.users.saturating_add(1);
+        }
+        for (name, rules) in &shared.compiled.chains {
+            draft.new_chains.push(Change::AddChain(name.clone(), None));
+            if !rules.is_empty() {
+                draft
+                    .rules
+                    .push(Change::AddRules(name.clone(), rules.clone()));
+            }
+        }
+    }
+
+    /// One address less uses a chain; with the last one it goes, and the sets that only it asked.
+    fn leave_chain(&mut self, chain: &ChainName, draft: &mut Draft) {
+        let Some(shared) = self.chains.get_mut(chain) else {
+            return;
+        };
+        shared.users = shared.users.saturating_sub(1);
+        if shared.users > 0 {
+            return;
+        }
+        let compiled = Arc::clone(&shared.compiled);
+        self.chains.remove(chain);
+        for (name, _) in &compiled.chains {
+            draft.flushed.push(Change::FlushChain(name.clone()));
+            draft.old_chains.push(Change::DeleteChain(name.clone()));
+        }
+        for name in compiled.peers.keys() {
+            let following = self.peers.get_mut(name);
+            if following.is_some_and(|following| last(&mut following.users)) {
+                self.peers.remove(name);
+                draft.forget(name);
+            }
+        }
+        for name in compiled.fixed.keys() {
+            let fixed = self.fixed.get_mut(name);
+            if fixed.is_some_and(|fixed| last(&mut fixed.users)) {
+                self.fixed.remove(name);
+                draft.forget(name);
+            }
+        }
+    }
+}
+
+/// Takes one user away; whether it was the last.
+fn last(users: &mut usize) -> bool {
+    *users = users.saturating_sub(1);
+    *users == 0
+}
+
+fn chains(local: Option<&Local>) -> impl Iterator<Item = &ChainName> {
+    local.into_iter().flat_map(|local| local.chains.values())
+}
+
+// === impl Local ===
+
+impl Local {
+    /// What stands for an address in the sets of local pods.
+    fn elements(&self, address: IpAddr) -> Vec<(SetName, SetKind, Element)> {
+        let family = Family::of(address);
+        let own = (
+            own_set(family),
+            SetKind::Pairs(family),
+            Element::Pair(address, address),
+        );
+        let chains = self.chains.iter().map(|(way, chain)| {
+            (
+                dispatch(*way, family),
+                SetKind::Dispatch(family),
+                Element::Dispatch(address, chain.clone()),
+            )
+        });
+        chains.chain([own]).collect()
+    }
+}
+
+// === impl Following ===
+
+impl Following {
+    fn new(key: PeerKey, family: Family, snapshot: &Snapshot) -> Self {
+        let kind = if key.named.is_some() {
+            SetKind::AddressPorts(family)
+        } else {
+            SetKind::Addresses(family)
+        };
+        Self {
+            elements: key.elements(family, snapshot),
+            key,
+            family,
+            kind,
+            users: 0,
+        }
+    }
+
+    /// Looks again at some addresses.
+    fn follow(
+        &mut self,
+        name: &SetName,
+        addresses: &BTreeSet<IpAddr>,
+        snapshot: &Snapshot,
+        draft: &mut Draft,
+    ) {
+        let own = |address: &&IpAddr| Family::of(**address) == self.family;
+        for address in addresses.iter().filter(own) {
+            let new = self.key.elements_at(*address, snapshot);
+            let old: BTreeSet<Element> = elements_of(&self.elements, *address).cloned().collect();
+            for gone in old.difference(&new) {
+                self.elements.remove(gone);
+                draft.leave(name, self.kind, gone.clone());
+            }
+            for come in new.difference(&old) {
+                self.elements.insert(come.clone());
+                draft.come(name, self.kind, [come.clone()]);
+            }
+        }
+    }
+}

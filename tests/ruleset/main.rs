@@ -1,0 +1,185 @@
+//! Holds a node's wanted table equal to the model: over random clusters, every packet between every pair of addresses; and
+//! what is planned step by step equal to what is planned at once.
+
+// What a test cannot prepare has failed.
+#![allow(clippy::expect_used, clippy::panic)]
+
+#[path = "../netpol_oracle/clusters.rs"]
+mod clusters;
+#[path = "../support/random.rs"]
+mod random;
+mod table;
+
+use std::cell::Cell;
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use proptest::prelude::*;
+use ringfence::netpol::{
+    Endpoint, Family, Flow, NodeName, Object, ObjectKey, Port, Protocol, Snapshot, parse,
+};
+use ringfence::ruleset::{Options, Plan, Ruleset, Transaction};
+use serde_json::Value;
+use table::{Fate, Packet, apply, fate};
+
+fn objects(values: &[Value]) -> Vec<Object> {
+    let object = |value: &Value| {
+        parse(value)
+            .expect("valid")
+            .expect("a kind of the model")
+            .object
+    };
+    values.iter().map(object).collect()
+}
+
+/// Every address of a pod or node, and some that are nobody's.
+fn addresses(snapshot: &Snapshot) -> BTreeSet<IpAddr> {
+    let pods = snapshot.pods().flat_map(|pod| pod.ips.iter().copied());
+    let others = clusters::OUTSIDE.iter().chain(&clusters::NODE_ADDRESSES);
+    let others = others.map(|text| text.parse().expect("an address"));
+    pods.chain(others).collect()
+}
+
+fn ports() -> BTreeSet<u16> {
+    let ports = clusters::PORTS.into_iter();
+    let ports = ports.map(|port| u16::try_from(port).expect("a port"));
+    ports
+        .flat_map(|port| [port - 1, port, port + 1])
+        .chain([1, 65535])
+        .collect()
+}
+
+fn is_at(snapshot: &Snapshot, address: IpAddr, node: &NodeName) -> bool {
+    let pod = snapshot.pod_at(address);
+    pod.is_some_and(|pod| pod.node.as_ref() == Some(node))
+}
+
+/// Whether the model lets a packet pass at those of its ends that are pods of a node.
+fn passes(snapshot: &Snapshot, packet: &Packet, node: &NodeName) -> bool {
+    let port = Port::new(packet.port).expect("a port");
+    let ends = [packet.source, packet.destination].map(|address| snapshot.endpoint_at(address));
+    let flow = Flow::new(ends[0], ends[1], packet.protocol, port);
+    let verdict = snapshot.verdict(&flow.over(Family::of(packet.source)));
+    (verdict.egress.passes() || !is_at(snapshot, packet.source, node))
+        && (verdict.ingress.passes() || !is_at(snapshot, packet.destination, node))
+}
+
+/// How many packets were let pass and how many were not.
+type Seen = Cell<(u32, u32)>;
+
+fn check_node(snapshot: &Snapshot, node: &str, seen: &Seen) -> Result<(), TestCaseError> {
+    let ruleset = Plan::of(Options::new(node), snapshot).whole();
+    let node = NodeName::from(node);
+    let addresses = addresses(snapshot);
+    let is_own = |address| matches!(snapshot.endpoint_at(address), Endpoint::Node { name, .. } if *name == node);
+    for source in &addresses {
+        // What the node itself sends is not forwarded.
+        if is_own(*source) {
+            continue;
+        }
+        for destination in &addresses {
+            if Family::of(*source) != Family::of(*destination) {
+                continue;
+            }
+            let chain = if is_own(*destination) {
+                "input"
+            } else {
+                "forward"
+            };
+            for port in ports() {
+                for protocol in Protocol::ALL {
+                    let packet = Packet {
+                        source: *source,
+                        destination: *destination,
+                        protocol,
+                        port,
+                    };
+                    let fate = fate(&ruleset, chain, &packet);
+                    let passes = passes(snapshot, &packet, &node);
+                    prop_assert_eq!(fate == Fate::Passed, passes, "{:?} at {}", packet, node);
+                    let (yes, no) = seen.get();
+                    seen.set(if passes { (yes + 1, no) } else { (yes, no + 1) });
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn the_table_lets_pass_what_the_model_lets_pass() {
+    let seen = Seen::default();
+    random::hold(150, &clusters::any_cluster(), |values| {
+        let snapshot: Snapshot = objects(&values).into_iter().collect();
+        for node in clusters::NODES {
+            check_node(&snapshot, node, &seen)?;
+        }
+        Ok(())
+    });
+    let (passed, denied) = seen.get();
+    assert!(passed > 10_000 && denied > 10_000, "{passed}, {denied}");
+}
+
+/// What becomes of a key on the way from one cluster to another.
+fn steps(from: &[Object], to: &[Object]) -> Vec<(ObjectKey, Option<Object>)> {
+    let keys: BTreeSet<ObjectKey> = to.iter().map(Object::key).collect();
+    let gone = from
+        .iter()
+        .map(Object::key)
+        .filter(|key| !keys.contains(key));
+    let mut steps: Vec<_> = gone.map(|key| (key, None)).collect();
+    steps.extend(to.iter().map(|object| (object.key(), Some(object.clone()))));
+    steps
+}
+
+#[test]
+fn step_by_step_comes_to_the_same_as_at_once() {
+    let two = (clusters::any_cluster(), clusters::any_cluster());
+    // In which order, and how many at a time.
+    let order = proptest::collection::vec((any::<prop::sample::Index>(), 1_usize..4), 40);
+    random::hold(300, &(two, order), |((one, other), order)| {
+        let (one, other) = (objects(&one), objects(&other));
+        let options = || Options::new(clusters::NODES[0]);
+        let mut snapshot: Snapshot = one.iter().cloned().collect();
+        let mut plan = Plan::of(options(), &snapshot);
+        let mut table = Ruleset::default();
+        let mut whole = Transaction::whole(&plan.whole());
+        // A table of that name may be there or not.
+        whole.changes.drain(..2);
+        apply(&mut table, &whole);
+        let mut steps = steps(&one, &other);
+        for (index, at_once) in order {
+            let mut changed = Vec::new();
+            for _ in 0..at_once.min(steps.len()) {
+                let (key, object) = steps.swap_remove(index.index(steps.len()));
+                match object {
+                    Some(object) => snapshot.insert(object),
+                    None => snapshot.remove(&key),
+                }
+                changed.push(key);
+            }
+            apply(&mut table, &plan.advance(snapshot.clone(), &changed));
+            prop_assert_eq!(&table, &plan.whole());
+            let at_once = Plan::of(options(), &snapshot);
+            prop_assert_eq!(&table, &at_once.whole());
+        }
+        prop_assert!(plan.advance(snapshot, &[]).is_empty());
+        Ok(())
+    });
+}
+
+#[test]
+fn the_difference_of_two_tables_makes_one_of_the_other() {
+    let two = (clusters::any_cluster(), clusters::any_cluster());
+    random::hold(100, &two, |(one, other)| {
+        let whole = |values: &[Value]| {
+            let snapshot: Snapshot = objects(values).into_iter().collect();
+            Plan::of(Options::new(clusters::NODES[0]), &snapshot).whole()
+        };
+        let (one, other) = (whole(&one), whole(&other));
+        let mut table = one.clone();
+        apply(&mut table, &Transaction::between(&one, &other));
+        prop_assert_eq!(table, other);
+        Ok(())
+    });
+}
