@@ -1,7 +1,18 @@
 //! The node agent: keeps in the kernel of one node what [`crate::ruleset`] wants, and tells what became of packets there.
 //!
-//! `netlink` talks to netfilter; `nft` puts transactions into the kernel, reads our table back and notices when others touch it; all of it by netlink,
-//! without the `nft` program. Nothing here decides about flows.
+//! `enforce` is the loop: changes of the cluster go into a plan, and what the plan says into the kernel through `nft`, which
+//! also reads our table back and notices when others touch it; `cut` ends connections that have become forbidden, through
+//! `conntrack`; `receipt` tells the API server what was read. `netlink` is how netfilter is spoken to, without the `nft`
+//! program. Nothing here decides about flows.
 
-mod netlink;
+pub mod conntrack;
+pub mod enforce;
 pub mod nft;
+pub mod overlay;
+pub mod receipt;
+
+mod cut;
+mod kernel;
+mod netlink;
+
+pub use kernel::{KernelError, remove};

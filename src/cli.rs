@@ -10,6 +10,7 @@ use clap::{Parser, Subcommand};
 
 use crate::runtime::{Phase, Shutdown, Tasks};
 
+pub mod agent;
 pub mod audit;
 pub mod baseline;
 pub mod certs;
@@ -32,6 +33,7 @@ pub mod reach;
 mod recorded;
 pub mod registry;
 pub mod replay;
+pub mod ruleset;
 mod shown;
 pub mod suggest;
 pub mod template;
@@ -94,6 +96,10 @@ enum Command {
     Webhook(webhook::Args),
     /// Keep the webhook registered and its certificates good, from within a cluster or beside it.
     Controller(controller::Args),
+    /// Make network policies hold on a node, by nftables.
+    Agent(agent::Args),
+    /// Print the nftables table that the agent of a node would make.
+    Ruleset(ruleset::Args),
     /// Show the main job on an example shop: real reviews over real TLS, no cluster.
     Demo(demo::Args),
     /// Make certificates for development.
@@ -136,6 +142,8 @@ pub fn main() -> ExitCode {
 fn run(cli: Cli) -> anyhow::Result<Exit> {
     match cli.command {
         Command::Check(args) => check::run(&args),
+        Command::Agent(args) => agent::run(&args),
+        Command::Ruleset(args) => ruleset::run(&args),
         Command::Audit(args) => audit::run(&args),
         Command::Promote(args) => promote::run(&args),
         Command::Baseline(args) => baseline::run(&args),

@@ -23,6 +23,7 @@ pub mod baseline;
 mod breadth;
 pub mod coverage;
 pub mod decide;
+pub mod enforcement;
 pub mod engine;
 pub mod exemption;
 pub mod finding;

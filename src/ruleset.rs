@@ -35,6 +35,7 @@ pub mod transaction;
 mod addresses;
 mod body;
 mod compile;
+mod digest;
 mod draft;
 mod frame;
 mod terms;

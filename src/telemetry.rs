@@ -4,6 +4,7 @@
 //! Field names are the same everywhere: `namespace`, `name`, `kind`, `operation`, `uid`, `mode`, `outcome`, `rule`,
 //! `reason`, `error`. Standard output is left to what a command prints.
 
+pub mod agent;
 pub mod audit;
 pub mod baselines;
 pub mod certificates;

@@ -10,6 +10,7 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
 use kube::CustomResourceExt;
 
 use super::Exit;
+use crate::guard::enforcement::NodeEnforcement;
 use crate::guard::exemption::ExemptionManifest;
 use crate::guard::guardrail::GuardrailManifest;
 use crate::guard::reachability::ReachabilityRuleManifest;
@@ -40,10 +41,11 @@ pub(super) fn run(args: &Args) -> anyhow::Result<Exit> {
     Ok(Exit::Clean)
 }
 
-fn definitions() -> [CustomResourceDefinition; 3] {
+fn definitions() -> [CustomResourceDefinition; 4] {
     let mut definitions = [
         ExemptionManifest::crd(),
         GuardrailManifest::crd(),
+        NodeEnforcement::crd(),
         ReachabilityRuleManifest::crd(),
     ];
     let versions = definitions

@@ -22,6 +22,7 @@ use crate::runtime::{Readiness, Tasks};
 use health::Health;
 use index::{Change, Index};
 
+mod feed;
 mod health;
 mod index;
 mod kind;
@@ -30,6 +31,7 @@ mod object;
 mod read;
 mod stream;
 
+pub use feed::{Feed, Update, feed};
 pub use health::Watch;
 pub use index::Undecodable;
 pub use kind::Kind;
@@ -58,7 +60,7 @@ pub struct Live {
 /// Why a cluster is followed no longer.
 #[derive(Debug, thiserror::Error)]
 #[error("the watches have ended")]
-struct Ended;
+pub struct Ended;
 
 /// How many changes may wait for the index.
 const WAITING: usize = 1024;
@@ -78,7 +80,7 @@ pub fn follow(client: &Client, options: Options, readiness: Readiness, tasks: &m
     let live = Live {
         state,
         published,
-        health: Arc::new(Health::new(Instant::now())),
+        health: Arc::new(Health::new(Kind::ALL, Instant::now())),
         undecodable: Arc::default(),
     };
     readiness.wait_for(READY, "first lists are not complete");

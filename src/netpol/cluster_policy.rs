@@ -42,6 +42,8 @@ pub struct ClusterNetworkPolicy {
     pub labels: Labels,
     /// Its annotations, such as who owns it.
     pub annotations: Annotations,
+    /// The number of its spec's version, where the API server has given one.
+    pub generation: Option<i64>,
 }
 
 /// Where in the order of evaluation a policy stands.

@@ -39,6 +39,8 @@ pub struct NetworkPolicy {
     pub labels: Labels,
     /// Its annotations, such as who owns it.
     pub annotations: Annotations,
+    /// The number of its spec's version, where the API server has given one.
+    pub generation: Option<i64>,
 }
 
 /// Whether pods are isolated in a direction: whether all that is not allowed is denied there.

@@ -8,9 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::sync::Arc;
 
-use aws_lc_rs::digest::{SHA256, digest};
-
 use super::body::{Body, Then, Tied, Way};
+use super::digest::short;
 use super::table::{
     ChainName, CounterName, Element, End, Log, Match, Rule, SetKind, SetName, Statement, Verdict,
 };
@@ -482,14 +481,4 @@ pub(super) fn digit(family: Family) -> char {
         Family::V4 => '4',
         Family::V6 => '6',
     }
-}
-
-/// A name for some content that no other content has: the first 80 bits of its SHA-256.
-fn short(content: &str) -> String {
-    let digest = digest(&SHA256, content.as_bytes());
-    let mut hex = String::with_capacity(20);
-    for byte in digest.as_ref().iter().take(10) {
-        let _ = write!(hex, "{byte:02x}");
-    }
-    hex
 }

@@ -4,6 +4,7 @@
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
 
 mod apply;
+mod conntrack;
 mod edges;
 mod monitor;
 mod random;

@@ -205,7 +205,8 @@ fn matches(table: &Ruleset, found: &Match, packet: &Packet) -> bool {
     let (source, destination) = (packet.source, packet.destination);
     let is_of = |family: &Family| Family::of(source) == *family;
     match found {
-        Match::Tracked(_) | Match::Icmp(_) | Match::NeighbourDiscovery => false,
+        // The first packet of a connection belongs to none, and to none that was cut.
+        Match::Tracked(_) | Match::Icmp(_) | Match::NeighbourDiscovery | Match::Tuple(..) => false,
         Match::Address(family, end, set) => {
             is_of(family) && has(set, Element::Address(at(packet, *end)))
         }
@@ -213,8 +214,6 @@ fn matches(table: &Ruleset, found: &Match, packet: &Packet) -> bool {
         Match::DestinationPort(family, set) => {
             is_of(family) && has(set, Element::AddressPort(destination, port))
         }
-        // A first packet is of no connection that was cut.
-        Match::Tuple(_, _) => false,
         Match::Protocol(protocol) => packet.protocol == *protocol,
         Match::Port(first, last) => (*first..=*last).contains(&port),
         Match::Ports(set) => has(set, Element::Ports(port, port)),

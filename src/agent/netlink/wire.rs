@@ -28,6 +28,9 @@ pub(crate) mod kind {
     pub(crate) const DONE: u16 = 3;
     pub(crate) const BATCH_BEGIN: u16 = 0x10;
     pub(crate) const BATCH_END: u16 = 0x11;
+    /// Of the table of connections, whose subsystem is 1.
+    pub(crate) const CT_GET: u16 = (1 << 8) + 1;
+    pub(crate) const CT_DELETE: u16 = (1 << 8) + 2;
     /// The subsystem of `nf_tables`, as the upper byte of a type.
     pub(crate) const NFTABLES: u16 = 10 << 8;
     pub(crate) const NEWTABLE: u16 = NFTABLES;

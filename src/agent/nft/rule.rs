@@ -104,8 +104,8 @@ pub(super) fn protocol_number(protocol: Protocol) -> u8 {
     }
 }
 
-/// The protocol of a number.
-pub(super) fn protocol(number: u8) -> Option<Protocol> {
+/// The protocol of a number in the header of IP, where policies know it.
+pub(crate) fn protocol(number: u8) -> Option<Protocol> {
     Protocol::ALL
         .into_iter()
         .find(|protocol| protocol_number(*protocol) == number)

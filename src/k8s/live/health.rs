@@ -46,8 +46,8 @@ struct Broken {
 }
 
 impl Health {
-    pub(super) fn new(now: Instant) -> Self {
-        let watches = Kind::ALL.into_iter().map(|kind| (kind, Watch::default()));
+    pub(super) fn new(kinds: impl IntoIterator<Item = Kind>, now: Instant) -> Self {
+        let watches = kinds.into_iter().map(|kind| (kind, Watch::default()));
         Self(Mutex::new(Known {
             watches: watches.collect(),
             heard: now,
@@ -138,7 +138,7 @@ mod tests {
     #[test]
     fn a_failure_makes_the_state_old_until_the_watch_is_heard_or_has_held_for_a_while() {
         let begun = Instant::now();
-        let health = Health::new(begun);
+        let health = Health::new(Kind::ALL, begun);
         assert_eq!(health.age(begun + SECOND * 100), Duration::ZERO);
 
         assert!(health.failed(Kind::Pod, begun, SECOND));
@@ -159,7 +159,7 @@ mod tests {
     #[test]
     fn an_api_server_that_does_not_answer_makes_the_state_old_though_no_watch_failed() {
         let begun = Instant::now();
-        let health = Health::new(begun);
+        let health = Health::new(Kind::ALL, begun);
         health.probed(true, begun + SECOND * 5);
         health.probed(false, begun + SECOND * 10);
         assert_eq!(health.age(begun + SECOND * 11), SECOND * 6);
@@ -169,7 +169,7 @@ mod tests {
 
     #[test]
     fn what_is_missing_is_told_by_kind() {
-        let health = Health::new(Instant::now());
+        let health = Health::new(Kind::ALL, Instant::now());
         for kind in Kind::ALL.into_iter().filter(|kind| *kind != Kind::Node) {
             assert!(health.listed(kind, false));
         }

@@ -124,6 +124,11 @@ impl Index {
         }
     }
 
+    /// The objects of the model, and what of them has come, changed or gone since this was asked last.
+    pub(super) fn model(&mut self) -> (Snapshot, Vec<ObjectKey>) {
+        (self.snapshot.clone(), std::mem::take(&mut self.changed))
+    }
+
     fn apply(&mut self, kind: Kind, item: Item) -> bool {
         let Item { key, known } = item;
         let mattered = match known {

@@ -90,6 +90,7 @@ impl ClusterNetworkPolicy {
             egress: egress(spec, raw, &at.key("egress"), problems),
             labels,
             annotations: meta::read_annotations(meta),
+            generation: meta.generation,
         }
     }
 }

@@ -67,6 +67,7 @@ pub(super) fn policy(
         egress,
         labels,
         annotations,
+        generation: meta.generation,
     }
 }
 

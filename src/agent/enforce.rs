@@ -1,0 +1,347 @@
+//! The loop of the agent: from changes of the cluster to changes of the kernel, and back to what the kernel holds.
+//!
+//! One task owns the plan and the kernel's table, so that nothing here is ever done twice at once. It takes whatever comes first: a
+//! change that a watch told, a pod that the CNI is about to start, somebody else who touched the table, the time to look for
+//! connections that have become forbidden, or the time to read the table back.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
+
+use super::cut::{self, CutError};
+use super::kernel::{Held, Kernel, KernelError};
+use super::nft::{Event, Monitor};
+use super::overlay::Overlay;
+use crate::guard::enforcement::HeldPolicy;
+use crate::k8s::live::{Ended, Feed, Update};
+use crate::netpol::{Direction, ObjectKey, Pod, Snapshot};
+use crate::ruleset::{Options, Plan, Transaction};
+use crate::runtime::{Phase, Readiness, Shutdown};
+use crate::telemetry::agent::{AgentMetrics, Rebuild};
+
+/// What the kernel was read back to hold, or why it was not.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Holding {
+    /// The policies that hold local pods.
+    pub policies: Vec<HeldPolicy>,
+    /// How many local pods have an address.
+    pub pods: usize,
+    /// The digest of the table.
+    pub digest: String,
+    /// Why the kernel does not hold what is wanted.
+    pub failure: Option<String>,
+}
+
+/// Why the agent does not go on.
+#[derive(Debug, thiserror::Error)]
+pub enum EnforceError {
+    /// The kernel cannot be talked to at all.
+    #[error(transparent)]
+    Kernel(#[from] KernelError),
+    /// The cluster is followed no longer.
+    #[error(transparent)]
+    Watches(#[from] Ended),
+}
+
+/// The agent's own state.
+#[derive(Debug)]
+pub struct Enforcer {
+    plan: Plan,
+    kernel: Kernel,
+    /// The cluster as the API server tells of it, and what is known better here.
+    raw: Snapshot,
+    overlay: Overlay,
+    metrics: AgentMetrics,
+    readiness: Readiness,
+    /// The cluster that explains what became of a packet.
+    explained_by: Arc<ArcSwap<Snapshot>>,
+    held: watch::Sender<Holding>,
+    started: bool,
+    /// When connections are looked at next; none while nothing has become stricter.
+    sweep: Option<Instant>,
+    /// When the table is read back next for a receipt; none while nothing has changed.
+    receipt: Option<Instant>,
+    /// When a table that the kernel did not take is tried again.
+    again: Option<Instant>,
+    counted: std::collections::BTreeMap<crate::ruleset::CounterName, u64>,
+}
+
+/// What the agent is waiting for.
+const READY: &str = "rules";
+/// How soon after a change connections are looked at: changes that come together are looked at together.
+const SWEEP: Duration = Duration::from_millis(200);
+/// How soon after a change the table is read back.
+const RECEIPT: Duration = Duration::from_secs(3);
+/// How often the table is read back although nothing has changed.
+const VERIFY: Duration = Duration::from_mins(1);
+/// How often the counters are read.
+const COUNT: Duration = Duration::from_secs(5);
+/// How soon a table that the kernel did not take is tried again.
+const AGAIN: Duration = Duration::from_secs(1);
+
+// === impl Enforcer ===
+
+impl Enforcer {
+    /// Prepares the work; the kernel is not changed before the whole cluster is known.
+    pub fn new(
+        options: Options,
+        metrics: AgentMetrics,
+        readiness: Readiness,
+    ) -> Result<Self, EnforceError> {
+        readiness.wait_for(READY, "the cluster is not known yet");
+        Ok(Self {
+            plan: Plan::new(options),
+            kernel: Kernel::open(metrics.clone())?,
+            raw: Snapshot::default(),
+            overlay: Overlay::default(),
+            metrics,
+            readiness,
+            explained_by: Arc::default(),
+            held: watch::channel(Holding::default()).0,
+            started: false,
+            sweep: None,
+            receipt: None,
+            again: None,
+            counted: std::collections::BTreeMap::new(),
+        })
+    }
+
+    /// The cluster as it is planned for, for whoever explains packets.
+    pub fn snapshot(&self) -> Arc<ArcSwap<Snapshot>> {
+        Arc::clone(&self.explained_by)
+    }
+
+    /// What the kernel was read back to hold, each time that it was.
+    pub fn held(&self) -> watch::Receiver<Holding> {
+        self.held.subscribe()
+    }
+
+    /// Works until the process is to end. The rules stay.
+    pub async fn run(mut self, mut feed: Feed, mut shutdown: Shutdown) -> Result<(), EnforceError> {
+        let mut touched = monitor(self.kernel.port());
+        let mut verify = interval(VERIFY);
+        verify.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut count = interval(COUNT);
+        count.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                update = feed.next() => self.update(update?),
+                Some(event) = touched.recv() => self.touched(&event),
+                () = due(self.sweep) => self.sweep(),
+                () = due(self.receipt) => self.read_back(),
+                () = due(self.again) => self.rebuild(Rebuild::Refused),
+                _ = verify.tick(), if self.started => self.read_back(),
+                _ = count.tick(), if self.started => self.count(),
+                () = shutdown.reached(Phase::Draining) => return Ok(()),
+            }
+        }
+    }
+
+    /// The cluster has changed.
+    fn update(&mut self, update: Update) {
+        self.raw = update.snapshot;
+        self.go_on(&update.changed);
+        self.metrics.took(update.told.elapsed());
+    }
+
+    /// Brings the kernel to the cluster as it is known now.
+    fn go_on(&mut self, changed: &[ObjectKey]) {
+        let node = self.plan.options().node.clone();
+        let (snapshot, mut more) = self.overlay.over(&self.raw, &node);
+        more.extend(changed.iter().cloned());
+        self.explained_by.store(Arc::new(snapshot.clone()));
+        if !self.started {
+            self.plan = Plan::of(self.plan.options().clone(), &snapshot);
+            self.started = true;
+            self.rebuild(Rebuild::Start);
+            self.sweep = Some(Instant::now());
+            return;
+        }
+        let transaction = self.plan.advance(snapshot, &more);
+        if transaction.is_empty() {
+            // A policy may hold the same as before and be another version of itself.
+            self.receipt.get_or_insert_with(|| Instant::now() + RECEIPT);
+            return;
+        }
+        let done = tokio::task::block_in_place(|| self.kernel.advance(&self.plan, &transaction));
+        self.after(done);
+        if is_stricter(&transaction) {
+            self.sweep.get_or_insert_with(|| Instant::now() + SWEEP);
+        }
+    }
+
+    fn rebuild(&mut self, reason: Rebuild) {
+        let done = tokio::task::block_in_place(|| self.kernel.rebuild(&self.plan, reason));
+        if done.is_ok() {
+            tracing::info!(reason = ?reason, pods = self.plan.local_pods().len(), "the table is made");
+        }
+        self.after(done);
+    }
+
+    /// What follows from whether the kernel took it.
+    fn after(&mut self, done: Result<(), KernelError>) {
+        match done {
+            Ok(()) => {
+                self.again = None;
+                self.readiness.ready(READY);
+                self.receipt.get_or_insert_with(|| Instant::now() + RECEIPT);
+            }
+            Err(error) => self.failed(&error),
+        }
+    }
+
+    fn failed(&mut self, error: &KernelError) {
+        tracing::error!(error = %error, "the kernel does not hold what is wanted; the old rules stand");
+        self.metrics.in_force.set(0);
+        self.readiness.wait_for(READY, error.to_string());
+        self.again = Some(Instant::now() + AGAIN);
+        self.held
+            .send_modify(|held| held.failure = Some(error.to_string()));
+    }
+
+    /// Somebody else was at the table.
+    fn touched(&mut self, event: &Event) {
+        if !self.started {
+            return;
+        }
+        tracing::warn!(event = ?event, "somebody else was at the table, reading it back");
+        self.read_back();
+        self.sweep.get_or_insert_with(|| Instant::now() + SWEEP);
+    }
+
+    /// Reads the table back, repairs it where it must be, and says what it holds.
+    fn read_back(&mut self) {
+        self.receipt = None;
+        if !self.started {
+            return;
+        }
+        match tokio::task::block_in_place(|| self.kernel.verify(&self.plan)) {
+            Ok(held) => {
+                if held == Held::Repaired {
+                    tracing::warn!("the table was not the wanted one, and is again");
+                }
+                self.again = None;
+                self.readiness.ready(READY);
+                self.metrics.in_force.set(1);
+                let holding = self.holding();
+                let count = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
+                self.metrics.pods.set(count(holding.pods));
+                self.metrics.policies.set(count(holding.policies.len()));
+                self.held.send_if_modified(|held| {
+                    let differs = *held != holding;
+                    *held = holding;
+                    differs
+                });
+            }
+            Err(error) => self.failed(&error),
+        }
+    }
+
+    fn holding(&self) -> Holding {
+        let snapshot = self.plan.snapshot();
+        let pods = self.plan.local_pods();
+        let found: Vec<&Pod> = pods.keys().filter_map(|pod| snapshot.pod(pod)).collect();
+        Holding {
+            policies: HeldPolicy::of(snapshot, found),
+            pods: pods.len(),
+            digest: self.plan.whole().digest(),
+            failure: None,
+        }
+    }
+
+    /// Cuts the connections that are open and would not be let in now.
+    fn sweep(&mut self) {
+        self.sweep = None;
+        if self.kernel.is_doubtful() {
+            self.sweep = Some(Instant::now() + AGAIN);
+            return;
+        }
+        let done = tokio::task::block_in_place(|| cut::forbidden(&self.plan, &mut self.kernel));
+        match done {
+            Ok(0) => {}
+            Ok(cut) => {
+                tracing::info!(connections = cut, "cut what policies deny now");
+                self.metrics
+                    .cut
+                    .inc_by(u64::try_from(cut).unwrap_or(u64::MAX));
+            }
+            Err(CutError::Kernel(error)) => self.failed(&error),
+            Err(error) => {
+                tracing::warn!(error = %error, "open connections could not be looked at, trying again");
+                self.sweep = Some(Instant::now() + AGAIN);
+            }
+        }
+    }
+
+    /// Takes the kernel's counters over into ours, which go on through a table that is made anew.
+    fn count(&mut self) {
+        let Ok(counters) = tokio::task::block_in_place(|| self.kernel.counters()) else {
+            return;
+        };
+        for (name, counted) in counters {
+            let before = self
+                .counted
+                .insert(name.clone(), counted.packets)
+                .unwrap_or(0);
+            // A new table begins at nothing.
+            let more = counted
+                .packets
+                .checked_sub(before)
+                .unwrap_or(counted.packets);
+            match name.as_str() {
+                "denied-ingress" => self.metrics.denied(Direction::Ingress, more),
+                "denied-egress" => self.metrics.denied(Direction::Egress, more),
+                _ => {}
+            }
+        }
+    }
+}
+
+/// Whether a change may forbid what was allowed: everything but new members of sets of peers.
+fn is_stricter(transaction: &Transaction) -> bool {
+    use crate::ruleset::{Change, SetKind};
+    !transaction.changes.iter().all(|change| {
+        matches!(
+            change,
+            Change::AddElements(_, SetKind::Addresses(_) | SetKind::AddressPorts(_), _)
+        )
+    })
+}
+
+async fn due(at: Option<Instant>) {
+    match at {
+        Some(at) => sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Tells when somebody else is at the table, from a thread of its own that ends with its listener.
+fn monitor(own: u32) -> mpsc::Receiver<Event> {
+    let (sender, receiver) = mpsc::channel(16);
+    let listen = move || {
+        let mut monitor = match Monitor::open(vec![own]) {
+            Ok(monitor) => monitor,
+            Err(error) => {
+                tracing::warn!(error = %error, "what others do to the table is not heard, only found when it is read back");
+                return;
+            }
+        };
+        while !sender.is_closed() {
+            match monitor.wait(Duration::from_millis(500)) {
+                // A listener that is behind knows already that there is something to look at.
+                Ok(events) => events
+                    .into_iter()
+                    .for_each(|event| drop(sender.try_send(event))),
+                Err(error) => {
+                    tracing::warn!(error = %error, "what others do to the table is not heard");
+                    std::thread::sleep(AGAIN);
+                }
+            }
+        }
+    };
+    std::thread::spawn(listen);
+    receiver
+}

@@ -1,0 +1,126 @@
+//! `ringfence agent`: make network policies hold on this node, by nftables.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use anyhow::{Context as _, bail};
+
+use super::cluster::{ClusterArgs, host};
+use super::{Exit, ended};
+use crate::agent::enforce::Enforcer;
+use crate::agent::{receipt, remove};
+use crate::k8s::live;
+use crate::netpol::NodeName;
+use crate::ruleset::Options;
+use crate::runtime::{Readiness, Tasks, Trigger, admin, follow_signals};
+use crate::telemetry::agent::AgentMetrics;
+use crate::telemetry::{self, LogFormat, metrics};
+
+/// Arguments of `ringfence agent`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  \
+    ringfence agent                                   in a pod on the host network, as the DaemonSet runs it\n  \
+    ringfence agent --kubeconfig FILE --node-name worker-1\n  \
+    ringfence agent --cleanup                         take the rules away again\n\n\
+    The agent needs the capability NET_ADMIN in the node's network namespace. It makes the table `inet ringfence` and\n\
+    touches no other. When it stops, however it stops, the rules stay: only --cleanup takes them away.")]
+pub struct Args {
+    #[command(flatten)]
+    cluster: ClusterArgs,
+    /// The node whose pods are held to their policies. Without it: the host's name.
+    #[arg(long, value_name = "NAME", env = "NODE_NAME")]
+    node_name: Option<String>,
+    /// Take the rules away and end.
+    #[arg(long)]
+    cleanup: bool,
+    /// The NFLOG group that denied packets are told to: another one where something else listens to this.
+    #[arg(long, value_name = "NUMBER", default_value_t = 100)]
+    log_group: u16,
+    /// How many denied packets a second are told for each set of policies, at most. All are counted.
+    #[arg(long, value_name = "NUMBER", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    log_rate: u32,
+    /// Write no receipt (`NodeEnforcement`).
+    #[arg(long)]
+    no_receipt: bool,
+    /// Where to serve /livez, /readyz and /metrics over plain HTTP. Without it: nowhere.
+    #[arg(long, value_name = "ADDR:PORT")]
+    admin: Option<SocketAddr>,
+    /// The form of the log.
+    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    log_format: LogFormat,
+    /// What is logged: a level, or directives such as `info,ringfence=debug`.
+    #[arg(
+        long,
+        value_name = "FILTER",
+        default_value = "info",
+        env = "RINGFENCE_LOG"
+    )]
+    log: String,
+}
+
+/// Runs until told to stop.
+pub(super) fn run(args: &Args) -> anyhow::Result<Exit> {
+    telemetry::init(args.log_format, &args.log, None)?;
+    if args.cleanup {
+        remove().context("the rules are not taken away")?;
+        tracing::info!("the rules are taken away");
+        return Ok(Exit::Clean);
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()?;
+    runtime.block_on(work(args))
+}
+
+async fn work(args: &Args) -> anyhow::Result<Exit> {
+    let (trigger, shutdown) = Trigger::new();
+    let mut tasks = Tasks::new();
+    tasks.spawn("signals", follow_signals(trigger));
+    let client = args.cluster.connect().await?;
+    let node = args.node()?;
+
+    let mut numbers = metrics::registry();
+    let counted = AgentMetrics::new(&mut numbers);
+    let readiness = Readiness::new(shutdown.clone());
+    let options = Options {
+        log_group: args.log_group,
+        log_rate: args.log_rate,
+        ..Options::new(node.clone())
+    };
+    let enforcer = Enforcer::new(options, counted, readiness.clone())?;
+    if let Some(address) = args.admin {
+        let listener = admin::listen(address).await.context("--admin")?;
+        let router = admin::router(readiness, Arc::new(numbers));
+        tasks.spawn("admin", admin::serve(listener, router, shutdown.clone()));
+    }
+    if !args.no_receipt {
+        let held = enforcer.held();
+        tasks.spawn(
+            "receipt",
+            receipt::write(client.clone(), node.clone(), held),
+        );
+    }
+    let feed = live::feed(&client, &mut tasks);
+    tracing::info!(node = %node, "following the cluster");
+    tokio::select! {
+        end = enforcer.run(feed, shutdown.clone()) => {
+            end?;
+            tracing::info!("stopped; the rules stay");
+            Ok(Exit::Clean)
+        }
+        end = ended(&mut tasks, shutdown) => end,
+    }
+}
+
+// === impl Args ===
+
+impl Args {
+    fn node(&self) -> anyhow::Result<NodeName> {
+        let name = self.node_name.clone().unwrap_or_else(host);
+        if name.is_empty() {
+            bail!("--node-name: say which node this is, the host has no name");
+        }
+        Ok(NodeName::from(name))
+    }
+}

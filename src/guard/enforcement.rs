@@ -1,0 +1,127 @@
+//! The `NodeEnforcement` resource (`ringfence.dev/v1alpha1`): an agent's receipt for what the kernel of its node holds.
+//!
+//! NetworkPolicy has no status that could say who enforces it. One object for each node says so: which policies hold pods of
+//! the node, in which version, since when, and what went wrong. It is written only after the table was read back.
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::CustomResource;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::netpol::{ClusterNetworkPolicy, NamespaceState, NetworkPolicy, Pod, Snapshot, Tier};
+
+/// The type of the condition that says whether the node holds what the policies say.
+pub const ENFORCED: &str = "Enforced";
+
+/// Which node it is about. Its name is the node's.
+#[derive(
+    CustomResource, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema,
+)]
+#[kube(
+    group = "ringfence.dev",
+    version = "v1alpha1",
+    kind = "NodeEnforcement",
+    plural = "nodeenforcements",
+    shortname = "rfn",
+    category = "ringfence",
+    printcolumn = r#"{"name":"Enforced","type":"string","jsonPath":".status.conditions[?(@.type==\"Enforced\")].status"}"#,
+    printcolumn = r#"{"name":"Pods","type":"integer","jsonPath":".status.pods"}"#,
+    printcolumn = r#"{"name":"Policies","type":"integer","jsonPath":".status.policyCount"}"#,
+    printcolumn = r#"{"name":"Read back","type":"date","jsonPath":".status.readBack"}"#,
+    printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#,
+    status = "Receipt",
+    doc = "The receipt of a node's agent: which network policies the kernel of the node was read back to hold.",
+    derive = "PartialEq"
+)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct NodeEnforcementSpec {
+    /// The node.
+    #[schemars(length(min = 1, max = 253))]
+    pub node: String,
+}
+
+/// What the kernel of a node was read back to hold.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Receipt {
+    /// The policies that hold pods of this node, each in the version that the kernel holds.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub policies: Vec<HeldPolicy>,
+    /// How many they are.
+    #[serde(default)]
+    pub policy_count: u32,
+    /// How many pods of this node have an address that policies can hold.
+    #[serde(default)]
+    pub pods: u32,
+    /// The SHA-256 digest of the table, which `ringfence ruleset` prints too.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub digest: String,
+    /// When the kernel was last read back (RFC 3339).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>", extend("format" = "date-time"))]
+    pub read_back: Option<Timestamp>,
+    /// The version of the agent.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub agent: String,
+    /// `Enforced`: whether the kernel holds what the policies say; where it does not, the message says why.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
+    pub conditions: Vec<Condition>,
+}
+
+/// A policy in the version that a kernel holds.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct HeldPolicy {
+    /// Its namespace; absent for a ClusterNetworkPolicy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<String>,
+    /// Its name.
+    pub name: String,
+    /// Its `metadata.generation`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub generation: Option<i64>,
+}
+
+impl HeldPolicy {
+    /// The policies that hold at least one of some pods, in the order of their names.
+    pub fn of<'p>(snapshot: &Snapshot, pods: impl IntoIterator<Item = &'p Pod>) -> Vec<Self> {
+        let mut held = Vec::new();
+        for pod in pods.into_iter().filter(|pod| pod.is_held()) {
+            let own = snapshot.namespace(pod.namespace());
+            let own = own.into_iter().flat_map(NamespaceState::effective_policies);
+            held.extend(own.filter(|policy| policy.selects(pod)).map(Self::from));
+            let labels = snapshot.namespace_labels(pod.namespace());
+            let wide = Tier::BOTH.into_iter();
+            let wide = wide.flat_map(|tier| snapshot.cluster_policies_of(tier));
+            held.extend(
+                wide.filter(|policy| policy.rules_pod(pod, &labels))
+                    .map(Self::from),
+            );
+        }
+        held.sort_unstable();
+        held.dedup();
+        held
+    }
+}
+
+impl From<&NetworkPolicy> for HeldPolicy {
+    fn from(policy: &NetworkPolicy) -> Self {
+        Self {
+            namespace: Some(policy.namespace.to_string()),
+            name: policy.name.to_string(),
+            generation: policy.generation,
+        }
+    }
+}
+
+impl From<&ClusterNetworkPolicy> for HeldPolicy {
+    fn from(policy: &ClusterNetworkPolicy) -> Self {
+        Self {
+            namespace: None,
+            name: policy.name.to_string(),
+            generation: policy.generation,
+        }
+    }
+}

@@ -1,0 +1,163 @@
+//! The numbers of a node's agent.
+
+use std::time::Duration;
+
+use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::Registry;
+
+use crate::netpol::Direction;
+
+/// What the agent counts. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct AgentMetrics {
+    /// Changes of the table that the kernel took.
+    pub transactions: Counter,
+    /// Changes of the table that it did not take.
+    pub failures: Counter,
+    rebuilds: Family<Why, Counter>,
+    lag: Histogram,
+    /// Pods of the node that have an address.
+    pub pods: Gauge,
+    /// Policies that hold pods of the node.
+    pub policies: Gauge,
+    /// Whether the kernel holds what is wanted: 1 or 0.
+    pub in_force: Gauge,
+    denied: Family<To, Counter>,
+    /// Connections that were cut because policies deny them now.
+    pub cut: Counter,
+    /// Told denied packets that were lost on the way from the kernel.
+    pub lost: Counter,
+}
+
+/// Why the table was made anew.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+pub enum Rebuild {
+    /// The agent started.
+    Start,
+    /// The kernel refused a change.
+    Refused,
+    /// Somebody else changed or deleted the table.
+    Touched,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Why {
+    reason: Rebuild,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct To {
+    direction: Side,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+enum Side {
+    Ingress,
+    Egress,
+}
+
+/// Seconds.
+const LAGS: [f64; 12] = [
+    0.000_25, 0.000_5, 0.001, 0.002, 0.003, 0.005, 0.01, 0.025, 0.1, 0.5, 1.0, 5.0,
+];
+
+// === impl AgentMetrics ===
+
+impl AgentMetrics {
+    /// Adds them to a registry.
+    pub fn new(registry: &mut Registry) -> Self {
+        let this = Self {
+            transactions: Counter::default(),
+            failures: Counter::default(),
+            rebuilds: Family::default(),
+            lag: Histogram::new(LAGS),
+            pods: Gauge::default(),
+            policies: Gauge::default(),
+            in_force: Gauge::default(),
+            denied: Family::default(),
+            cut: Counter::default(),
+            lost: Counter::default(),
+        };
+        let registry = registry.sub_registry_with_prefix("agent");
+        let mut add = |name: &str, help: &str, counter: &Counter| {
+            registry.register(name, help, counter.clone());
+        };
+        add(
+            "transactions",
+            "Changes of the table that the kernel took",
+            &this.transactions,
+        );
+        add(
+            "failures",
+            "Changes of the table that the kernel did not take",
+            &this.failures,
+        );
+        add(
+            "cut_connections",
+            "Connections that were cut because policies deny them now",
+            &this.cut,
+        );
+        add(
+            "lost_reports",
+            "Reports of denied packets that were lost",
+            &this.lost,
+        );
+        let mut add = |name: &str, help: &str, gauge: &Gauge| {
+            registry.register(name, help, gauge.clone());
+        };
+        add(
+            "local_pods",
+            "Pods of the node that have an address",
+            &this.pods,
+        );
+        add(
+            "policies",
+            "Policies that hold pods of the node",
+            &this.policies,
+        );
+        add(
+            "in_force",
+            "Whether the kernel holds what is wanted",
+            &this.in_force,
+        );
+        registry.register(
+            "rebuilds",
+            "How often the table was made anew",
+            this.rebuilds.clone(),
+        );
+        registry.register(
+            "lag_seconds",
+            "From a watch's event to its effect in the kernel",
+            this.lag.clone(),
+        );
+        registry.register(
+            "denied_packets",
+            "Packets that were dropped because no policy lets them pass",
+            this.denied.clone(),
+        );
+        this
+    }
+
+    /// The table was made anew.
+    pub fn rebuilt(&self, reason: Rebuild) {
+        self.rebuilds.get_or_create(&Why { reason }).inc();
+    }
+
+    /// A change took so long from the watch to the kernel.
+    pub fn took(&self, lag: Duration) {
+        self.lag.observe(lag.as_secs_f64());
+    }
+
+    /// So many more packets were denied.
+    pub fn denied(&self, direction: Direction, packets: u64) {
+        let direction = match direction {
+            Direction::Ingress => Side::Ingress,
+            Direction::Egress => Side::Egress,
+        };
+        self.denied.get_or_create(&To { direction }).inc_by(packets);
+    }
+}

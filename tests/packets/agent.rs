@@ -1,0 +1,390 @@
+//! The agent itself, as a process in a node's namespace, with a real API server: from `kubectl apply` to the packet.
+
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use k8s_openapi::api::core::v1::{Node, Pod};
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
+use kube::{Api, Client};
+use serde_json::{Value, json};
+
+use crate::cluster::{Cluster, Place};
+use crate::connection::{Connection, Exchange, Side};
+use crate::kubernetes::Kubernetes;
+use crate::probe::{Outcome, Transport, ask_one};
+use crate::process::Process;
+
+/// A node, pods on it, an API server that knows of them, and an agent.
+struct Site {
+    kubernetes: Kubernetes,
+    client: Client,
+    cluster: Cluster,
+    agent: Option<Process>,
+}
+
+const NODE: &str = "n1";
+const NAMESPACE: &str = "shop";
+/// How long a change may take until packets show it: an API server on a busy machine, and the agent.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+impl Site {
+    async fn new(pods: &[&str]) -> Self {
+        let kubernetes = Kubernetes::start().await;
+        let printed = Command::new(env!("CARGO_BIN_EXE_ringfence"))
+            .arg("crds")
+            .output()
+            .unwrap();
+        kubernetes.apply(&String::from_utf8(printed.stdout).unwrap());
+        let client = kubernetes.client().await;
+        let mut cluster = Cluster::new(1);
+        let placed: Vec<(&str, usize)> = pods.iter().map(|name| (*name, 0)).collect();
+        cluster.add(&placed);
+        let server = client_address(&kubernetes);
+        cluster.let_in(0, server);
+        let this = Self {
+            kubernetes,
+            client,
+            cluster,
+            agent: None,
+        };
+        // What the controller manager would make, too.
+        this.kubernetes.apply(&format!(
+            "{{apiVersion: v1, kind: Namespace, metadata: {{name: {NAMESPACE}}}}}\n---\n\
+             {{apiVersion: v1, kind: ServiceAccount, metadata: {{name: default, namespace: {NAMESPACE}}}}}"
+        ));
+        this.node().await;
+        for name in pods {
+            this.pod(name).await;
+        }
+        this
+    }
+
+    /// A node object with the addresses of the namespace.
+    async fn node(&self) {
+        let nodes: Api<Node> = Api::all(self.client.clone());
+        let node = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": NODE}});
+        let node = serde_json::from_value(node).unwrap();
+        nodes.create(&PostParams::default(), &node).await.unwrap();
+        let place = self.cluster.node(0);
+        let addresses = [place.address(false), place.address(true)];
+        let addresses = addresses.map(|address| json!({"type": "InternalIP", "address": address}));
+        let status = json!({"status": {"addresses": addresses}});
+        let params = PatchParams::default();
+        nodes
+            .patch_status(NODE, &params, &Patch::Merge(&status))
+            .await
+            .unwrap();
+    }
+
+    /// A pod object with the addresses of its namespace, labelled by its name.
+    async fn pod(&self, name: &str) {
+        let pods: Api<Pod> = Api::namespaced(self.client.clone(), NAMESPACE);
+        let pod = json!({
+            "apiVersion": "v1", "kind": "Pod",
+            "metadata": {"name": name, "labels": {"app": name}},
+            "spec": {
+                "nodeName": NODE, "automountServiceAccountToken": false,
+                "containers": [{"name": "main", "image": "main"}],
+            },
+        });
+        let pod = serde_json::from_value(pod).unwrap();
+        pods.create(&PostParams::default(), &pod).await.unwrap();
+        let place = &self.cluster.pod(name).place;
+        let addresses = [json!({"ip": place.v4}), json!({"ip": place.v6})];
+        let status =
+            json!({"status": {"phase": "Running", "podIP": place.v4, "podIPs": addresses}});
+        let params = PatchParams::default();
+        pods.patch_status(name, &params, &Patch::Merge(&status))
+            .await
+            .unwrap();
+    }
+
+    /// Starts the agent in the node, and waits until its rules are there.
+    async fn start(&mut self) {
+        let agent = self.run("agent", &["--node-name", NODE]);
+        agent.line(&["the table is made"]).await;
+        self.agent = Some(agent);
+    }
+
+    fn run(&self, name: &str, arguments: &[&str]) -> Process {
+        let mut command = Command::new("nsenter");
+        let node = &self.cluster.node(0).namespace;
+        command
+            .arg(format!("--net={}", node.path().display()))
+            .arg(env!("CARGO_BIN_EXE_ringfence"))
+            .args(["agent", "--kubeconfig"])
+            .arg(self.kubernetes.kubeconfig())
+            .args(arguments);
+        Process::start(name, self.kubernetes.folder(), &mut command)
+    }
+
+    fn agent(&self) -> &Process {
+        self.agent.as_ref().unwrap()
+    }
+
+    fn place(&self, name: &str) -> &Place {
+        &self.cluster.pod(name).place
+    }
+
+    fn outcome(&self, from: &str, to: &str, v6: bool, port: u16) -> Outcome {
+        ask_one(
+            self.place(from),
+            self.place(to).at(v6, port),
+            Transport::Tcp,
+        )
+    }
+
+    /// Waits until a connection has this outcome over both families.
+    fn becomes(&self, from: &str, to: &str, port: u16, wanted: Outcome) -> Duration {
+        let begun = Instant::now();
+        for v6 in [false, true] {
+            loop {
+                let outcome = self.outcome(from, to, v6, port);
+                if outcome == wanted {
+                    break;
+                }
+                assert!(
+                    begun.elapsed() < PATIENCE,
+                    "{from} -> {to} {port}: {outcome:?}, not {wanted:?}\n{}\n{}",
+                    self.agent().log(),
+                    self.rules()
+                );
+            }
+        }
+        begun.elapsed()
+    }
+
+    fn policy(&self, name: &str, spec: &Value) {
+        let policy = json!({
+            "apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy",
+            "metadata": {"name": name, "namespace": NAMESPACE}, "spec": spec,
+        });
+        self.kubernetes.apply(&policy.to_string());
+    }
+
+    fn without_policy(&self, name: &str) {
+        let output = self
+            .kubernetes
+            .kubectl(&["delete", "networkpolicy", name, "-n", NAMESPACE], "");
+        assert!(output.status.success());
+    }
+
+    /// The table as `nft` shows it; nothing where there is none.
+    fn rules(&self) -> String {
+        let node = &self.cluster.node(0).namespace;
+        let list = || {
+            Command::new("nft")
+                .args(["list", "table", "inet", "ringfence"])
+                .output()
+        };
+        let output = node.inside(list).unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    }
+}
+
+fn client_address(kubernetes: &Kubernetes) -> std::net::SocketAddr {
+    let text = std::fs::read_to_string(kubernetes.kubeconfig()).unwrap();
+    let config: Value = serde_json::from_str(&text).unwrap();
+    let server = config["clusters"][0]["cluster"]["server"].as_str().unwrap();
+    server.trim_start_matches("https://").parse().unwrap()
+}
+
+fn deny_all() -> Value {
+    json!({"podSelector": {}, "policyTypes": ["Ingress", "Egress"]})
+}
+
+/// Lets one pod reach another one, at both ends.
+fn allow(from: &str, to: &str, port: u16) -> [(String, Value); 2] {
+    let of = |name: &str| json!({"matchLabels": {"app": name}});
+    let ports = json!([{"port": port}]);
+    [
+        (
+            format!("to-{to}"),
+            json!({"podSelector": of(from), "policyTypes": ["Egress"],
+                "egress": [{"to": [{"podSelector": of(to)}], "ports": ports}]}),
+        ),
+        (
+            format!("from-{from}"),
+            json!({"podSelector": of(to), "policyTypes": ["Ingress"],
+                "ingress": [{"from": [{"podSelector": of(from)}], "ports": ports}]}),
+        ),
+    ]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn policies_hold_from_apply_to_packet_through_kills_and_flushes() {
+    let mut site = Site::new(&["web", "db", "other"]).await;
+    site.cluster.serve_all(&[80, 5432]);
+    site.start().await;
+    site.becomes("web", "db", 5432, Outcome::Answered);
+
+    site.policy("default-deny", &deny_all());
+    site.becomes("web", "db", 5432, Outcome::Silent);
+    for (name, spec) in allow("web", "db", 5432) {
+        site.policy(&name, &spec);
+    }
+    site.becomes("web", "db", 5432, Outcome::Answered);
+    assert_eq!(site.outcome("other", "db", false, 5432), Outcome::Silent);
+    assert_eq!(site.outcome("web", "db", true, 80), Outcome::Silent);
+    let node = site.cluster.node(0);
+    for v6 in [false, true] {
+        let probe = ask_one(node, site.place("db").at(v6, 80), Transport::Tcp);
+        assert_eq!(probe, Outcome::Answered, "the node to its own pods");
+    }
+
+    // Labels decide, also while a pod runs.
+    let pods: Api<Pod> = Api::namespaced(site.client.clone(), NAMESPACE);
+    let label = json!({"metadata": {"labels": {"app": "web"}}});
+    pods.patch("other", &PatchParams::default(), &Patch::Merge(&label))
+        .await
+        .unwrap();
+    site.becomes("other", "db", 5432, Outcome::Answered);
+    let label = json!({"metadata": {"labels": {"app": "other"}}});
+    pods.patch("other", &PatchParams::default(), &Patch::Merge(&label))
+        .await
+        .unwrap();
+    site.becomes("other", "db", 5432, Outcome::Silent);
+
+    // The rules outlive the agent, and the next one takes over what has changed meanwhile.
+    site.agent().signal("KILL");
+    site.without_policy("to-db");
+    assert_eq!(site.outcome("web", "db", false, 5432), Outcome::Answered);
+    assert_eq!(site.outcome("other", "db", false, 5432), Outcome::Silent);
+    site.start().await;
+    site.becomes("web", "db", 5432, Outcome::Silent);
+    for (name, spec) in allow("web", "db", 5432) {
+        site.policy(&name, &spec);
+    }
+    site.becomes("web", "db", 5432, Outcome::Answered);
+
+    // An administrator's flush, and a rule that somebody slips in.
+    site.cluster.node(0).namespace.nft("flush ruleset\n");
+    let begun = Instant::now();
+    site.becomes("other", "db", 5432, Outcome::Silent);
+    assert!(
+        begun.elapsed() < Duration::from_secs(3),
+        "{:?}",
+        begun.elapsed()
+    );
+    site.becomes("web", "db", 5432, Outcome::Answered);
+    site.cluster
+        .node(0)
+        .namespace
+        .nft("insert rule inet ringfence forward accept\n");
+    let begun = Instant::now();
+    site.becomes("other", "db", 5432, Outcome::Silent);
+    assert!(
+        begun.elapsed() < Duration::from_secs(3),
+        "{:?}",
+        begun.elapsed()
+    );
+
+    // Nothing is left when it is told so.
+    site.agent().signal("TERM");
+    site.agent().line(&["the rules stay"]).await;
+    assert!(site.rules().contains("chain forward"));
+    let cleanup = site.run("cleanup", &["--cleanup"]);
+    cleanup.line(&["the rules are taken away"]).await;
+    assert_eq!(site.rules(), "");
+    assert_eq!(site.outcome("other", "db", false, 5432), Outcome::Answered);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_receipt_says_what_the_kernel_was_read_back_to_hold() {
+    let mut site = Site::new(&["web"]).await;
+    site.start().await;
+    let receipt = async |site: &Site| -> Option<Value> {
+        let output = site
+            .kubernetes
+            .kubectl(&["get", "nodeenforcement", NODE, "-o", "json"], "");
+        serde_json::from_slice(&output.stdout).ok()
+    };
+    let first = Kubernetes::eventually("a receipt", async || {
+        receipt(&site)
+            .await
+            .filter(|it| it["status"]["conditions"][0]["status"] == "True")
+    })
+    .await;
+    assert_eq!(first["status"]["pods"], 1);
+    assert_eq!(first["status"]["policies"], Value::Null);
+
+    site.policy("default-deny", &deny_all());
+    let held = |generation: i64| json!([{"namespace": NAMESPACE, "name": "default-deny", "generation": generation}]);
+    let seen = async |generation| {
+        Kubernetes::eventually("the policy in the receipt", async || {
+            receipt(&site)
+                .await
+                .filter(|it| it["status"]["policies"] == held(generation))
+        })
+        .await
+    };
+    let second = seen(1).await;
+    assert_ne!(first["status"]["digest"], second["status"]["digest"]);
+    site.policy(
+        "default-deny",
+        &json!({"podSelector": {}, "policyTypes": ["Ingress"]}),
+    );
+    seen(2).await;
+    let pods: Api<Pod> = Api::namespaced(site.client.clone(), NAMESPACE);
+    let now = DeleteParams::default().grace_period(0);
+    pods.delete("web", &now).await.unwrap();
+    Kubernetes::eventually("no policy holds a pod", async || {
+        receipt(&site)
+            .await
+            .filter(|it| it["status"]["policies"].is_null())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn open_connections_are_cut_when_policies_forbid_them_and_others_are_not() {
+    let mut site = Site::new(&["web", "db", "other"]).await;
+    site.start().await;
+    let (web, db, other) = (site.place("web"), site.place("db"), site.place("other"));
+    let node = site.cluster.node(0).clone();
+    let mut kept: Vec<Connection> = [false, true]
+        .map(|v6| Connection::open(web, db, v6, 5432).unwrap())
+        .into();
+    kept.push(Connection::open(&node, db, false, 9000).unwrap());
+    let mut by_client = Connection::open(other, db, false, 5433).unwrap();
+    let mut by_server = Connection::open(other, db, true, 5434).unwrap();
+    let mut datagrams = Exchange::open(other, db, false, 53).unwrap();
+    for side in [Side::Client, Side::Server] {
+        assert!(by_client.passes(side, PATIENCE) && by_server.passes(side, PATIENCE));
+        assert!(datagrams.passes(side, PATIENCE));
+    }
+    // Only web may reach db; db may reach everyone, also at the ports that the others have.
+    let web = json!([{"podSelector": {"matchLabels": {"app": "web"}}}]);
+    let spec = json!({
+        "podSelector": {"matchLabels": {"app": "db"}}, "policyTypes": ["Ingress"],
+        "ingress": [{"from": web, "ports": [{"port": 5432}]}],
+    });
+    site.policy("db", &spec);
+    let begun = Instant::now();
+    // The side that speaks first after the cut must not bring the connection back the other way round.
+    let quiet = Duration::from_millis(300);
+    for (connection, side) in [
+        (&mut by_server, Side::Server),
+        (&mut by_client, Side::Client),
+    ] {
+        assert!(
+            connection.cut(side, quiet, PATIENCE).is_some(),
+            "{}",
+            site.agent().log()
+        );
+        for side in [Side::Server, Side::Client] {
+            assert!(!connection.passes(side, quiet), "{side:?} brought it back");
+        }
+    }
+    assert!(!datagrams.passes(Side::Server, quiet) && !datagrams.passes(Side::Client, quiet));
+    println!("cut within {:?}", begun.elapsed());
+    for connection in &mut kept {
+        for side in [Side::Server, Side::Client] {
+            assert!(connection.passes(side, PATIENCE), "{}", site.agent().log());
+        }
+    }
+    // A cut holds through the end of one agent and the start of the next.
+    site.agent().signal("KILL");
+    site.start().await;
+    assert!(!by_server.passes(Side::Server, quiet) && !datagrams.passes(Side::Server, quiet));
+}

@@ -1,0 +1,35 @@
+//! Real packets: nodes and pods as network namespaces, probes between them, and what must and must not get through.
+//!
+//! Needs root and the programs `ip` and `nft`. Nothing outside the namespaces is touched.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a failed test says so by a panic"
+)]
+#![allow(
+    clippy::cast_possible_truncation,
+    clippy::format_collect,
+    clippy::format_push_string,
+    reason = "nodes and pods are few, and so are the lines that make them"
+)]
+
+mod agent;
+mod capture;
+mod cluster;
+#[path = "../netpol_oracle/clusters.rs"]
+#[allow(dead_code, reason = "other tests need more of it")]
+mod clusters;
+mod connection;
+mod harness;
+#[path = "../cluster/kubernetes.rs"]
+#[allow(dead_code, reason = "other tests need more of it")]
+mod kubernetes;
+mod namespace;
+mod policies;
+mod probe;
+#[path = "../cluster/process.rs"]
+#[allow(dead_code, reason = "other tests need more of it")]
+mod process;
+mod sctp;
+mod serve;

@@ -1,0 +1,194 @@
+//! The kernel against the model: random policies on nodes and pods of namespaces, and every flow of the whole table tried
+//! with real packets. From one cluster to the next the table is changed as the agent would, not made anew.
+
+use std::collections::BTreeSet;
+
+use proptest::strategy::{Strategy as _, ValueTree as _};
+use proptest::test_runner::{Config, TestRunner};
+use ringfence::agent::nft::Socket;
+use ringfence::netpol::{
+    Endpoint, Family, Flow, Object, ObjectKey, Port, Protocol, Snapshot, parse,
+};
+use ringfence::ruleset::{Options, Plan, Transaction};
+use serde_json::{Value, json};
+
+use crate::cluster::{Cluster, Place};
+use crate::clusters;
+use crate::probe::{Cell, Table, Transport};
+
+/// How many clusters are tried; more of them when asked for.
+fn count() -> usize {
+    let asked = std::env::var("RINGFENCE_CLUSTERS").ok();
+    asked.map_or(12, |asked| {
+        asked.parse().expect("RINGFENCE_CLUSTERS: a number")
+    })
+}
+
+const PODS: [(&str, usize); 6] = [
+    ("p0", 0),
+    ("p1", 0),
+    ("p2", 0),
+    ("p3", 1),
+    ("p4", 1),
+    ("p5", 1),
+];
+
+const FLOWS: [(Transport, u16); 6] = [
+    (Transport::Tcp, 80),
+    (Transport::Tcp, 91),
+    (Transport::Tcp, 8080),
+    (Transport::Udp, 53),
+    (Transport::Udp, 90),
+    (Transport::Sctp, 80),
+];
+
+/// The policies and labels of a random cluster, on the pods and nodes that there are.
+fn objects(values: &[Value], cluster: &Cluster) -> Vec<Object> {
+    let is = |value: &Value, kind: &str| value["kind"] == kind;
+    let pods: Vec<&Value> = values.iter().filter(|value| is(value, "Pod")).collect();
+    let mut all: Vec<Value> = values
+        .iter()
+        .filter(|value| {
+            !is(value, "Pod") && !is(value, "Node") && value["spec"]["template"].is_null()
+        })
+        .cloned()
+        .collect();
+    for (number, (name, node)) in PODS.into_iter().enumerate() {
+        let place = &cluster.pod(name).place;
+        let mut pod = pods[number % pods.len()].clone();
+        pod["metadata"]["name"] = json!(name);
+        pod["spec"]["hostNetwork"] = json!(false);
+        pod["spec"]["nodeName"] = json!(clusters::NODES[node]);
+        let addresses = [json!({"ip": place.v4}), json!({"ip": place.v6})];
+        pod["status"] = json!({"phase": "Running", "podIPs": addresses});
+        all.push(pod);
+    }
+    for (number, name) in clusters::NODES.into_iter().enumerate() {
+        let node = values
+            .iter()
+            .find(|value| is(value, "Node") && value["metadata"]["name"] == name);
+        let labels = node.map_or_else(|| json!({}), |node| node["metadata"]["labels"].clone());
+        let place = cluster.node(number);
+        let addresses = [place.address(false), place.address(true)];
+        let addresses = addresses.map(|address| json!({"type": "InternalIP", "address": address}));
+        all.push(json!({
+            "apiVersion": "v1", "kind": "Node", "metadata": {"name": name, "labels": labels},
+            "status": {"addresses": addresses}
+        }));
+    }
+    // The blocks of the policies, moved to where the pods are.
+    let moved = |value: &Value| -> Value {
+        let text = value.to_string();
+        let text = text
+            .replace("\"10.0.", "\"10.244.")
+            .replace("\"fd00::4/126\"", "\"fd00:10:244::4/126\"")
+            .replace("\"fd00::5/128\"", "\"fd00:10:244::5/128\"")
+            .replace("\"fd00::1/128\"", "\"fd00:10:244::2/128\"");
+        serde_json::from_str(&text).unwrap()
+    };
+    let object = |value: &Value| {
+        parse(&moved(value))
+            .expect("valid")
+            .expect("a kind of the model")
+            .object
+    };
+    all.iter().map(object).collect()
+}
+
+/// The end of a flow that a place is.
+fn endpoint<'s>(snapshot: &'s Snapshot, cluster: &Cluster, name: &str, v6: bool) -> Endpoint<'s> {
+    let pod = snapshot.pods().find(|pod| pod.name().as_str() == name);
+    pod.map_or_else(
+        || {
+            let nodes = (0..2).map(|number| cluster.node(number));
+            let mut places = nodes.chain([cluster.outside()]);
+            let place = places.find(|place| place.name == name).unwrap();
+            snapshot.endpoint_at(place.address(v6))
+        },
+        Endpoint::Pod,
+    )
+}
+
+fn is_allowed(snapshot: &Snapshot, cluster: &Cluster, cell: &Cell) -> bool {
+    let protocol = match cell.transport {
+        Transport::Tcp => Protocol::Tcp,
+        Transport::Udp => Protocol::Udp,
+        Transport::Sctp => Protocol::Sctp,
+        Transport::Icmp => unreachable!("policies say nothing of it"),
+    };
+    let family = if cell.v6 { Family::V6 } else { Family::V4 };
+    let from = endpoint(snapshot, cluster, &cell.from, cell.v6);
+    let to = endpoint(snapshot, cluster, &cell.to, cell.v6);
+    let port = Port::new(cell.port).unwrap();
+    let is_of = |node: usize| PODS.contains(&(cell.to.as_str(), node));
+    if (0..2).any(|number| cell.from == cluster.node(number).name && is_of(number)) {
+        // A node reaches its own pods, whatever is said: the kubelet asks them whether they are well.
+        return true;
+    }
+    snapshot
+        .verdict(&Flow::new(from, to, protocol, port).over(family))
+        .allowed()
+}
+
+#[test]
+fn the_kernel_lets_pass_what_the_model_lets_pass() {
+    let mut cluster = Cluster::new(2);
+    cluster.add(&PODS);
+    let mut places: Vec<Place> = cluster.places();
+    places.extend([cluster.node(0), cluster.node(1), cluster.outside()].map(Clone::clone));
+    let ports: BTreeSet<u16> = FLOWS.iter().map(|(_, port)| *port).collect();
+    let ports: Vec<u16> = ports.into_iter().collect();
+    for place in &places {
+        cluster.serve(place, &ports);
+    }
+    let mut nodes: Vec<(Plan, Socket)> = clusters::NODES
+        .into_iter()
+        .enumerate()
+        .map(|(number, name)| {
+            let plan = Plan::new(Options::new(name));
+            let mut socket = cluster
+                .node(number)
+                .namespace
+                .inside(|| Socket::open().unwrap());
+            socket.apply(&Transaction::whole(&plan.whole())).unwrap();
+            (plan, socket)
+        })
+        .collect();
+
+    let mut runner = TestRunner::new(Config::default());
+    let (mut known, mut passed, mut denied) = (BTreeSet::new(), 0, 0);
+    for _ in 0..count() {
+        let values = clusters::any_cluster()
+            .new_tree(&mut runner)
+            .unwrap()
+            .current();
+        let objects = objects(&values, &cluster);
+        let keys: BTreeSet<ObjectKey> = objects.iter().map(Object::key).collect();
+        let changed: Vec<ObjectKey> = known.union(&keys).cloned().collect();
+        known = keys;
+        let snapshot: Snapshot = objects.into_iter().collect();
+        for (number, (plan, socket)) in nodes.iter_mut().enumerate() {
+            socket
+                .apply(&plan.advance(snapshot.clone(), &changed))
+                .unwrap();
+            // What was open under the policies before is not asked here.
+            cluster.node(number).namespace.run("conntrack", &["-F"], "");
+        }
+        let table = Table::ask(&places, &FLOWS, &[false, true]);
+        let wrong = table.wrong(|cell| {
+            let allowed = is_allowed(&snapshot, &cluster, cell);
+            (passed, denied) = (
+                passed + usize::from(allowed),
+                denied + usize::from(!allowed),
+            );
+            allowed
+        });
+        assert!(wrong.is_empty(), "{}\nin {snapshot:#?}", wrong.join("\n"));
+    }
+    println!("{} clusters: {passed} flows pass, {denied} do not", count());
+    assert!(
+        passed > 100 * count() && denied > 50 * count(),
+        "{passed}, {denied}"
+    );
+    assert!(nodes.iter().all(|(plan, _)| plan.local_pods().len() == 3));
+}
