@@ -2,11 +2,12 @@
 //!
 //! `enforce` is the loop: changes of the cluster go into a plan, and what the plan says into the kernel through `nft`, which
 //! also reads our table back and notices when others touch it; `cut` ends connections that have become forbidden, through
-//! `conntrack`; `receipt` tells the API server what was read. `netlink` is how netfilter is spoken to, without the `nft`
-//! program. Nothing here decides about flows.
+//! `conntrack`; `receipt` tells the API server what was read; `nflog` reads what the rules tell of packets. `netlink` is how
+//! netfilter is spoken to, without the `nft` program. Nothing here decides about flows.
 
 pub mod conntrack;
 pub mod enforce;
+pub mod nflog;
 pub mod nft;
 pub mod overlay;
 pub mod receipt;

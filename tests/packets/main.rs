@@ -26,6 +26,7 @@ mod harness;
 #[allow(dead_code, reason = "other tests need more of it")]
 mod kubernetes;
 mod namespace;
+mod nflog;
 mod policies;
 mod probe;
 #[path = "../cluster/process.rs"]
