@@ -7,6 +7,7 @@
 
 pub mod conntrack;
 pub mod enforce;
+pub mod host;
 pub mod nflog;
 pub mod nft;
 pub mod overlay;

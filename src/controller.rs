@@ -46,6 +46,9 @@ pub const LEASE: &str = "ringfence-controller";
 /// The namespace of an installation where nothing else is said.
 pub const NAMESPACE: &str = "ringfence-system";
 
+/// The namespace of the node agents: they are on the host's network, which the one of the webhook does not allow.
+pub const AGENTS: &str = "ringfence-agent";
+
 /// Where the webhook's certificates come from.
 #[derive(Debug, Clone)]
 pub enum Certificates {

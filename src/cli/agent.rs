@@ -1,13 +1,15 @@
 //! `ringfence agent`: make network policies hold on this node, by nftables.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
 
-use super::cluster::{ClusterArgs, host};
+use super::cluster::{self, ClusterArgs};
 use super::{Exit, ended};
 use crate::agent::enforce::Enforcer;
+use crate::agent::host::{self, Bridged, HostError};
 use crate::agent::{receipt, remove};
 use crate::k8s::live;
 use crate::netpol::NodeName;
@@ -33,6 +35,15 @@ pub struct Args {
     /// Take the rules away and end.
     #[arg(long)]
     cleanup: bool,
+    /// Make packets between pods on one bridge meet the rules (net.bridge.bridge-nf-call-iptables and -ip6tables), and end.
+    #[arg(long, conflicts_with = "cleanup")]
+    prepare: bool,
+    /// Enforce although another network plugin on this node does so, too.
+    #[arg(long)]
+    beside_another: bool,
+    /// Where the node's network plugins are configured.
+    #[arg(long, value_name = "DIR", default_value = "/etc/cni/net.d")]
+    cni_conf_dir: PathBuf,
     /// The NFLOG group that denied packets are told to: another one where something else listens to this.
     #[arg(long, value_name = "NUMBER", default_value_t = 100)]
     log_group: u16,
@@ -66,6 +77,11 @@ pub(super) fn run(args: &Args) -> anyhow::Result<Exit> {
         tracing::info!("the rules are taken away");
         return Ok(Exit::Clean);
     }
+    Args::look_at_bridges()?;
+    if args.prepare {
+        return Ok(Exit::Clean);
+    }
+    args.look_at_plugins()?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -116,8 +132,29 @@ async fn work(args: &Args) -> anyhow::Result<Exit> {
 // === impl Args ===
 
 impl Args {
+    /// Makes sure that rules would hold here at all.
+    fn look_at_bridges() -> anyhow::Result<()> {
+        match host::bridged()? {
+            Bridged::Judged => {}
+            Bridged::SwitchedOn => tracing::info!("packets between pods on one bridge meet the rules now"),
+            Bridged::NoSwitch => tracing::warn!(
+                "br_netfilter is not loaded: if pods of this node share a bridge, packets between them do not meet the rules"
+            ),
+        }
+        Ok(())
+    }
+
+    /// Makes sure that nothing else enforces policies here, unless that is wanted.
+    fn look_at_plugins(&self) -> anyhow::Result<()> {
+        let another = host::enforcing(&self.cni_conf_dir);
+        if let Some(another) = another.filter(|_| !self.beside_another) {
+            return Err(HostError::Another(another.to_owned()).into());
+        }
+        Ok(())
+    }
+
     fn node(&self) -> anyhow::Result<NodeName> {
-        let name = self.node_name.clone().unwrap_or_else(host);
+        let name = self.node_name.clone().unwrap_or_else(cluster::host);
         if name.is_empty() {
             bail!("--node-name: say which node this is, the host has no name");
         }

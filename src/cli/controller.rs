@@ -21,7 +21,7 @@ use crate::certs::Names;
 use crate::controller::certificates::Terms;
 use crate::controller::lease::{Election, Ending, Times};
 use crate::controller::registration::{MANAGED_BY, Options, Target};
-use crate::controller::{Certificates, Controller, FIELD_MANAGER, LEASE, Metrics};
+use crate::controller::{AGENTS, Certificates, Controller, FIELD_MANAGER, LEASE, Metrics};
 use crate::k8s::events::{self, Reporter};
 use crate::k8s::live;
 use crate::report::policy_report::Form;
@@ -66,8 +66,8 @@ pub struct Args {
     /// How long the API server waits for an answer of the webhook, in seconds.
     #[arg(long, value_name = "SECONDS", default_value_t = 5, value_parser = clap::value_parser!(u8).range(1..=30))]
     webhook_timeout: u8,
-    /// A namespace that no request is asked about from; may be repeated. The installation's own, kube-system, kube-public
-    /// and kube-node-lease always are such.
+    /// A namespace that no request is asked about from; may be repeated. The installation's own, that of the node agents
+    /// (ringfence-agent), kube-system, kube-public and kube-node-lease always are such.
     #[arg(long = "leave-out", value_name = "NAMESPACE")]
     leave_out: Vec<String>,
     /// Offer workloads and namespaces to the mutating side too: for policies in Rego of your own that change them.
@@ -260,7 +260,7 @@ impl Args {
                 port: self.webhook_port,
             },
         };
-        let own = std::iter::once(namespace.to_owned());
+        let own = [namespace.to_owned(), AGENTS.to_owned()].into_iter();
         Options {
             target,
             left_out: own

@@ -2,7 +2,6 @@
 //! asked for is refused. The API server's audit log is the witness.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -11,6 +10,7 @@ use serde_json::{Value, json};
 use crate::installation::{fails_for, registered};
 use crate::kubernetes::{Kubernetes, free_port};
 use crate::process::Process;
+use crate::roles::{granted, kubeconfig, used};
 use crate::registration::{GUARDRAIL, create, default_deny, namespace, pod, refused};
 
 const INSTALL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/install");
@@ -49,90 +49,13 @@ spec: {namespaceSelector: {matchLabels: {stage: kept}}, baseline: {mode: Enforce
 /// How long the programs have to come to all that they do.
 const PATIENCE: Duration = Duration::from_mins(2);
 
-/// A verb on a resource, as roles and the audit log name them.
-type Right = (String, String, String);
-
-/// A kubeconfig of a service account of the installation, with a token of its own.
-fn kubeconfig(cluster: &Kubernetes, account: &str) -> PathBuf {
-    let output = cluster.kubectl(&["create", "token", account, "-n", NAMESPACE], "");
-    assert!(output.status.success());
-    let token = String::from_utf8(output.stdout).unwrap();
-    let text = std::fs::read_to_string(cluster.kubeconfig()).unwrap();
-    let mut config: Value = serde_json::from_str(&text).unwrap();
-    config["users"][0]["user"] = json!({"token": token.trim()});
-    let path = cluster.folder().join(format!("{account}.kubeconfig"));
-    std::fs::write(&path, config.to_string()).unwrap();
-    path
-}
-
 fn start(cluster: &Kubernetes, account: &str, arguments: &[&str]) -> Process {
     let mut command = Command::new(env!("CARGO_BIN_EXE_ringfence"));
     command.args(arguments).arg("--kubeconfig");
     command
-        .arg(kubeconfig(cluster, account))
+        .arg(kubeconfig(cluster, NAMESPACE, account))
         .args(["--namespace", NAMESPACE]);
     Process::start(account, cluster.folder(), &mut command)
-}
-
-/// What a service account is granted.
-fn granted(cluster: &Kubernetes, account: &str) -> BTreeSet<Right> {
-    let output = cluster.kubectl(
-        &["get", "clusterroles,roles", "-n", NAMESPACE, "-o", "json"],
-        "",
-    );
-    let all: Value = serde_json::from_slice(&output.stdout).unwrap();
-    let roles = all["items"].as_array().unwrap().iter();
-    let mut rights = BTreeSet::new();
-    for role in roles.filter(|role| role["metadata"]["name"] == account) {
-        for rule in role["rules"].as_array().unwrap() {
-            let words = |field: &str| {
-                let words = rule[field].as_array().unwrap().iter();
-                words
-                    .map(|word| word.as_str().unwrap().to_owned())
-                    .collect::<Vec<_>>()
-            };
-            for group in words("apiGroups") {
-                for resource in words("resources") {
-                    for verb in words("verbs") {
-                        rights.insert((group.clone(), resource.clone(), verb));
-                    }
-                }
-            }
-        }
-    }
-    rights
-}
-
-/// What a service account has done, and what it was refused.
-fn used(cluster: &Kubernetes, account: &str) -> (BTreeSet<Right>, BTreeSet<Right>) {
-    let user = format!("system:serviceaccount:{NAMESPACE}:{account}");
-    let log = std::fs::read_to_string(cluster.audit_log(0)).unwrap();
-    let (mut done, mut refused) = (BTreeSet::new(), BTreeSet::new());
-    for line in log.lines() {
-        // The last line may be half written.
-        let Ok(event) = serde_json::from_str::<Value>(line) else {
-            continue;
-        };
-        let object = &event["objectRef"];
-        if event["user"]["username"] != user || object.is_null() {
-            continue;
-        }
-        let word = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-        let mut resource = word(&object["resource"]);
-        if let Some(part) = object["subresource"].as_str() {
-            resource = format!("{resource}/{part}");
-        }
-        let right = (word(&object["apiGroup"]), resource, word(&event["verb"]));
-        // A patch that makes an object takes the right to create it as well.
-        let made = event["responseStatus"]["code"] == 201 && right.2 == "patch";
-        let create = made.then(|| (right.0.clone(), right.1.clone(), "create".to_owned()));
-        if event["responseStatus"]["code"] == 403 {
-            refused.insert(right);
-        } else {
-            done.extend(create.into_iter().chain([right]));
-        }
-    }
-    (done, refused)
 }
 
 /// Has a baseline made, put back twice, which is told in one Event, and taken away again.
@@ -291,11 +214,11 @@ async fn every_right_that_is_granted_is_used_and_none_is_missing() {
     assert!(cluster.kubectl(&all, "").status.success());
 
     for account in [webhook, controller] {
-        let granted = granted(&cluster, account);
+        let granted = granted(&cluster, NAMESPACE, account);
         assert!(!granted.is_empty());
         let begun = Instant::now();
         loop {
-            let (done, refused) = used(&cluster, account);
+            let (done, refused) = used(&cluster, NAMESPACE, account);
             assert_eq!(refused, BTreeSet::new(), "{account} was refused");
             let unused: BTreeSet<_> = granted.difference(&done).collect();
             if unused.is_empty() {

@@ -336,7 +336,7 @@ fn prepare(folder: &Path) {
         "audit.yaml",
         "apiVersion: audit.k8s.io/v1\nkind: Policy\nomitStages: [RequestReceived]\nrules:\n\
          - level: Metadata\n  verbs: [create, update, patch, delete, deletecollection]\n\
-         - level: Metadata\n  userGroups: [\"system:serviceaccounts:ringfence-system\"]\n- level: None\n",
+         - level: Metadata\n  userGroups:\n      - system:serviceaccounts:ringfence-system\n      - system:serviceaccounts:ringfence-agent\n- level: None\n",
     );
 }
 

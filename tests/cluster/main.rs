@@ -26,6 +26,7 @@ mod promote;
 mod reading;
 mod registration;
 mod rights;
+mod roles;
 mod rotation;
 mod status;
 mod support;

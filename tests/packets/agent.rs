@@ -1,5 +1,7 @@
 //! The agent itself, as a process in a node's namespace, with a real API server: from `kubectl apply` to the packet.
 
+use std::collections::BTreeSet;
+use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -13,6 +15,7 @@ use crate::connection::{Connection, Exchange, Side};
 use crate::kubernetes::Kubernetes;
 use crate::probe::{Outcome, Transport, ask_one};
 use crate::process::Process;
+use crate::roles::{granted, kubeconfig, used};
 
 /// A node, pods on it, an API server that knows of them, and an agent.
 struct Site {
@@ -107,13 +110,18 @@ impl Site {
     }
 
     fn run(&self, name: &str, arguments: &[&str]) -> Process {
+        self.run_as(&self.kubernetes.kubeconfig(), name, arguments)
+    }
+
+    fn run_as(&self, kubeconfig: &Path, name: &str, arguments: &[&str]) -> Process {
         let mut command = Command::new("nsenter");
         let node = &self.cluster.node(0).namespace;
         command
             .arg(format!("--net={}", node.path().display()))
             .arg(env!("CARGO_BIN_EXE_ringfence"))
             .args(["agent", "--kubeconfig"])
-            .arg(self.kubernetes.kubeconfig())
+            .arg(kubeconfig)
+            .args(["--cni-conf-dir", "/nonexistent"])
             .args(arguments);
         Process::start(name, self.kubernetes.folder(), &mut command)
     }
@@ -387,4 +395,37 @@ async fn open_connections_are_cut_when_policies_forbid_them_and_others_are_not()
     site.agent().signal("KILL");
     site.start().await;
     assert!(!by_server.passes(Side::Server, quiet) && !datagrams.passes(Side::Server, quiet));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_agent_uses_every_right_of_its_role_and_asks_for_no_other() {
+    const ACCOUNT: &str = "ringfence-agent";
+    let site = Site::new(&["web"]).await;
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/agent");
+    let applied = site.kubernetes.kubectl(&["apply", "--server-side", "--force-conflicts", "-k", folder], "");
+    assert!(applied.status.success(), "{}", String::from_utf8_lossy(&applied.stderr));
+    let definition = json!({
+        "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+        "metadata": {
+            "name": "clusternetworkpolicies.policy.networking.k8s.io",
+            "annotations": {"api-approved.kubernetes.io": "unapproved"},
+        },
+        "spec": {
+            "group": "policy.networking.k8s.io", "scope": "Cluster",
+            "names": {"kind": "ClusterNetworkPolicy", "plural": "clusternetworkpolicies"},
+            "versions": [{"name": "v1alpha2", "served": true, "storage": true, "schema": {"openAPIV3Schema":
+                {"type": "object", "x-kubernetes-preserve-unknown-fields": true}}}],
+        },
+    });
+    site.kubernetes.apply(&definition.to_string());
+    let by = kubeconfig(&site.kubernetes, ACCOUNT, ACCOUNT);
+    let agent = site.run_as(&by, "agent", &["--node-name", NODE]);
+    agent.line(&["the table is made"]).await;
+    let granted = granted(&site.kubernetes, ACCOUNT, ACCOUNT);
+    let all_used = async || {
+        let (done, refused) = used(&site.kubernetes, ACCOUNT, ACCOUNT);
+        assert_eq!(refused, BTreeSet::new(), "refused");
+        granted.is_subset(&done).then_some(())
+    };
+    Kubernetes::eventually("every right used", all_used).await;
 }

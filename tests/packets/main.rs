@@ -32,5 +32,7 @@ mod probe;
 #[path = "../cluster/process.rs"]
 #[allow(dead_code, reason = "other tests need more of it")]
 mod process;
+#[path = "../cluster/roles.rs"]
+mod roles;
 mod sctp;
 mod serve;

@@ -1,0 +1,165 @@
+//! What the agent needs of its node, and what else may be at work there. Nothing is changed but one switch, where that is allowed.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+/// Where the kernel says whether packets between the ports of a bridge meet the rules.
+const BRIDGE: &str = "/proc/sys/net/bridge";
+/// The switches for IPv4 and IPv6.
+const SWITCHES: [&str; 2] = ["bridge-nf-call-iptables", "bridge-nf-call-ip6tables"];
+/// Network plugins that enforce network policies themselves, by the types of their configurations.
+const ENFORCING: [(&str, &str); 9] = [
+    ("antrea", "Antrea"),
+    ("aws-cni", "the Amazon VPC CNI"),
+    ("azure-vnet", "the Azure CNI"),
+    ("calico", "Calico"),
+    ("cilium-cni", "Cilium"),
+    ("kube-ovn", "Kube-OVN"),
+    ("ovn-k8s-cni-overlay", "OVN-Kubernetes"),
+    ("romana", "Romana"),
+    ("weave-net", "Weave Net"),
+];
+/// How much of a configuration is read, in bytes.
+const MOST: u64 = 1024 * 1024;
+
+/// Whether packets between two pods on one bridge meet the rules.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bridged {
+    /// They do.
+    Judged,
+    /// They do now: the switch was off.
+    SwitchedOn,
+    /// The kernel has no such switch: `br_netfilter` is not loaded, so they do not if there is a bridge.
+    NoSwitch,
+}
+
+/// What stands in the agent's way.
+#[derive(Debug, thiserror::Error)]
+pub enum HostError {
+    /// The switch is off and cannot be turned on from here.
+    #[error(
+        "packets between pods on one bridge do not meet the rules of this node: {} is 0 and cannot be set from here; \
+         set it on the node (sysctl -w net.bridge.{name}=1), or use the component deploy/agent/prepare",
+        path.display()
+    )]
+    BridgeOff {
+        /// The switch.
+        path: PathBuf,
+        /// Its name.
+        name: &'static str,
+        /// Why it cannot be set.
+        source: io::Error,
+    },
+    /// Something else enforces policies here.
+    #[error(
+        "{0} is configured on this node and enforces network policies itself: two that enforce deny what either denies. \
+         Say --beside-another to enforce beside it"
+    )]
+    Another(String),
+}
+
+/// Makes packets between pods on one bridge meet the rules, or says why they do not.
+///
+/// # Errors
+///
+/// The switch is off, and this process may not turn it on.
+pub fn bridged() -> Result<Bridged, HostError> {
+    bridged_at(Path::new(BRIDGE))
+}
+
+fn bridged_at(folder: &Path) -> Result<Bridged, HostError> {
+    let mut outcome = Bridged::Judged;
+    for name in SWITCHES {
+        let path = folder.join(name);
+        match fs::read_to_string(&path) {
+            Ok(text) if text.trim() != "0" => {}
+            Ok(_) => match fs::write(&path, "1\n") {
+                Ok(()) => outcome = Bridged::SwitchedOn,
+                Err(source) => return Err(HostError::BridgeOff { path, name, source }),
+            },
+            Err(_) => return Ok(Bridged::NoSwitch),
+        }
+    }
+    Ok(outcome)
+}
+
+/// Says which network plugin enforces policies by itself, of those configured in a folder (`/etc/cni/net.d`).
+pub fn enforcing(folder: &Path) -> Option<&'static str> {
+    let types = types(folder);
+    let mut known = ENFORCING.into_iter();
+    known
+        .find(|(plugin, _)| types.contains(*plugin))
+        .map(|(_, name)| name)
+}
+
+/// The types of the plugins in the configuration that a container runtime takes: the first file by name.
+pub fn types(folder: &Path) -> BTreeSet<String> {
+    let Ok(entries) = fs::read_dir(folder) else {
+        return BTreeSet::new();
+    };
+    let is_configuration = |path: &PathBuf| {
+        let extension = path.extension().and_then(|extension| extension.to_str());
+        extension.is_some_and(|extension| matches!(extension, "conf" | "conflist" | "json"))
+    };
+    let mut paths: Vec<PathBuf> = entries
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(is_configuration)
+        .collect();
+    paths.sort();
+    let read = paths.iter().find_map(|path| {
+        let is_small = fs::metadata(path).is_ok_and(|metadata| metadata.len() <= MOST);
+        let text = is_small.then(|| fs::read(path).ok()).flatten()?;
+        serde_json::from_slice::<Value>(&text).ok()
+    });
+    let Some(configuration) = read else {
+        return BTreeSet::new();
+    };
+    let plugins = configuration["plugins"].as_array();
+    let plugins = plugins.map_or(std::slice::from_ref(&configuration), Vec::as_slice);
+    let types = plugins.iter().filter_map(|plugin| plugin["type"].as_str());
+    types.map(str::to_owned).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_configuration_says_who_enforces() {
+        let folder = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| fs::write(folder.path().join(name), text).unwrap();
+        assert_eq!(enforcing(folder.path()), None);
+        write("20-other.conf", r#"{"type": "calico"}"#);
+        assert_eq!(enforcing(folder.path()), Some("Calico"));
+        write(
+            "10-flannel.conflist",
+            r#"{"plugins": [{"type": "flannel"}, {"type": "portmap"}]}"#,
+        );
+        assert_eq!(enforcing(folder.path()), None);
+        assert_eq!(
+            types(folder.path()),
+            BTreeSet::from(["flannel".to_owned(), "portmap".to_owned()])
+        );
+        // What is no configuration is passed over, as the runtime does.
+        write("00-README", "calico");
+        write("01-broken.conf", "{");
+        assert_eq!(enforcing(folder.path()), None);
+        write("02-canal.conflist", r#"{"plugins": [{"type": "calico"}]}"#);
+        assert_eq!(enforcing(folder.path()), Some("Calico"));
+    }
+
+    #[test]
+    fn the_switch_is_turned_on_where_it_is_off() {
+        let folder = tempfile::tempdir().unwrap();
+        assert_eq!(bridged_at(folder.path()).unwrap(), Bridged::NoSwitch);
+        for name in SWITCHES {
+            fs::write(folder.path().join(name), "0\n").unwrap();
+        }
+        assert_eq!(bridged_at(folder.path()).unwrap(), Bridged::SwitchedOn);
+        assert_eq!(bridged_at(folder.path()).unwrap(), Bridged::Judged);
+    }
+}
