@@ -2,6 +2,7 @@
 
 pub(crate) mod wire;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use netlink_sys::SocketAddr;
@@ -20,12 +21,35 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// A socket of the network namespace that the thread was in when it was opened.
 #[derive(Debug)]
 pub(crate) struct Link {
-    inner: netlink_sys::Socket,
+    inner: Arc<netlink_sys::Socket>,
     port: u32,
     seq: u32,
     buffer: Vec<u8>,
     /// The longest message that fits by now.
     sendable: usize,
+}
+
+/// That a socket hears what a group of listeners is told.
+#[derive(Clone, Debug)]
+pub(crate) struct Membership {
+    socket: Arc<netlink_sys::Socket>,
+    group: u32,
+}
+
+impl Membership {
+    /// Hears it again.
+    pub(crate) fn join(&self) -> Result<(), Errno> {
+        self.socket
+            .add_membership(self.group)
+            .map_err(|e| errno(&e))
+    }
+
+    /// Hears it no more.
+    pub(crate) fn leave(&self) -> Result<(), Errno> {
+        self.socket
+            .drop_membership(self.group)
+            .map_err(|e| errno(&e))
+    }
 }
 
 /// Whether something changed while it was read.
@@ -52,7 +76,7 @@ impl Link {
         }
         let sendable = sockopt::socket_send_buffer_size(&inner)?;
         let link = Self {
-            inner,
+            inner: Arc::new(inner),
             port,
             seq: 0,
             buffer: vec![0; BUFFER],
@@ -68,14 +92,19 @@ impl Link {
     }
 
     /// Begins to hear what the kernel tells a group of listeners.
-    pub(crate) fn join(&self, group: u32) -> Result<(), Errno> {
-        self.inner.add_membership(group).map_err(|e| errno(&e))
+    pub(crate) fn join(&self, group: u32) -> Result<Membership, Errno> {
+        let membership = Membership {
+            socket: Arc::clone(&self.inner),
+            group,
+        };
+        membership.join()?;
+        Ok(membership)
     }
 
     /// How long to wait for something to be received; at least a millisecond, since no time means for ever.
     pub(crate) fn set_patience(&self, patience: Duration) -> Result<(), Errno> {
         let patience = patience.max(Duration::from_millis(1));
-        sockopt::set_socket_timeout(&self.inner, sockopt::Timeout::Recv, Some(patience))
+        sockopt::set_socket_timeout(&*self.inner, sockopt::Timeout::Recv, Some(patience))
     }
 
     /// Takes so many sequence numbers in a row; the first of them.
@@ -89,7 +118,7 @@ impl Link {
     pub(crate) fn send(&mut self, bytes: &[u8]) -> Result<(), Errno> {
         self.make_room(bytes.len());
         loop {
-            match rustix::net::send(&self.inner, bytes, SendFlags::empty()) {
+            match rustix::net::send(&*self.inner, bytes, SendFlags::empty()) {
                 Ok(_) => return Ok(()),
                 Err(Errno::INTR) => {}
                 Err(errno) => return Err(errno),
@@ -104,11 +133,11 @@ impl Link {
         if wanted <= self.sendable {
             return;
         }
-        if sockopt::set_socket_send_buffer_size_force(&self.inner, wanted).is_err() {
+        if sockopt::set_socket_send_buffer_size_force(&*self.inner, wanted).is_err() {
             // Only up to the system's limit, and only sending shows whether that is enough.
-            let _ = sockopt::set_socket_send_buffer_size(&self.inner, wanted);
+            let _ = sockopt::set_socket_send_buffer_size(&*self.inner, wanted);
         }
-        self.sendable = sockopt::socket_send_buffer_size(&self.inner).unwrap_or(self.sendable);
+        self.sendable = sockopt::socket_send_buffer_size(&*self.inner).unwrap_or(self.sendable);
     }
 
     /// Waits for messages.
@@ -123,7 +152,7 @@ impl Link {
 
     fn receive_with(&mut self, flags: RecvFlags) -> Result<Messages<'_>, Errno> {
         let length = loop {
-            match rustix::net::recv(&self.inner, self.buffer.as_mut_slice(), flags) {
+            match rustix::net::recv(&*self.inner, self.buffer.as_mut_slice(), flags) {
                 Ok((length, _)) => break length,
                 Err(Errno::INTR) => {}
                 Err(errno) => return Err(errno),

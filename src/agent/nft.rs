@@ -18,7 +18,7 @@ mod socket;
 
 pub use element::Held;
 pub use error::{ApplyError, ReadError, Refusal};
-pub use monitor::{Author, Event, Monitor};
+pub use monitor::{Author, Ear, Event, Monitor};
 pub use read::{Counted, Found, Generation, counters, elements, generation, read};
 pub(crate) use rule::protocol;
 pub use socket::Socket;

@@ -2,6 +2,7 @@
 
 use ringfence::agent::nft::{self, Socket};
 use ringfence::ruleset::{Ruleset, Transaction, render};
+use rustix::thread::CapabilitySet;
 
 use crate::random;
 use crate::space::{alone, listed, nft};
@@ -42,6 +43,30 @@ fn what_is_applied_is_read_back_and_is_what_nft_makes_of_the_text() {
         });
         assert_eq!(by_netlink, by_nft, "seed {seed}\n{text}");
     }
+}
+
+#[test]
+fn without_the_right_to_it_that_is_said() {
+    alone(|| {
+        let mut right = rustix::thread::capabilities(None).expect("known");
+        right.effective.remove(CapabilitySet::NET_ADMIN);
+        rustix::thread::set_capabilities(None, right).expect("given up");
+        let mut socket = Socket::open().expect("a socket");
+        let wanted = random::ruleset(1);
+        let error = socket
+            .apply(&Transaction::whole(&wanted))
+            .expect_err("refused");
+        assert!(matches!(error, nft::ApplyError::NotPermitted), "{error:?}");
+        assert!(
+            error.to_string().contains("capability NET_ADMIN"),
+            "{error}"
+        );
+        let error = nft::read(&mut socket).expect_err("refused");
+        assert!(
+            error.to_string().contains("capability NET_ADMIN"),
+            "{error}"
+        );
+    });
 }
 
 #[test]

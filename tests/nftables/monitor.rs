@@ -1,9 +1,12 @@
 //! Others are noticed, and we are not.
 
+use std::net::Ipv4Addr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use ringfence::agent::nft::{Event, Monitor, Socket};
-use ringfence::ruleset::{Ruleset, Transaction};
+use ringfence::netpol::Family;
+use ringfence::ruleset::{Element, Ruleset, Set, SetKind, Transaction};
 
 use crate::apply::apply;
 use crate::random;
@@ -116,5 +119,52 @@ fn too_much_to_hear_is_told() {
         // It goes on hearing.
         nft("add table inet ringfence").expect("accepted");
         assert!(matches!(next(&mut monitor), Event::Touched(_)));
+    });
+}
+
+#[test]
+fn large_changes_of_our_own_are_not_heard_and_those_of_others_meanwhile_are_told() {
+    let wanted = |number: u32| {
+        let address = |n: u32| Element::Address(Ipv4Addr::from_bits(0x0a00_0000 + n).into());
+        let mut made = Ruleset::default();
+        let kind = SetKind::Addresses(Family::V4);
+        let elements = (0..number).map(address).collect();
+        made.sets.insert("pods".into(), Set { kind, elements });
+        made
+    };
+    alone(|| {
+        let mut socket = Socket::open().expect("a socket");
+        let mut monitor = Monitor::open(vec![socket.port()]).expect("a monitor");
+        socket.spare(monitor.ear());
+        for _ in 0..5 {
+            apply(&mut socket, &Transaction::whole(&wanted(50_000)));
+        }
+        assert_eq!(all(&mut monitor), []);
+        // A refused one changes nothing of that.
+        let again = Transaction::between(&Ruleset::default(), &wanted(50_000));
+        socket.apply(&again).expect_err("it is there");
+        assert_eq!(all(&mut monitor), []);
+        nft("add chain inet ringfence another").expect("accepted");
+        assert!(matches!(next(&mut monitor), Event::Touched(_)));
+        // Somebody is always there while a large change is made.
+        let is_over = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            // In the same namespace, which the thread has from this one.
+            scope.spawn(|| {
+                while !is_over.load(Ordering::Relaxed) {
+                    nft("add table inet other\ndelete table inet other").expect("accepted");
+                }
+            });
+            let start = Instant::now();
+            loop {
+                apply(&mut socket, &Transaction::whole(&wanted(50_000)));
+                let told = monitor.wait(Duration::ZERO).expect("heard");
+                if told.contains(&Event::Lost) {
+                    break;
+                }
+                assert!(start.elapsed() < Duration::from_secs(20), "nothing is told");
+            }
+            is_over.store(true, Ordering::Relaxed);
+        });
     });
 }

@@ -4,23 +4,35 @@ use rustix::io::Errno;
 
 use super::batch::Batch;
 use super::error::{ApplyError, Refusal, describe};
+use super::monitor::Ear;
+use super::read::generation;
 use crate::agent::netlink::Link;
 use crate::ruleset::{Change, Transaction};
 
 /// How much may wait to be received: a transaction in which everything fails is answered message by message.
 const RECEIVE: usize = 4 * 1024 * 1024;
 
+/// How many bytes a transaction has where telling listeners of it is worth avoiding: some 1 000 elements.
+const LARGE: usize = 32 * 1024;
+
 /// Talks to `nf_tables` of the network namespace that the thread was in when it was opened.
 #[derive(Debug)]
 pub struct Socket {
     pub(super) link: Link,
+    ears: Vec<Ear>,
 }
 
 impl Socket {
     /// Opens it. Rights are asked for only by what is done with it.
     pub fn open() -> Result<Self, ApplyError> {
         let link = Link::open(RECEIVE).map_err(ApplyError::Socket)?;
-        Ok(Self { link })
+        let ears = Vec::new();
+        Ok(Self { link, ears })
+    }
+
+    /// Keeps large changes from a listener, which is told if somebody else came between.
+    pub fn spare(&mut self, ear: Ear) {
+        self.ears.push(ear);
     }
 
     /// The number by which the kernel tells this socket from all others of the namespace, in what it says to a
@@ -41,9 +53,27 @@ impl Socket {
         let seq = self.link.take_seqs(1);
         let batch = Batch::new(transaction, seq).ok_or(ApplyError::TooLong)?;
         self.link.take_seqs(batch.length());
+        if self.ears.is_empty() || batch.bytes.len() < LARGE {
+            return self.put(&batch, transaction);
+        }
+        // Generations tell whether others came between while nothing was heard.
+        let generation = |socket: &mut Self| generation(socket).map(|made| made.id).ok();
+        let before = generation(self);
+        self.ears.iter().for_each(Ear::close);
+        let outcome = self.put(&batch, transaction);
+        self.ears.iter().for_each(Ear::open);
+        let ours = u32::from(outcome.is_ok());
+        let wanted = before.map(|before| before.wrapping_add(ours));
+        if wanted.is_none() || generation(self) != wanted {
+            self.ears.iter().for_each(Ear::miss);
+        }
+        outcome
+    }
+
+    fn put(&mut self, batch: &Batch, transaction: &Transaction) -> Result<(), ApplyError> {
         // The kernel does it within this call, and answers before it returns.
         match self.link.send(&batch.bytes) {
-            Ok(()) => self.outcome(&batch, transaction),
+            Ok(()) => self.outcome(batch, transaction),
             Err(Errno::PERM) => Err(ApplyError::NotPermitted),
             Err(errno @ Errno::MSGSIZE) => Err(ApplyError::Refused(Refusal {
                 change: None,
