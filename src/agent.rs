@@ -1,10 +1,12 @@
 //! The node agent: keeps in the kernel of one node what [`crate::ruleset`] wants, and tells what became of packets there.
 //!
 //! `enforce` is the loop: changes of the cluster go into a plan, and what the plan says into the kernel through `nft`, which
-//! also reads our table back and notices when others touch it; `cut` ends connections that have become forbidden, through
-//! `conntrack`; `receipt` tells the API server what was read; `nflog` reads what the rules tell of packets. `netlink` is how
-//! netfilter is spoken to, without the `nft` program. Nothing here decides about flows.
+//! also reads our table back and notices when others touch it. `cut` ends connections that have become forbidden, through
+//! `conntrack`; `cni` holds a new pod back until its rules are in force; `nflog` reads what the rules tell of packets; `receipt`
+//! tells the API server what was read back. `netlink` is how netfilter is spoken to, without the `nft` program. Nothing here
+//! decides about flows.
 
+pub mod cni;
 pub mod conntrack;
 pub mod enforce;
 pub mod host;

@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use anyhow::bail;
 use clap::{Parser, Subcommand};
 
+use crate::agent::cni::plugin;
 use crate::runtime::{Phase, Shutdown, Tasks};
 
 pub mod agent;
@@ -17,6 +18,7 @@ pub mod certs;
 pub mod check;
 mod clients;
 mod cluster;
+pub mod cni;
 pub mod completions;
 pub mod controller;
 pub mod crds;
@@ -100,6 +102,8 @@ enum Command {
     Agent(agent::Args),
     /// Print the nftables table that the agent of a node would make.
     Ruleset(ruleset::Args),
+    /// Answer a container runtime, as the CNI plugin that holds a pod back until its rules are in force.
+    Cni(cni::Args),
     /// Show the main job on an example shop: real reviews over real TLS, no cluster.
     Demo(demo::Args),
     /// Make certificates for development.
@@ -123,6 +127,10 @@ pub enum Exit {
 
 /// Reads the arguments, runs the subcommand and says how it ended.
 pub fn main() -> ExitCode {
+    // A container runtime calls a plugin by the name of its file, without arguments.
+    if plugin::called(std::env::args_os().next().as_deref()) {
+        return plugin::main();
+    }
     run(Cli::parse())
         .unwrap_or_else(|error| {
             if broken_pipe(&error) {
@@ -159,6 +167,7 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::Policy(args) => policy::run(&args),
         Command::Webhook(args) => webhook::run(args),
         Command::Controller(args) => controller::run(&args),
+        Command::Cni(args) => Ok(cni::run(&args)),
         Command::Demo(args) => demo::run(&args),
         Command::Certs(args) => certs::run(&args, &mut anstream::stdout()).map(|()| Exit::Clean),
         Command::Crds(args) => crds::run(&args),

@@ -20,6 +20,7 @@ mod cluster;
 #[path = "../netpol_oracle/clusters.rs"]
 #[allow(dead_code, reason = "other tests need more of it")]
 mod clusters;
+mod cni;
 mod connection;
 mod harness;
 #[path = "../cluster/kubernetes.rs"]
