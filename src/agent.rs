@@ -12,11 +12,11 @@ pub mod enforce;
 pub mod host;
 pub mod nflog;
 pub mod nft;
-pub mod overlay;
 pub mod receipt;
 
 mod cut;
 mod kernel;
 mod netlink;
+mod overlay;
 
 pub use kernel::{KernelError, remove};

@@ -64,7 +64,7 @@ pub use net::Family;
 pub use node::Node;
 pub use object::{Object, ObjectKey};
 pub use parse::{Parsed, parse};
-pub use pod::{Phase, Pod};
+pub use pod::{Phase, Pod, Uid};
 pub use policy::{Isolates, Isolation, NamespaceScope, NetworkPolicy, Peer, Peers, Ports, Rule};
 pub use port::{ContainerPort, Port, PortMatch, PortSpec, Protocol};
 pub use problem::{ParseError, Problem};

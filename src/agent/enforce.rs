@@ -4,6 +4,7 @@
 //! change that a watch told, a pod that the CNI is about to start, somebody else who touched the table, the time to look for
 //! connections that have become forbidden, or the time to read the table back.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,14 +12,16 @@ use arc_swap::ArcSwap;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
+use super::cni::ask::{Answer, Command, Request};
+use super::cni::server::Asked;
 use super::cut::{self, CutError};
 use super::kernel::{Held, Kernel, KernelError};
 use super::nft::{Event, Monitor};
 use super::overlay::Overlay;
 use crate::guard::enforcement::HeldPolicy;
 use crate::k8s::live::{Ended, Feed, Update};
-use crate::netpol::{Direction, ObjectKey, Pod, Snapshot};
-use crate::ruleset::{Options, Plan, Transaction};
+use crate::netpol::{Direction, ObjectKey, Pod, Snapshot, Uid, WorkloadKind, WorkloadRef};
+use crate::ruleset::{Change, CounterName, Options, Plan, SetKind, Transaction};
 use crate::runtime::{Phase, Readiness, Shutdown};
 use crate::telemetry::agent::{AgentMetrics, Rebuild};
 
@@ -66,7 +69,9 @@ pub struct Enforcer {
     receipt: Option<Instant>,
     /// When a table that the kernel did not take is tried again.
     again: Option<Instant>,
-    counted: std::collections::BTreeMap<crate::ruleset::CounterName, u64>,
+    /// Pods that are about to start and of which the API server has not told yet.
+    waiting: Vec<(Asked, Instant)>,
+    counted: BTreeMap<CounterName, u64>,
 }
 
 /// What the agent is waiting for.
@@ -79,6 +84,8 @@ const RECEIPT: Duration = Duration::from_secs(3);
 const VERIFY: Duration = Duration::from_mins(1);
 /// How often the counters are read.
 const COUNT: Duration = Duration::from_secs(5);
+/// How long a pod that is about to start is held back for the API server to tell of it. The plugin waits a little longer.
+const STARTING: Duration = Duration::from_secs(8);
 /// How soon a table that the kernel did not take is tried again.
 const AGAIN: Duration = Duration::from_secs(1);
 
@@ -105,7 +112,8 @@ impl Enforcer {
             sweep: None,
             receipt: None,
             again: None,
-            counted: std::collections::BTreeMap::new(),
+            waiting: Vec::new(),
+            counted: BTreeMap::new(),
         })
     }
 
@@ -120,7 +128,12 @@ impl Enforcer {
     }
 
     /// Works until the process is to end. The rules stay.
-    pub async fn run(mut self, mut feed: Feed, mut shutdown: Shutdown) -> Result<(), EnforceError> {
+    pub async fn run(
+        mut self,
+        mut feed: Feed,
+        mut asked: mpsc::Receiver<Asked>,
+        mut shutdown: Shutdown,
+    ) -> Result<(), EnforceError> {
         let mut touched = monitor(self.kernel.port());
         let mut verify = interval(VERIFY);
         verify.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -129,6 +142,8 @@ impl Enforcer {
         loop {
             tokio::select! {
                 update = feed.next() => self.update(update?),
+                Some(asked) = asked.recv() => self.asked(asked),
+                () = due(self.patience()) => self.answer_waiting(),
                 Some(event) = touched.recv() => self.touched(&event),
                 () = due(self.sweep) => self.sweep(),
                 () = due(self.receipt) => self.read_back(),
@@ -143,8 +158,116 @@ impl Enforcer {
     /// The cluster has changed.
     fn update(&mut self, update: Update) {
         self.raw = update.snapshot;
-        self.go_on(&update.changed);
+        if self.started {
+            self.go_on(&update.changed);
+        } else {
+            self.begin();
+        }
         self.metrics.took(update.told.elapsed());
+        self.answer_waiting();
+    }
+
+    /// The CNI plugin asks.
+    fn asked(&mut self, asked: Asked) {
+        let Request {
+            command,
+            container_id,
+            pod,
+            addresses,
+            ..
+        } = &asked.request;
+        let workload = pod.as_ref().map(|pod| WorkloadRef {
+            kind: WorkloadKind::Pod,
+            namespace: pod.namespace.as_str().into(),
+            name: pod.name.as_str().into(),
+        });
+        match (command, workload) {
+            (Command::Add, Some(workload)) => {
+                self.overlay
+                    .give(workload, container_id.clone(), addresses.clone());
+                self.waiting.push((asked, Instant::now() + STARTING));
+                self.answer_waiting();
+            }
+            (Command::Del, Some(workload)) => {
+                self.overlay.take(&workload, container_id);
+                if self.started {
+                    self.go_on(&[]);
+                }
+                reply(asked, Answer::Ready);
+            }
+            // Containers that Kubernetes did not start have no policies.
+            (Command::Add | Command::Del, None) => reply(asked, Answer::Ready),
+            (Command::Check | Command::Status, _) => {
+                let answer = self.readiness_in_words().map_or(Answer::Ready, refused);
+                reply(asked, answer);
+            }
+        }
+    }
+
+    /// Lets the pods go on whose rules are in force, and tells those whose time is over.
+    fn answer_waiting(&mut self) {
+        if self.waiting.is_empty() || !self.started {
+            return;
+        }
+        self.go_on(&[]);
+        let now = Instant::now();
+        for (asked, until) in std::mem::take(&mut self.waiting) {
+            let Some(reason) = self.hindrance(&asked.request) else {
+                reply(asked, Answer::Ready);
+                continue;
+            };
+            // The plugin that gave up has closed its end.
+            if now < until && !asked.reply.is_closed() {
+                self.waiting.push((asked, until));
+            } else {
+                reply(asked, refused(reason));
+            }
+        }
+    }
+
+    /// Why a pod may not go on yet.
+    fn hindrance(&self, request: &Request) -> Option<String> {
+        let name = request.pod.as_ref()?;
+        if let Some(reason) = self.readiness_in_words() {
+            return Some(reason);
+        }
+        let pod = self.raw.pod(&WorkloadRef {
+            kind: WorkloadKind::Pod,
+            namespace: name.namespace.as_str().into(),
+            name: name.name.as_str().into(),
+        });
+        let uid = name.uid.as_deref().and_then(Uid::parse);
+        let is_known = pod.is_some_and(|pod| uid.is_none() || pod.uid.is_none() || pod.uid == uid);
+        (!is_known).then(|| {
+            format!(
+                "the API server has not told the agent of the pod {}/{} yet",
+                name.namespace, name.name
+            )
+        })
+    }
+
+    fn readiness_in_words(&self) -> Option<String> {
+        if !self.started {
+            return Some("the agent does not know the cluster yet".to_owned());
+        }
+        let is_doubtful = self.kernel.is_doubtful();
+        is_doubtful.then(|| "the kernel does not take the rules, see the agent's log".to_owned())
+    }
+
+    /// When the next pod that waits has waited long enough.
+    fn patience(&self) -> Option<Instant> {
+        self.waiting.iter().map(|(_, until)| *until).min()
+    }
+
+    /// The whole cluster is known: takes over whatever table there is.
+    fn begin(&mut self) {
+        let node = self.plan.options().node.clone();
+        let (snapshot, _) = self.overlay.over(&self.raw, &node);
+        self.explained_by.store(Arc::new(snapshot.clone()));
+        self.plan = Plan::of(self.plan.options().clone(), &snapshot);
+        self.started = true;
+        self.rebuild(Rebuild::Start);
+        self.sweep = Some(Instant::now());
     }
 
     /// Brings the kernel to the cluster as it is known now.
@@ -153,13 +276,6 @@ impl Enforcer {
         let (snapshot, mut more) = self.overlay.over(&self.raw, &node);
         more.extend(changed.iter().cloned());
         self.explained_by.store(Arc::new(snapshot.clone()));
-        if !self.started {
-            self.plan = Plan::of(self.plan.options().clone(), &snapshot);
-            self.started = true;
-            self.rebuild(Rebuild::Start);
-            self.sweep = Some(Instant::now());
-            return;
-        }
         let transaction = self.plan.advance(snapshot, &more);
         if transaction.is_empty() {
             // A policy may hold the same as before and be another version of itself.
@@ -302,13 +418,21 @@ impl Enforcer {
 
 /// Whether a change may forbid what was allowed: everything but new members of sets of peers.
 fn is_stricter(transaction: &Transaction) -> bool {
-    use crate::ruleset::{Change, SetKind};
     !transaction.changes.iter().all(|change| {
         matches!(
             change,
             Change::AddElements(_, SetKind::Addresses(_) | SetKind::AddressPorts(_), _)
         )
     })
+}
+
+fn reply(asked: Asked, answer: Answer) {
+    // A plugin that gave up asks again, or the runtime does.
+    let _ = asked.reply.send(answer);
+}
+
+fn refused(message: String) -> Answer {
+    Answer::Refused { message }
 }
 
 async fn due(at: Option<Instant>) {

@@ -11,7 +11,7 @@ use crate::netpol::{NodeName, Object, ObjectKey, Pod, Snapshot, WorkloadRef};
 
 /// Addresses of pods of one node, by the CNI's word.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Overlay {
+pub(super) struct Overlay {
     given: BTreeMap<WorkloadRef, Given>,
     /// The pods that were other than the API server's word in the snapshot that was made last.
     shown: BTreeSet<WorkloadRef>,
@@ -28,14 +28,14 @@ struct Given {
 
 impl Overlay {
     /// A sandbox of a pod got these addresses; whoever had them before has them no more.
-    pub fn give(&mut self, pod: WorkloadRef, sandbox: String, addresses: Vec<IpAddr>) {
+    pub(super) fn give(&mut self, pod: WorkloadRef, sandbox: String, addresses: Vec<IpAddr>) {
         let is_free = |others: &[IpAddr]| others.iter().all(|other| !addresses.contains(other));
         self.given.retain(|_, given| is_free(&given.addresses));
         self.given.insert(pod, Given { sandbox, addresses });
     }
 
     /// The network of a sandbox is gone, and with it the pod's addresses.
-    pub fn take(&mut self, pod: &WorkloadRef, sandbox: &str) {
+    pub(super) fn take(&mut self, pod: &WorkloadRef, sandbox: &str) {
         let given = self.given.get_mut(pod);
         if let Some(given) = given.filter(|given| given.sandbox == sandbox) {
             given.addresses.clear();
@@ -43,7 +43,7 @@ impl Overlay {
     }
 
     /// The cluster with what is known better here, and which pods are other for it than in the snapshot before.
-    pub fn over(&mut self, raw: &Snapshot, node: &NodeName) -> (Snapshot, Vec<ObjectKey>) {
+    pub(super) fn over(&mut self, raw: &Snapshot, node: &NodeName) -> (Snapshot, Vec<ObjectKey>) {
         // A pod that is gone and was taken its addresses leaves nothing. One that is not there may be yet to come.
         self.given
             .retain(|workload, given| raw.pod(workload).is_some() || !given.addresses.is_empty());

@@ -1,13 +1,20 @@
 //! `ringfence agent`: make network policies hold on this node, by nftables.
 
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context as _, bail};
+use clap::ValueEnum;
+use tokio::sync::{mpsc, watch};
 
 use super::cluster::{self, ClusterArgs};
 use super::{Exit, ended};
+use crate::agent::cni::install::{Change, InstallError, Installer};
+use crate::agent::cni::list::Entry;
+use crate::agent::cni::{self, WhenDown, server};
 use crate::agent::enforce::Enforcer;
 use crate::agent::host::{self, Bridged, HostError};
 use crate::agent::{receipt, remove};
@@ -41,9 +48,22 @@ pub struct Args {
     /// Enforce although another network plugin on this node does so, too.
     #[arg(long)]
     beside_another: bool,
+    /// Hold each new pod back until its rules are in force, by a plugin at the end of the node's chain of network plugins, which
+    /// is put there and kept there. Needs write access to the two folders below.
+    #[arg(long)]
+    cni: bool,
     /// Where the node's network plugins are configured.
     #[arg(long, value_name = "DIR", default_value = "/etc/cni/net.d")]
     cni_conf_dir: PathBuf,
+    /// Where the node's network plugins are.
+    #[arg(long, value_name = "DIR", default_value = "/opt/cni/bin")]
+    cni_bin_dir: PathBuf,
+    /// The socket at which the plugin asks the agent, as both see it.
+    #[arg(long, value_name = "FILE", default_value = cni::SOCKET)]
+    cni_socket: PathBuf,
+    /// What becomes of a new pod while the agent is down.
+    #[arg(long, value_name = "WHAT", value_enum, default_value_t = Down::Fail)]
+    when_agent_is_down: Down,
     /// The NFLOG group that denied packets are told to: another one where something else listens to this.
     #[arg(long, value_name = "NUMBER", default_value_t = 100)]
     log_group: u16,
@@ -69,10 +89,29 @@ pub struct Args {
     log: String,
 }
 
+/// What becomes of a new pod while the agent is down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Down {
+    /// It does not start; the kubelet tries again.
+    Fail,
+    /// It starts without its rules.
+    Pass,
+}
+
+/// How long a new pod waits for the agent, in seconds.
+const PATIENCE: u64 = 10;
+/// How long calls of the plugin that have begun are given before it is removed.
+const PAUSE: Duration = Duration::from_secs(2);
+
 /// Runs until told to stop.
 pub(super) fn run(args: &Args) -> anyhow::Result<Exit> {
     telemetry::init(args.log_format, &args.log, None)?;
     if args.cleanup {
+        if args.cni {
+            let removed = args.installer()?.remove(PAUSE);
+            removed.context("the plugin is not taken out of the node's chain")?;
+            tracing::info!("the plugin is taken out of the node's chain");
+        }
         remove().context("the rules are not taken away")?;
         tracing::info!("the rules are taken away");
         return Ok(Exit::Clean);
@@ -117,10 +156,26 @@ async fn work(args: &Args) -> anyhow::Result<Exit> {
             receipt::write(client.clone(), node.clone(), held),
         );
     }
+    let (asks, asked) = mpsc::channel(64);
+    if args.cni {
+        let path = args.cni_socket.display();
+        let listener =
+            server::bind(&args.cni_socket).with_context(|| format!("--cni-socket {path}"))?;
+        tasks.spawn("cni", async move {
+            server::serve(listener, asks).await;
+            Ok::<(), Infallible>(())
+        });
+        let installer = args.installer()?;
+        tasks.spawn("cni-chain", async move {
+            // Nobody stops it but the end of the process: the plugin stays for the next agent.
+            let (_forever, stop) = watch::channel(false);
+            installer.keep(stop, tell_chain).await
+        });
+    }
     let feed = live::feed(&client, &mut tasks);
     tracing::info!(node = %node, "following the cluster");
     tokio::select! {
-        end = enforcer.run(feed, shutdown.clone()) => {
+        end = enforcer.run(feed, asked, shutdown.clone()) => {
             end?;
             tracing::info!("stopped; the rules stay");
             Ok(Exit::Clean)
@@ -129,14 +184,40 @@ async fn work(args: &Args) -> anyhow::Result<Exit> {
     }
 }
 
+fn tell_chain(outcome: Result<Change, InstallError>) {
+    match outcome {
+        Ok(_) => tracing::info!("the plugin is in the node's chain"),
+        Err(error) => tracing::warn!(%error, "the plugin is not in the node's chain, trying again"),
+    }
+}
+
 // === impl Args ===
 
 impl Args {
+    fn installer(&self) -> anyhow::Result<Installer> {
+        let when_down = match self.when_agent_is_down {
+            Down::Fail => WhenDown::Fail,
+            Down::Pass => WhenDown::Pass,
+        };
+        let socket = self
+            .cni_socket
+            .to_str()
+            .context("--cni-socket: not a text")?;
+        Ok(Installer {
+            configurations: self.cni_conf_dir.clone(),
+            plugins: self.cni_bin_dir.clone(),
+            binary: std::env::current_exe().context("where this program is")?,
+            entry: Entry::new(socket, when_down, PATIENCE),
+        })
+    }
+
     /// Makes sure that rules would hold here at all.
     fn look_at_bridges() -> anyhow::Result<()> {
         match host::bridged()? {
             Bridged::Judged => {}
-            Bridged::SwitchedOn => tracing::info!("packets between pods on one bridge meet the rules now"),
+            Bridged::SwitchedOn => {
+                tracing::info!("packets between pods on one bridge meet the rules now")
+            }
             Bridged::NoSwitch => tracing::warn!(
                 "br_netfilter is not loaded: if pods of this node share a bridge, packets between them do not meet the rules"
             ),

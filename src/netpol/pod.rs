@@ -38,7 +38,13 @@ pub struct Pod {
     pub node: Option<NodeName>,
     /// It is being deleted; until it is gone it may still send and receive.
     pub terminating: bool,
+    /// What tells it from others that had its name; none where the API server has not said it.
+    pub uid: Option<Uid>,
 }
+
+/// The identity of an object, a UUID (RFC 9562).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Uid([u8; 16]);
 
 /// How far the life of a pod has come.
 ///
@@ -58,6 +64,20 @@ pub enum Phase {
     Unknown,
 }
 
+impl Uid {
+    /// The identity of a text; none where it is no UUID, as those of test objects may be.
+    pub fn parse(text: &str) -> Option<Self> {
+        let mut digits = text.chars().filter(|digit| *digit != '-');
+        let mut bytes = [0; 16];
+        for byte in &mut bytes {
+            let high = digits.next()?.to_digit(16)?;
+            let low = digits.next()?.to_digit(16)?;
+            *byte = u8::try_from((high << 4) | low).ok()?;
+        }
+        digits.next().is_none().then_some(Self(bytes))
+    }
+}
+
 impl Pod {
     /// A pod of which nothing is known but whose it is.
     pub fn new(workload: WorkloadRef) -> Self {
@@ -71,6 +91,7 @@ impl Pod {
             phase: Phase::default(),
             node: None,
             terminating: false,
+            uid: None,
         }
     }
 
@@ -133,6 +154,7 @@ impl Pod {
             owner,
             labels,
             terminating,
+            uid: meta.uid.as_deref().and_then(Uid::parse),
             ..Self::new(workload)
         };
         pod.read_spec(object.spec.as_ref(), &at.key("spec"), problems);

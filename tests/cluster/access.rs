@@ -10,8 +10,8 @@ use serde_json::{Value, json};
 use crate::installation::{fails_for, registered};
 use crate::kubernetes::{Kubernetes, free_port};
 use crate::process::Process;
-use crate::roles::{granted, kubeconfig, used};
 use crate::registration::{GUARDRAIL, create, default_deny, namespace, pod, refused};
+use crate::roles::{granted, kubeconfig, used};
 
 const INSTALL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/install");
 const NAMESPACE: &str = "ringfence-system";

@@ -53,7 +53,11 @@ pub(crate) fn granted(cluster: &Kubernetes, namespace: &str, account: &str) -> B
 }
 
 /// What a service account has done, and what it was refused.
-pub(crate) fn used(cluster: &Kubernetes, namespace: &str, account: &str) -> (BTreeSet<Right>, BTreeSet<Right>) {
+pub(crate) fn used(
+    cluster: &Kubernetes,
+    namespace: &str,
+    account: &str,
+) -> (BTreeSet<Right>, BTreeSet<Right>) {
     let user = format!("system:serviceaccount:{namespace}:{account}");
     let log = std::fs::read_to_string(cluster.audit_log(0)).unwrap();
     let (mut done, mut refused) = (BTreeSet::new(), BTreeSet::new());
@@ -83,4 +87,3 @@ pub(crate) fn used(cluster: &Kubernetes, namespace: &str, account: &str) -> (BTr
     }
     (done, refused)
 }
-

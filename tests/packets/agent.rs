@@ -402,8 +402,15 @@ async fn the_agent_uses_every_right_of_its_role_and_asks_for_no_other() {
     const ACCOUNT: &str = "ringfence-agent";
     let site = Site::new(&["web"]).await;
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/agent");
-    let applied = site.kubernetes.kubectl(&["apply", "--server-side", "--force-conflicts", "-k", folder], "");
-    assert!(applied.status.success(), "{}", String::from_utf8_lossy(&applied.stderr));
+    let applied = site.kubernetes.kubectl(
+        &["apply", "--server-side", "--force-conflicts", "-k", folder],
+        "",
+    );
+    assert!(
+        applied.status.success(),
+        "{}",
+        String::from_utf8_lossy(&applied.stderr)
+    );
     let definition = json!({
         "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
         "metadata": {

@@ -124,7 +124,10 @@ impl Node {
                 .env("CNI_PATH", std::env::join_paths(folders).unwrap())
                 .env(
                     "CNI_ARGS",
-                    format!("IgnoreUnknown=1;K8S_POD_NAMESPACE=shop;K8S_POD_NAME={}", sandbox.id),
+                    format!(
+                        "IgnoreUnknown=1;K8S_POD_NAMESPACE=shop;K8S_POD_NAME={}",
+                        sandbox.id
+                    ),
                 )
                 .stdin(Stdio::piped())
                 .stdout(Stdio::piped())
