@@ -11,8 +11,6 @@ pub mod list;
 pub mod plugin;
 pub mod server;
 
-pub use config::WhenDown;
-
 /// The name of the plugin: of its file, and of its type in a network configuration.
 pub const NAME: &str = "ringfence-cni";
 

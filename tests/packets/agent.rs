@@ -1,8 +1,8 @@
 //! The agent itself, as a process in a node's namespace, with a real API server: from `kubectl apply` to the packet.
 
 use std::collections::BTreeSet;
-use std::path::Path;
-use std::process::Command;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use k8s_openapi::api::core::v1::{Node, Pod};
@@ -23,6 +23,8 @@ struct Site {
     client: Client,
     cluster: Cluster,
     agent: Option<Process>,
+    /// The node's network plugins and their configuration.
+    cni: tempfile::TempDir,
 }
 
 const NODE: &str = "n1";
@@ -49,7 +51,17 @@ impl Site {
             client,
             cluster,
             agent: None,
+            cni: tempfile::tempdir().unwrap(),
         };
+        for folder in ["net.d", "bin"] {
+            std::fs::create_dir(this.cni.path().join(folder)).unwrap();
+        }
+        let list = json!({"cniVersion": "1.0.0", "name": "pods", "plugins": [{"type": "bridge"}]});
+        std::fs::write(
+            this.cni.path().join("net.d/10-pods.conflist"),
+            list.to_string(),
+        )
+        .unwrap();
         // What the controller manager would make, too.
         this.kubernetes.apply(&format!(
             "{{apiVersion: v1, kind: Namespace, metadata: {{name: {NAMESPACE}}}}}\n---\n\
@@ -81,25 +93,67 @@ impl Site {
 
     /// A pod object with the addresses of its namespace, labelled by its name.
     async fn pod(&self, name: &str) {
+        self.pod_without_address(name, name).await;
+        let place = &self.cluster.pod(name).place;
+        let addresses = [json!({"ip": place.v4}), json!({"ip": place.v6})];
+        let status =
+            json!({"status": {"phase": "Running", "podIP": place.v4, "podIPs": addresses}});
+        let params = PatchParams::default();
+        let pods: Api<Pod> = Api::namespaced(self.client.clone(), NAMESPACE);
+        pods.patch_status(name, &params, &Patch::Merge(&status))
+            .await
+            .unwrap();
+    }
+
+    /// A pod object as the scheduler leaves it; gives its identity.
+    async fn pod_without_address(&self, name: &str, label: &str) -> String {
         let pods: Api<Pod> = Api::namespaced(self.client.clone(), NAMESPACE);
         let pod = json!({
             "apiVersion": "v1", "kind": "Pod",
-            "metadata": {"name": name, "labels": {"app": name}},
+            "metadata": {"name": name, "labels": {"app": label}},
             "spec": {
                 "nodeName": NODE, "automountServiceAccountToken": false,
                 "containers": [{"name": "main", "image": "main"}],
             },
         });
         let pod = serde_json::from_value(pod).unwrap();
-        pods.create(&PostParams::default(), &pod).await.unwrap();
-        let place = &self.cluster.pod(name).place;
-        let addresses = [json!({"ip": place.v4}), json!({"ip": place.v6})];
-        let status =
-            json!({"status": {"phase": "Running", "podIP": place.v4, "podIPs": addresses}});
-        let params = PatchParams::default();
-        pods.patch_status(name, &params, &Patch::Merge(&status))
-            .await
+        let made = pods.create(&PostParams::default(), &pod).await.unwrap();
+        made.metadata.uid.unwrap()
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.cni.path().join("run/cni.sock")
+    }
+
+    /// Calls the plugin as the container runtime does after the plugins before it; whether the pod may go on.
+    fn plugin(&self, command: &str, pod: &str, uid: &str, place: &Place) -> Result<(), String> {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_ringfence"))
+            .arg("cni")
+            .env("CNI_COMMAND", command)
+            .env("CNI_CONTAINERID", format!("sandbox-{uid}"))
+            .env("CNI_NETNS", place.namespace.path())
+            .env("CNI_IFNAME", "eth0")
+            .env("CNI_PATH", self.cni.path().join("bin"))
+            .env(
+                "CNI_ARGS",
+                format!("K8S_POD_NAMESPACE={NAMESPACE};K8S_POD_NAME={pod};K8S_POD_UID={uid}"),
+            )
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
             .unwrap();
+        let config = json!({
+            "cniVersion": "1.0.0", "name": "pods", "type": "ringfence-cni",
+            "agentSocket": self.socket(), "whenAgentIsDown": "fail", "timeoutSeconds": 10,
+            "prevResult": {"cniVersion": "1.0.0", "interfaces": [{"name": "eth0", "sandbox": "x"}], "ips": [
+                {"address": format!("{}/24", place.v4), "interface": 0},
+                {"address": format!("{}/64", place.v6), "interface": 0},
+            ]},
+        });
+        serde_json::to_writer(child.stdin.take().unwrap(), &config).unwrap();
+        let output = child.wait_with_output().unwrap();
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        output.status.success().then_some(()).ok_or(said)
     }
 
     /// Starts the agent in the node, and waits until its rules are there.
@@ -121,7 +175,12 @@ impl Site {
             .arg(env!("CARGO_BIN_EXE_ringfence"))
             .args(["agent", "--kubeconfig"])
             .arg(kubeconfig)
-            .args(["--cni-conf-dir", "/nonexistent"])
+            .arg("--cni-conf-dir")
+            .arg(self.cni.path().join("net.d"))
+            .arg("--cni-bin-dir")
+            .arg(self.cni.path().join("bin"))
+            .arg("--cni-socket")
+            .arg(self.socket())
             .args(arguments);
         Process::start(name, self.kubernetes.folder(), &mut command)
     }
@@ -435,4 +494,68 @@ async fn the_agent_uses_every_right_of_its_role_and_asks_for_no_other() {
         granted.is_subset(&done).then_some(())
     };
     Kubernetes::eventually("every right used", all_used).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_pod_is_held_to_its_policies_before_its_first_packet() {
+    let mut site = Site::new(&["web", "db"]).await;
+    site.cluster.serve_all(&[80, 5432]);
+    site.policy("default-deny", &deny_all());
+    for (name, spec) in allow("web", "db", 5432) {
+        site.policy(&name, &spec);
+    }
+    site.agent = Some(site.run("agent", &["--node-name", NODE, "--cni"]));
+    site.agent().line(&["the table is made"]).await;
+    site.agent()
+        .line(&["the plugin is in the node's chain"])
+        .await;
+    let list = std::fs::read_to_string(site.cni.path().join("net.d/10-pods.conflist")).unwrap();
+    assert!(list.contains("ringfence-cni"), "{list}");
+
+    // Neither the watch nor a status says its address when it starts.
+    site.cluster.add(&[("late", 0)]);
+    let uid = site.pod_without_address("late", "web").await;
+    let late = site.place("late").clone();
+    site.cluster.serve(&late, &[80]);
+    let may = site.plugin("ADD", "late", &uid, &late);
+    assert_eq!(may, Ok(()), "{}", site.agent().log());
+    for v6 in [false, true] {
+        // A connection that the model denies, each way, and one that it allows, with the very first packets.
+        assert_eq!(site.outcome("late", "db", v6, 80), Outcome::Silent);
+        assert_eq!(site.outcome("web", "late", v6, 80), Outcome::Silent);
+        assert_eq!(site.outcome("late", "db", v6, 5432), Outcome::Answered);
+    }
+
+    // Its name and its address come again, as another pod with other labels.
+    assert_eq!(site.plugin("DEL", "late", &uid, &late), Ok(()));
+    assert_eq!(site.outcome("late", "db", false, 5432), Outcome::Silent);
+    let pods: Api<Pod> = Api::namespaced(site.client.clone(), NAMESPACE);
+    let now = DeleteParams::default().grace_period(0);
+    pods.delete("late", &now).await.unwrap();
+    let uid = site.pod_without_address("late", "other").await;
+    assert_eq!(site.plugin("ADD", "late", &uid, &late), Ok(()));
+    assert_eq!(site.outcome("late", "db", false, 5432), Outcome::Silent);
+
+    // One that the API server does not know is not let go on, and the words say why.
+    let nobody = "00000000-0000-0000-0000-000000000001";
+    let refused = site.plugin("ADD", "nobody", nobody, &late).unwrap_err();
+    assert!(
+        refused.contains("has not told the agent of the pod shop/nobody"),
+        "{refused}"
+    );
+
+    // Without an agent a pod does not start, and after the cleanup the chain is as it was.
+    site.agent().signal("TERM");
+    site.agent().line(&["the rules stay"]).await;
+    let begun = Instant::now();
+    let refused = site.plugin("ADD", "late", &uid, &late).unwrap_err();
+    assert!(
+        refused.contains("agent") && begun.elapsed() < Duration::from_secs(15),
+        "{refused}"
+    );
+    let cleanup = site.run("cleanup", &["--cleanup", "--cni"]);
+    cleanup.line(&["the rules are taken away"]).await;
+    let list = std::fs::read_to_string(site.cni.path().join("net.d/10-pods.conflist")).unwrap();
+    assert!(!list.contains("ringfence-cni"), "{list}");
+    assert!(!site.cni.path().join("bin/ringfence-cni").exists());
 }
