@@ -9,6 +9,7 @@
 pub mod cni;
 pub mod conntrack;
 pub mod enforce;
+pub mod flows;
 pub mod host;
 pub mod nflog;
 pub mod nft;

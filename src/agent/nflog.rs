@@ -57,7 +57,7 @@ pub enum NflogError {
     /// Another process reads it.
     #[error("another process reads group {0} of NFLOG")]
     Taken(u16),
-    /// The kernel refuses, for want of a right or of nfnetlink_log.
+    /// The kernel refuses, for want of a right or of its module.
     #[error("the kernel does not let group {group} of NFLOG be read")]
     Refused {
         /// The number of the group.

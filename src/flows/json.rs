@@ -2,7 +2,8 @@
 //!
 //! `{"from": {"namespace": "shop", "workload": "Deployment/web"}, "to": {"ip": "192.0.2.1"}, "protocol": "TCP",
 //! "port": 443, "verdict": "allowed", "count": 3, "time": "…"}`. An end has `namespace` with `pod`, `workload` or
-//! `labels`, or `ip`, or `node`; what is known beside it may be said as well. Unknown fields are errors.
+//! `labels`, or `ip`, or `node`; what is known beside it may be said as well. `details` may hold anything, such as why the
+//! node agent denied a flow. Other unknown fields are errors.
 
 use serde::Deserialize;
 use serde::de::IgnoredAny;
@@ -24,6 +25,8 @@ struct Record<'a> {
     port: u64,
     verdict: &'a str,
     count: Option<u64>,
+    #[serde(rename = "details")]
+    _details: Option<IgnoredAny>,
 }
 
 #[derive(Debug, Deserialize)]

@@ -258,7 +258,7 @@ fn a_list_that_another_installer_rewrites_asks_again_within_a_second() {
     let keeping = runtime().spawn(async move {
         installer
             .keep(stopped, |outcome| {
-                assert_eq!(outcome.unwrap(), Change::Written)
+                assert_eq!(outcome.unwrap(), Change::Written);
             })
             .await
     });

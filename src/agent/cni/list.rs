@@ -101,10 +101,7 @@ pub fn listed(text: &str) -> Result<String, ListError> {
 }
 
 fn version(list: &Object) -> Result<(), ListError> {
-    let said = list
-        .get("cniVersion")
-        .map(|value| value.get())
-        .unwrap_or("\"\"");
+    let said = list.get("cniVersion").map_or("\"\"", |value| value.get());
     let said: String = serde_json::from_str(said)?;
     if VERSIONS.contains(&&*said) {
         Ok(())

@@ -113,12 +113,12 @@ pub fn run(environment: &Environment, input: impl Read, output: &mut Vec<u8>) ->
 fn answered(environment: &Environment, input: impl Read) -> Result<String, Failure> {
     let mut text = String::new();
     let read = input.take(INPUT).read_to_string(&mut text);
-    read.map_err(|error| Failure::new(code::INPUT, "the input cannot be read", error))?;
+    read.map_err(|error| Failure::new(code::INPUT, "the input cannot be read", error.to_string()))?;
     let config: Config = serde_json::from_str(&text).map_err(|error| {
         Failure::new(
             code::DECODING,
             "the network configuration cannot be understood",
-            error,
+            error.to_string(),
         )
     })?;
     answer(environment, &config).map_err(|mut failure| {
@@ -327,12 +327,12 @@ fn left(deadline: Instant) -> Duration {
 // === impl Failure ===
 
 impl Failure {
-    fn new(code: u32, msg: &str, details: impl ToString) -> Self {
+    fn new(code: u32, msg: &str, details: impl Into<String>) -> Self {
         Self {
             version: "1.0.0".to_owned(),
             code,
             msg: msg.to_owned(),
-            details: details.to_string(),
+            details: details.into(),
         }
     }
 }

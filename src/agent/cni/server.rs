@@ -31,7 +31,7 @@ const CALLERS: usize = 256;
 const SAYING: Duration = Duration::from_secs(5);
 
 /// How long an answer may take; a plugin waits no longer.
-const ANSWERING: Duration = Duration::from_secs(60);
+const ANSWERING: Duration = Duration::from_mins(1);
 
 /// Listens at a path, for root only. A socket that is there already is replaced in one step: one of an agent that is gone
 /// answers nobody, and one of an agent that is going gets no new callers.
@@ -123,7 +123,7 @@ fn understood(line: &str) -> Result<Request, String> {
 
 #[cfg(test)]
 mod tests {
-    use std::io::{BufRead as _, Write as _};
+    use std::io::{BufRead as _, BufReader as Lines, Write as _};
     use std::os::unix::net::UnixStream as Caller;
 
     use super::*;
@@ -134,7 +134,7 @@ mod tests {
         // Who says too much may find the connection closed.
         let _ = caller.write_all(line.as_bytes());
         let mut heard = String::new();
-        let _ = std::io::BufReader::new(caller).read_line(&mut heard);
+        let _ = Lines::new(caller).read_line(&mut heard);
         heard
     }
 

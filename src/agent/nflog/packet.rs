@@ -28,7 +28,7 @@ pub enum Carries {
         /// The receiver's port.
         destination: u16,
     },
-    /// A message of ICMP or of ICMPv6, by the family of the addresses.
+    /// A message of ICMP or of its successor, by the family of the addresses.
     Icmp {
         /// Its type.
         kind: u8,
@@ -75,29 +75,16 @@ pub fn parse(packet: &[u8]) -> Result<Header, Malformed> {
 
 /// RFC 791, section 3.1.
 fn v4(packet: &[u8]) -> Result<Header, Malformed> {
-    let fixed: [u8; 20] = part(packet, 0)?;
-    let [
-        first,
-        _,
-        _,
-        _,
-        _,
-        _,
-        high,
-        low,
-        _,
-        protocol,
-        _,
-        _,
-        addresses @ ..,
-    ] = fixed;
+    let fixed: [u8; 12] = part(packet, 0)?;
+    let source: [u8; 4] = part(packet, 12)?;
+    let destination: [u8; 4] = part(packet, 16)?;
+    let [first, _, _, _, _, _, high, low, _, protocol, _, _] = fixed;
     let words = usize::from(first & 15);
     let rest = packet.get(words.saturating_mul(4)..).filter(|_| words >= 5);
     let later = u16::from_be_bytes([high & 0x1f, low]) != 0;
-    let [a, b, c, d, e, f, g, h] = addresses;
     Ok(Header {
-        source: Ipv4Addr::new(a, b, c, d).into(),
-        destination: Ipv4Addr::new(e, f, g, h).into(),
+        source: Ipv4Addr::from(source).into(),
+        destination: Ipv4Addr::from(destination).into(),
         carries: carried(protocol, rest.ok_or(Malformed::Short)?, later),
     })
 }
@@ -156,7 +143,7 @@ fn carried(number: u8, rest: &[u8], later: bool) -> Carries {
     };
     let piece = Carries::Piece { protocol: number };
     match (known, rest) {
-        (Some(_), _) | (None, _) if later => piece,
+        _ if later => piece,
         (Some(protocol), [a, b, c, d, ..]) => Carries::Ports {
             protocol,
             source: u16::from_be_bytes([*a, *b]),

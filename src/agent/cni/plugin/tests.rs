@@ -19,7 +19,7 @@ fn agent(answers: &'static [&'static str]) -> Agent {
     let (sender, heard) = mpsc::channel();
     if !answers.is_empty() {
         let listener = UnixListener::bind(folder.path().join("cni.sock")).unwrap();
-        std::thread::spawn(move || {
+        thread::spawn(move || {
             for answer in answers {
                 let (stream, _) = listener.accept().unwrap();
                 let mut line = String::new();
