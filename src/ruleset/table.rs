@@ -24,7 +24,9 @@ pub const LOG_SNAPLEN: u32 = 128;
 /// flood one wake-up reads many, and a lone packet waits for the listener's timer only.
 pub const LOG_QUEUE: u16 = 64;
 
-/// Declares the name of something in the table: letters, digits, `-` and `_`, beginning with a letter.
+/// Declares the name of something in the table: letters, digits, `.`, `-` and `_`, beginning with a letter. The
+/// kernel takes any; nft reads no word of its own language as a name (`all`, `map`, `set`, `counter`), so names have a part
+/// that no such word has.
 macro_rules! name {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*

@@ -113,7 +113,8 @@ fn one_of_several_connections_is_deleted() {
 
 #[test]
 fn translated_addresses_show_both_ways() {
-    let nat = "chain n { type nat hook output priority -100; ip daddr 127.0.0.9 tcp dport 7 dnat ip to 127.0.0.1:4321; };";
+    let nat = "chain n { type nat hook output priority -100; ip daddr 127.0.0.9 tcp dport 7 dnat ip to 127.0.0.1:4321; }; \
+               chain m { type nat hook postrouting priority 100; tcp dport 4321 snat ip to 127.0.0.5; };";
     tracked(nat, |conntrack| {
         let listener = TcpListener::bind("127.0.0.1:4321").expect("a listener");
         let client = TcpStream::connect("127.0.0.9:7").expect("connected");
@@ -122,8 +123,12 @@ fn translated_addresses_show_both_ways() {
         let asked = tuple(from, "127.0.0.9:7".parse().expect("ok"), Protocol::Tcp);
         let entries = all(conntrack, Some(Family::V4));
         let entry = find(&entries, asked).expect("tracked");
-        let real = tuple("127.0.0.1:4321".parse().expect("ok"), from, Protocol::Tcp);
-        assert_eq!(entry.tuple(&entry.reply), Some(real));
+        let server = "127.0.0.1:4321".parse().expect("ok");
+        let seen = SocketAddr::from(([127, 0, 0, 5], from.port()));
+        let answer = tuple(server, seen, Protocol::Tcp);
+        assert_eq!(entry.tuple(&entry.reply), Some(answer));
+        let forwarded = tuple(from, server, Protocol::Tcp);
+        assert_eq!(entry.forwarded(), Some(forwarded));
         let deleted = conntrack
             .delete(std::slice::from_ref(entry))
             .expect("deleted");

@@ -85,6 +85,20 @@ impl Entry {
         })
     }
 
+    /// How its packets look where they are forwarded, which is behind the translation of destinations and before that of
+    /// sources: from who began to who really answers. Those that answer look the other way round there.
+    pub fn forwarded(&self) -> Option<Tuple> {
+        let (Ends::Ports(from, _), Ends::Ports(to, _)) = (self.original.ends, self.reply.ends)
+        else {
+            return None;
+        };
+        Some(Tuple {
+            source: (self.original.source, from),
+            destination: (self.reply.source, to),
+            protocol: protocol(self.protocol)?,
+        })
+    }
+
     pub(super) fn read(attributes: Attributes<'_>) -> Option<Self> {
         let original = attributes.nested(ORIGINAL)?;
         Some(Self {
