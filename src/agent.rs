@@ -2,8 +2,8 @@
 //!
 //! `enforce` is the loop: changes of the cluster go into a plan, and what the plan says into the kernel through `nft`, which
 //! also reads our table back and notices when others touch it. `cut` ends connections that have become forbidden, through
-//! `conntrack`; `cni` holds a new pod back until its rules are in force; `nflog` reads what the rules tell of packets; `receipt`
-//! tells the API server what was read back. `netlink` is how netfilter is spoken to, without the `nft` program. Nothing here
+//! `conntrack`; `cni` holds a new pod back until its rules are in force; `nflog` reads what the rules tell of packets, which `told`
+//! explains and `flows` joins and keeps; `receipt` tells the API server what was read back. `netlink` is how netfilter is spoken to, without the `nft` program. Nothing here
 //! decides about flows.
 
 pub mod cni;
@@ -14,6 +14,7 @@ pub mod host;
 pub mod nflog;
 pub mod nft;
 pub mod receipt;
+pub mod told;
 
 mod cut;
 mod kernel;

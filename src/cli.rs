@@ -26,6 +26,7 @@ pub mod demo;
 pub mod diff;
 mod digest;
 pub mod explain;
+pub mod flows;
 mod inputs;
 mod outputs;
 pub mod policy;
@@ -100,6 +101,8 @@ enum Command {
     Controller(controller::Args),
     /// Make network policies hold on a node, by nftables.
     Agent(agent::Args),
+    /// Say what the agent of a node denies: who, to whom, and by which policy.
+    Flows(flows::Args),
     /// Print the nftables table that the agent of a node would make.
     Ruleset(ruleset::Args),
     /// Answer a container runtime, as the CNI plugin that holds a pod back until its rules are in force.
@@ -151,6 +154,7 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
     match cli.command {
         Command::Check(args) => check::run(&args),
         Command::Agent(args) => agent::run(&args),
+        Command::Flows(args) => flows::run(&args),
         Command::Ruleset(args) => ruleset::run(&args),
         Command::Audit(args) => audit::run(&args),
         Command::Promote(args) => promote::run(&args),

@@ -134,7 +134,9 @@ impl Enforcer {
         mut asked: mpsc::Receiver<Asked>,
         mut shutdown: Shutdown,
     ) -> Result<(), EnforceError> {
-        let mut touched = monitor(self.kernel.port());
+        let monitor = Monitor::open(vec![self.kernel.port()]).map_err(KernelError::from)?;
+        self.kernel.spare(&monitor);
+        let mut touched = listen(monitor);
         let mut verify = interval(VERIFY);
         verify.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut count = interval(COUNT);
@@ -335,6 +337,9 @@ impl Enforcer {
             return;
         }
         match tokio::task::block_in_place(|| self.kernel.verify(&self.plan)) {
+            Ok(Held::Unknown) => {
+                self.receipt = Some(Instant::now() + RECEIPT);
+            }
             Ok(held) => {
                 if held == Held::Repaired {
                     tracing::warn!("the table was not the wanted one, and is again");
@@ -443,16 +448,9 @@ async fn due(at: Option<Instant>) {
 }
 
 /// Tells when somebody else is at the table, from a thread of its own that ends with its listener.
-fn monitor(own: u32) -> mpsc::Receiver<Event> {
+fn listen(mut monitor: Monitor) -> mpsc::Receiver<Event> {
     let (sender, receiver) = mpsc::channel(16);
     let listen = move || {
-        let mut monitor = match Monitor::open(vec![own]) {
-            Ok(monitor) => monitor,
-            Err(error) => {
-                tracing::warn!(error = %error, "what others do to the table is not heard, only found when it is read back");
-                return;
-            }
-        };
         while !sender.is_closed() {
             match monitor.wait(Duration::from_millis(500)) {
                 // A listener that is behind knows already that there is something to look at.

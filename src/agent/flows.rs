@@ -1,17 +1,16 @@
-//! What became of packets, told once: equal ones are joined with their number, the last ones are kept for who asks, and
-//! followers hear the next ones.
+//! What became of packets, told once: equal ones are joined with their number, and the last ones are kept for who asks.
 //!
 //! A [`Record`] is written as a line of Ringfence's own recorded flows, so what the agent tells is what `ringfence replay`
 //! and `ringfence suggest` read.
 
 use std::collections::{HashMap, VecDeque};
+use std::fmt;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use tokio::sync::broadcast;
 
 /// Flows of one kind, as a line of JSON.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -109,12 +108,41 @@ struct Gathered {
     record: Option<Record>,
 }
 
-/// The last records, and a place to hear the next ones. Cheap to clone; all clones are one.
+/// The last records, each with a number of its own, so that who asks again gets what is new. Cheap to clone; all clones are one.
 #[derive(Clone, Debug)]
 pub struct Recent {
-    kept: Arc<Mutex<VecDeque<Arc<Record>>>>,
+    kept: Arc<Mutex<Kept>>,
     capacity: usize,
-    sender: broadcast::Sender<Arc<Record>>,
+}
+
+#[derive(Debug, Default)]
+struct Kept {
+    records: VecDeque<Arc<Record>>,
+    /// The number that the next record gets: how many there were before it.
+    next: u64,
+}
+
+/// A part of what was kept.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Page {
+    /// The number to ask from the next time.
+    pub next: u64,
+    /// How many records are gone that were asked for.
+    pub lost: u64,
+    /// The records, the oldest first.
+    pub flows: Vec<Arc<Record>>,
+}
+
+impl fmt::Display for End {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let namespace = self.namespace.as_deref().unwrap_or_default();
+        match (&self.workload, &self.pod, &self.node, &self.ip) {
+            (Some(name), ..) | (None, Some(name), ..) => write!(f, "{namespace}/{name}"),
+            (None, None, Some(node), _) => write!(f, "node {node}"),
+            (None, None, None, Some(address)) => address.fmt(f),
+            (None, None, None, None) => f.write_str("unknown"),
+        }
+    }
 }
 
 // === impl Joiner ===
@@ -195,41 +223,43 @@ impl Joiner {
 // === impl Recent ===
 
 impl Recent {
-    /// Keeps so many; a follower that is so far behind loses the oldest, and is told how many.
+    /// Keeps so many.
     pub fn new(capacity: usize) -> Self {
-        let capacity = capacity.max(1);
-        let (sender, _) = broadcast::channel(capacity);
         Self {
             kept: Arc::default(),
-            capacity,
-            sender,
+            capacity: capacity.max(1),
         }
     }
 
-    /// Adds a record and tells the followers.
+    /// Adds a record.
     pub fn push(&self, record: Record) {
-        let record = Arc::new(record);
         // A thread that panicked while it held this left whole records.
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        if kept.len() >= self.capacity {
-            kept.pop_front();
+        if kept.records.len() >= self.capacity {
+            kept.records.pop_front();
         }
-        kept.push_back(Arc::clone(&record));
-        // Nobody may be following.
-        let _ = self.sender.send(record);
+        kept.records.push_back(Arc::new(record));
+        kept.next = kept.next.saturating_add(1);
     }
 
-    /// The last records, the oldest first.
-    pub fn records(&self) -> Vec<Arc<Record>> {
+    /// What there is from a number on; from 0, all that is kept.
+    pub fn from(&self, number: u64) -> Page {
         let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        kept.iter().map(Arc::clone).collect()
-    }
-
-    /// The last records, and those that come after them: none is missed between, and none comes twice.
-    pub fn follow(&self) -> (Vec<Arc<Record>>, broadcast::Receiver<Arc<Record>>) {
-        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        let records = kept.iter().map(Arc::clone).collect();
-        (records, self.sender.subscribe())
+        let count = u64::try_from(kept.records.len()).unwrap_or(u64::MAX);
+        let oldest = kept.next.saturating_sub(count);
+        // A number from another life of the agent means nothing here.
+        let from = if number > kept.next { 0 } else { number };
+        let skip = usize::try_from(from.saturating_sub(oldest)).unwrap_or(usize::MAX);
+        let flows = kept.records.iter().skip(skip);
+        Page {
+            next: kept.next,
+            lost: if from == 0 {
+                0
+            } else {
+                oldest.saturating_sub(from)
+            },
+            flows: flows.map(Arc::clone).collect(),
+        }
     }
 }
 

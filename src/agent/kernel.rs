@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::agent::nft::{self, ApplyError, Counted, ReadError, Socket};
+use crate::agent::nft::{self, ApplyError, Counted, Monitor, ReadError, Socket};
 use crate::netpol::Family;
 use crate::ruleset::{
     Change, CounterName, Element, Plan, Ruleset, SetKind, SetName, Transaction, Tuple, cut_set,
@@ -28,6 +28,8 @@ pub(super) enum Held {
     Same,
     /// It did not, and does now.
     Repaired,
+    /// Others change nftables so fast that it cannot be said.
+    Unknown,
 }
 
 /// Why the kernel does not hold what is wanted.
@@ -57,6 +59,11 @@ impl Kernel {
     /// The number by which a monitor knows our own changes.
     pub(super) fn port(&self) -> u32 {
         self.socket.port()
+    }
+
+    /// Keeps large changes of our own from a listener.
+    pub(super) fn spare(&mut self, monitor: &Monitor) {
+        self.socket.spare(monitor.ear());
     }
 
     /// Whether the kernel may hold something else than what was wanted last.
@@ -103,15 +110,20 @@ impl Kernel {
     /// Reads the table back and repairs it where it is not the wanted one.
     pub(super) fn verify(&mut self, plan: &Plan) -> Result<Held, KernelError> {
         let wanted = plan.whole().as_kept();
-        if self.holds(&wanted)? {
-            return Ok(Held::Same);
+        match self.holds(&wanted)? {
+            Some(true) => return Ok(Held::Same),
+            Some(false) => {}
+            None => return Ok(Held::Unknown),
         }
         self.rebuild(plan, Rebuild::Touched)?;
-        if self.holds(&wanted)? {
-            return Ok(Held::Repaired);
+        match self.holds(&wanted)? {
+            Some(true) => Ok(Held::Repaired),
+            None => Ok(Held::Unknown),
+            Some(false) => {
+                self.is_doubtful = true;
+                Err(KernelError::Contended)
+            }
         }
-        self.is_doubtful = true;
-        Err(KernelError::Contended)
     }
 
     /// Keeps the packets of connections dropped, in both directions.
@@ -138,10 +150,13 @@ impl Kernel {
         Ok(nft::counters(&mut self.socket)?)
     }
 
-    fn holds(&mut self, wanted: &Ruleset) -> Result<bool, KernelError> {
-        let found = nft::read(&mut self.socket)?;
-        Ok(found
-            .is_some_and(|found| found.strangers.is_empty() && found.ruleset.as_kept() == *wanted))
+    /// Whether the kernel holds the table; none where it changed while it was read.
+    fn holds(&mut self, wanted: &Ruleset) -> Result<Option<bool>, KernelError> {
+        let Some(found) = nft::read(&mut self.socket)? else {
+            return Ok(Some(false));
+        };
+        let is_same = found.strangers.is_empty() && found.ruleset.as_kept() == *wanted;
+        Ok((is_same || !found.is_torn).then_some(is_same))
     }
 
     /// The connections that are cut now, to be put into a table that is made anew. They are dropped for their whole time again:

@@ -7,7 +7,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
+use axum::extract::Query;
+use axum::response::IntoResponse as _;
+use axum::routing::get;
+use axum::{Extension, Router};
 use clap::ValueEnum;
+use hyper::StatusCode;
+use hyper::header::CONTENT_TYPE;
 use tokio::sync::{mpsc, watch};
 
 use super::cluster::{self, ClusterArgs};
@@ -16,11 +22,14 @@ use crate::agent::cni::install::{Change, InstallError, Installer};
 use crate::agent::cni::list::{Entry, WhenDown};
 use crate::agent::cni::{self, server};
 use crate::agent::enforce::Enforcer;
+use crate::agent::flows::Recent;
 use crate::agent::host::{self, Bridged, HostError};
+use crate::agent::told::Teller;
 use crate::agent::{receipt, remove};
 use crate::k8s::live;
 use crate::netpol::NodeName;
 use crate::ruleset::Options;
+use crate::runtime::admin::Peer;
 use crate::runtime::{Readiness, Tasks, Trigger, admin, follow_signals};
 use crate::telemetry::agent::AgentMetrics;
 use crate::telemetry::{self, LogFormat, metrics};
@@ -33,6 +42,7 @@ use crate::telemetry::{self, LogFormat, metrics};
     ringfence agent --cleanup                         take the rules away again\n\n\
     The agent needs the capability NET_ADMIN in the node's network namespace. It makes the table `inet ringfence` and\n\
     touches no other. When it stops, however it stops, the rules stay: only --cleanup takes them away.")]
+#[allow(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 pub struct Args {
     #[command(flatten)]
     cluster: ClusterArgs,
@@ -67,13 +77,16 @@ pub struct Args {
     /// The NFLOG group that denied packets are told to: another one where something else listens to this.
     #[arg(long, value_name = "NUMBER", default_value_t = 100)]
     log_group: u16,
+    /// How many connections a second are told of that are let through, for `ringfence suggest` and `replay`; 0 for none.
+    #[arg(long, value_name = "NUMBER", default_value_t = 0)]
+    sample: u32,
     /// How many denied packets a second are told for each set of policies, at most. All are counted.
     #[arg(long, value_name = "NUMBER", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     log_rate: u32,
     /// Write no receipt (`NodeEnforcement`).
     #[arg(long)]
     no_receipt: bool,
-    /// Where to serve /livez, /readyz and /metrics over plain HTTP. Without it: nowhere.
+    /// Where to serve /livez, /readyz and /metrics over plain HTTP, and /flows to who asks from this node. Without it: nowhere.
     #[arg(long, value_name = "ADDR:PORT")]
     admin: Option<SocketAddr>,
     /// The form of the log.
@@ -141,14 +154,18 @@ async fn work(args: &Args) -> anyhow::Result<Exit> {
     let options = Options {
         log_group: args.log_group,
         log_rate: args.log_rate,
+        sample_rate: args.sample,
         ..Options::new(node.clone())
     };
-    let enforcer = Enforcer::new(options, counted, readiness.clone())?;
+    let enforcer = Enforcer::new(options, counted.clone(), readiness.clone())?;
+    let teller = Teller::new(node.clone(), enforcer.snapshot(), counted);
     if let Some(address) = args.admin {
         let listener = admin::listen(address).await.context("--admin")?;
-        let router = admin::router(readiness, Arc::new(numbers));
+        let router =
+            admin::router(readiness, Arc::new(numbers)).merge(flows_router(teller.recent()));
         tasks.spawn("admin", admin::serve(listener, router, shutdown.clone()));
     }
+    tasks.spawn("told", teller.run(args.log_group));
     if !args.no_receipt {
         let held = enforcer.held();
         tasks.spawn(
@@ -184,6 +201,26 @@ async fn work(args: &Args) -> anyhow::Result<Exit> {
     }
 }
 
+/// The last flows, for who asks on the node itself: they tell who talks to whom.
+fn flows_router(recent: Recent) -> Router {
+    #[derive(serde::Deserialize)]
+    struct Asked {
+        #[serde(default)]
+        from: u64,
+    }
+    let flows = async move |Extension(Peer(peer)): Extension<Peer>, Query(asked): Query<Asked>| {
+        if !peer.ip().to_canonical().is_loopback() {
+            let words = "flows are told on the node itself only, and by kubectl port-forward\n";
+            return (StatusCode::FORBIDDEN, words).into_response();
+        }
+        match serde_json::to_string(&recent.from(asked.from)) {
+            Ok(text) => ([(CONTENT_TYPE, "application/json")], text).into_response(),
+            Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+        }
+    };
+    Router::new().route("/flows", get(flows))
+}
+
 fn tell_chain(outcome: Result<Change, InstallError>) {
     match outcome {
         Ok(_) => tracing::info!("the plugin is in the node's chain"),
@@ -216,7 +253,7 @@ impl Args {
         match host::bridged()? {
             Bridged::Judged => {}
             Bridged::SwitchedOn => {
-                tracing::info!("packets between pods on one bridge meet the rules now")
+                tracing::info!("packets between pods on one bridge meet the rules now");
             }
             Bridged::NoSwitch => tracing::warn!(
                 "br_netfilter is not loaded: if pods of this node share a bridge, packets between them do not meet the rules"

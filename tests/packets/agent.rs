@@ -559,3 +559,63 @@ async fn a_new_pod_is_held_to_its_policies_before_its_first_packet() {
     assert!(!list.contains("ringfence-cni"), "{list}");
     assert!(!site.cni.path().join("bin/ringfence-cni").exists());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_denied_packet_is_told_with_who_and_why_and_replay_reads_it() {
+    let mut site = Site::new(&["web", "db"]).await;
+    site.cluster.serve_all(&[5432]);
+    site.policy("default-deny", &deny_all());
+    let admin = "127.0.0.1:9471";
+    site.agent = Some(site.run("agent", &["--node-name", NODE, "--admin", admin]));
+    site.agent().line(&["the table is made"]).await;
+    let denied = site.place("db").at(true, 5432);
+    assert_eq!(
+        ask_one(site.place("web"), denied, Transport::Tcp),
+        Outcome::Silent
+    );
+    let line = site
+        .agent()
+        .line(&["denied", "shop/web", "shop/db", "5432"])
+        .await;
+    assert!(line.contains("isolated by shop/default-deny"), "{line}");
+
+    let flows = |arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_ringfence"));
+        command.args(["flows", "--agent", admin]).args(arguments);
+        site.cluster
+            .node(0)
+            .namespace
+            .inside(|| command.output())
+            .unwrap()
+    };
+    let text = String::from_utf8(flows(&[]).stdout).unwrap();
+    assert!(
+        text.contains("denied  shop/web -> shop/db TCP 5432"),
+        "{text}"
+    );
+    let json = flows(&["--output", "json", "--namespace", NAMESPACE]).stdout;
+    let record: Value =
+        serde_json::from_slice(json.split(|byte| *byte == b'\n').next().unwrap()).unwrap();
+    assert_eq!(record["details"]["policies"], json!(["shop/default-deny"]));
+    assert_eq!(flows(&["--namespace", "elsewhere"]).stdout, b"");
+
+    let recorded = site.cni.path().join("denied.jsonl");
+    std::fs::write(&recorded, &json).unwrap();
+    let policies = site
+        .kubernetes
+        .kubectl(&["get", "pods,networkpolicies", "-A", "-o", "json"], "");
+    let manifests = site.cni.path().join("cluster.json");
+    std::fs::write(&manifests, policies.stdout).unwrap();
+    let replay = Command::new(env!("CARGO_BIN_EXE_ringfence"))
+        .arg("replay")
+        .arg(&recorded)
+        .arg("--policies")
+        .arg(&manifests)
+        .output()
+        .unwrap();
+    assert!(
+        replay.status.code().is_some_and(|code| code < 2),
+        "{}",
+        String::from_utf8_lossy(&replay.stderr)
+    );
+}

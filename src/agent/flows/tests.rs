@@ -104,31 +104,30 @@ proptest! {
 }
 
 #[test]
-fn the_last_are_kept_and_a_follower_misses_none() {
+fn the_last_are_kept_and_who_asks_again_misses_none_that_are() {
     let recent = Recent::new(3);
     for port in 1..=5 {
         recent.push(record("web", port, 0));
     }
-    let ports = |records: &[Arc<Record>]| {
-        records
-            .iter()
-            .map(|record| record.kind.port)
-            .collect::<Vec<_>>()
-    };
-    assert_eq!(ports(&recent.records()), [3, 4, 5]);
-    let (before, mut after) = recent.follow();
+    let ports =
+        |page: &Page| -> Vec<u16> { page.flows.iter().map(|record| record.kind.port).collect() };
+    let first = recent.from(0);
+    assert_eq!(
+        (ports(&first), first.next, first.lost),
+        (vec![3, 4, 5], 5, 0)
+    );
     recent.push(record("web", 6, 0));
-    assert_eq!(ports(&before), [3, 4, 5]);
-    assert_eq!(after.try_recv().unwrap().kind.port, 6);
-    // Who is too slow is told so. The channel keeps at least as many as the ring.
+    let second = recent.from(first.next);
+    assert_eq!((ports(&second), second.next, second.lost), (vec![6], 6, 0));
+    assert!(recent.from(second.next).flows.is_empty());
+    // Who is too slow is told so.
     for port in 7..=30 {
         recent.push(record("web", port, 0));
     }
-    assert!(matches!(
-        after.try_recv(),
-        Err(broadcast::error::TryRecvError::Lagged(_))
-    ));
-    assert_eq!(ports(&recent.records()), [28, 29, 30]);
+    let late = recent.from(second.next);
+    assert_eq!((ports(&late), late.lost), (vec![28, 29, 30], 21));
+    // Of an agent that has begun anew everything is new.
+    assert_eq!(ports(&recent.from(1000)), [28, 29, 30]);
 }
 
 #[test]

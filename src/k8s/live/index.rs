@@ -22,7 +22,7 @@ use crate::netpol::{
 #[derive(Debug)]
 pub(super) enum Change {
     /// An object is there, or is different.
-    Apply(Item),
+    Apply(Box<Item>),
     /// An object is gone.
     Delete(Key),
     /// These are all there are: whatever else was known of the kind is gone.
@@ -72,7 +72,7 @@ impl Index {
     /// Takes a change in; tells whether the state is another one after it.
     pub(super) fn take(&mut self, kind: Kind, change: Change) -> bool {
         match change {
-            Change::Apply(item) => self.apply(kind, item),
+            Change::Apply(item) => self.apply(kind, *item),
             Change::Delete(key) => self.delete(kind, &key),
             Change::Absent => self.restart(kind, Vec::new()),
             Change::Restart(items) => self.restart(kind, items),

@@ -63,7 +63,7 @@ pub(super) async fn follow(
                 }
                 Ok(Event::Apply(object)) => {
                     failures = 0;
-                    send(Change::Apply(object.item(kind))).await?;
+                    send(Change::Apply(Box::new(object.item(kind)))).await?;
                 }
                 Ok(Event::Delete(object)) => {
                     failures = 0;

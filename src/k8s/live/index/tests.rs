@@ -45,18 +45,18 @@ fn pods(index: &mut Index) -> Vec<String> {
 fn what_is_told_again_and_says_the_same_does_not_matter() {
     let mut index = Index::default();
     for (matters, change) in [
-        (true, Change::Apply(pod("a", "web"))),
-        (false, Change::Apply(pod("a", "web"))),
-        (true, Change::Apply(pod("a", "db"))),
+        (true, Change::Apply(Box::new(pod("a", "web")))),
+        (false, Change::Apply(Box::new(pod("a", "web")))),
+        (true, Change::Apply(Box::new(pod("a", "db")))),
         (true, Change::Delete(pod("a", "db").key)),
         (false, Change::Delete(pod("a", "db").key)),
     ] {
         assert_eq!(index.take(Kind::Pod, change), matters);
     }
     for (matters, change) in [
-        (true, Change::Apply(guardrail("Audit"))),
-        (false, Change::Apply(guardrail("Audit"))),
-        (true, Change::Apply(guardrail("Enforce"))),
+        (true, Change::Apply(Box::new(guardrail("Audit")))),
+        (false, Change::Apply(Box::new(guardrail("Audit")))),
+        (true, Change::Apply(Box::new(guardrail("Enforce")))),
     ] {
         assert_eq!(index.take(Kind::Guardrail, change), matters);
     }
@@ -100,16 +100,19 @@ fn a_new_list_takes_away_what_it_does_not_have_and_of_its_own_kind_only() {
 #[test]
 fn the_last_good_version_stays_in_force_until_the_object_is_gone() {
     let mut index = Index::default();
-    index.take(Kind::Guardrail, Change::Apply(guardrail("Enforce")));
+    index.take(
+        Kind::Guardrail,
+        Change::Apply(Box::new(guardrail("Enforce"))),
+    );
     let bad = || guardrail("Sometimes");
-    assert!(!index.take(Kind::Guardrail, Change::Apply(bad())));
+    assert!(!index.take(Kind::Guardrail, Change::Apply(Box::new(bad()))));
     let told = index.undecodable_if_changed().unwrap();
     assert_eq!(told.len(), 1);
     assert!(
         told[0].earlier_in_force && told[0].reason.contains("mode"),
         "{told:?}"
     );
-    assert!(!index.take(Kind::Guardrail, Change::Apply(bad())));
+    assert!(!index.take(Kind::Guardrail, Change::Apply(Box::new(bad()))));
     assert_eq!(index.undecodable_if_changed(), None, "told once");
     assert_eq!(state(&mut index).guardrails.iter().count(), 1);
 
@@ -124,7 +127,10 @@ fn the_last_good_version_stays_in_force_until_the_object_is_gone() {
 #[test]
 fn one_that_was_never_understood_is_forgotten_when_it_is_gone() {
     let mut index = Index::default();
-    assert!(!index.take(Kind::Guardrail, Change::Apply(guardrail("Sometimes"))));
+    assert!(!index.take(
+        Kind::Guardrail,
+        Change::Apply(Box::new(guardrail("Sometimes")))
+    ));
     assert!(!index.undecodable_if_changed().unwrap()[0].earlier_in_force);
     index.take(Kind::Guardrail, Change::Delete(guardrail("Audit").key));
     assert_eq!(index.undecodable_if_changed(), Some(Vec::new()));
@@ -139,7 +145,7 @@ fn the_pods_that_rules_speak_of_follow_each_publication() {
     });
     index.take(
         Kind::ReachabilityRule,
-        Change::Apply(item(Kind::ReachabilityRule, rule)),
+        Change::Apply(Box::new(item(Kind::ReachabilityRule, rule))),
     );
     // The groups are asked for each time, as a request would, so that the next publication has some to follow from.
     let mut grouped = |change| {
@@ -158,9 +164,9 @@ fn the_pods_that_rules_speak_of_follow_each_publication() {
         assert_eq!(labels(&state.reachability), labels(&made));
         labels(&made).len()
     };
-    assert_eq!(grouped(Change::Apply(pod("a", "web"))), 1);
-    assert_eq!(grouped(Change::Apply(pod("b", "db"))), 2);
-    assert_eq!(grouped(Change::Apply(pod("b", "web"))), 1);
+    assert_eq!(grouped(Change::Apply(Box::new(pod("a", "web")))), 1);
+    assert_eq!(grouped(Change::Apply(Box::new(pod("b", "db")))), 2);
+    assert_eq!(grouped(Change::Apply(Box::new(pod("b", "web")))), 1);
     assert_eq!(grouped(Change::Restart(vec![pod("c", "db")])), 1);
     assert_eq!(grouped(Change::Delete(pod("c", "db").key)), 0);
 }

@@ -1,0 +1,363 @@
+//! What became of packets, in words: each that the rules tell of is explained by the model, joined with its like, logged and
+//! kept for who asks.
+//!
+//! A thread reads NFLOG; one task takes what it read. The explanation is that of the policies as they are now: a rule that has
+//! changed between the packet and its report is said so.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use jiff::Timestamp;
+use tokio::sync::mpsc;
+use tokio::time::{MissedTickBehavior, interval, sleep};
+
+use super::flows::{Details, End, Joiner, Kind, Recent, Record, Verdict};
+use super::nflog::packet::{Carries, Header};
+use super::nflog::{self, Counts, Reader};
+use crate::k8s::one::chain;
+use crate::netpol::{
+    Direction, EndVerdict, Endpoint, Family, Flow, NodeName, Pod, PolicyRef, Port, Snapshot,
+};
+use crate::telemetry::agent::AgentMetrics;
+
+/// How long equal flows are gathered before they are told again.
+const WINDOW: Duration = Duration::from_secs(10);
+/// How many different flows are gathered at once.
+const DIFFERENT: usize = 4096;
+/// How many records are kept for who asks.
+const KEPT: usize = 4096;
+/// How many batches may wait to be explained.
+const WAITING: usize = 64;
+/// How often it is looked for what has been gathered long enough.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// What tells of packets.
+#[derive(Debug)]
+pub struct Teller {
+    node: NodeName,
+    snapshot: Arc<ArcSwap<Snapshot>>,
+    recent: Recent,
+    metrics: AgentMetrics,
+    joiner: Joiner,
+}
+
+/// How soon a group that cannot be read is tried again: the agent before this one may be on its way out.
+const AGAIN: Duration = Duration::from_secs(2);
+
+// === impl Teller ===
+
+impl Teller {
+    /// Tells by what a snapshot says at the time.
+    pub fn new(node: NodeName, snapshot: Arc<ArcSwap<Snapshot>>, metrics: AgentMetrics) -> Self {
+        Self {
+            node,
+            snapshot,
+            recent: Recent::new(KEPT),
+            metrics,
+            joiner: Joiner::new(WINDOW, DIFFERENT),
+        }
+    }
+
+    /// Where the last flows are kept.
+    pub fn recent(&self) -> Recent {
+        self.recent.clone()
+    }
+
+    /// Tells what a group of NFLOG says, for as long as it is polled.
+    pub async fn run(mut self, group: u16) -> Result<(), Infallible> {
+        let mut is_broken = false;
+        loop {
+            match Reader::open(&nflog::Options::new(group)) {
+                Ok(reader) => {
+                    is_broken = false;
+                    self.read(reader).await;
+                }
+                Err(error) => {
+                    if !std::mem::replace(&mut is_broken, true) {
+                        let error = chain(&error);
+                        tracing::warn!(%error, "denied packets are counted and not told, trying again");
+                    }
+                }
+            }
+            sleep(AGAIN).await;
+        }
+    }
+
+    async fn read(&mut self, reader: Reader) {
+        let (sender, mut batches) = mpsc::channel(WAITING);
+        let counts = reader.counts();
+        // The thread ends when nobody takes from the channel any more.
+        std::thread::spawn(move || {
+            if let Err(error) = reader.run(&sender, &AtomicBool::new(false)) {
+                tracing::warn!(error = %chain(&error), "denied packets are not told any more");
+            }
+        });
+        let mut look = interval(LOOK);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut lost = 0;
+        loop {
+            tokio::select! {
+                batch = batches.recv() => match batch {
+                    Some(batch) => self.take(batch),
+                    None => return,
+                },
+                _ = look.tick() => {
+                    for record in self.joiner.due(Timestamp::now()) {
+                        self.tell(record);
+                    }
+                    lost = self.count_lost(&counts, lost);
+                }
+            }
+        }
+    }
+
+    fn take(&mut self, batch: Vec<nflog::Record>) {
+        let snapshot = self.snapshot.load_full();
+        let now = Timestamp::now();
+        for logged in batch {
+            let Some((verdict, direction)) = meaning(&logged.prefix) else {
+                continue;
+            };
+            let Ok(header) = &logged.header else {
+                continue;
+            };
+            let record = explain(header, verdict, direction, &snapshot, &self.node, now);
+            if let Some(record) = self.joiner.add(record, now) {
+                self.tell(record);
+            }
+        }
+    }
+
+    fn tell(&self, record: Record) {
+        let Record { kind, details, .. } = &record;
+        let port = kind.port;
+        match kind.verdict {
+            Verdict::Denied => tracing::warn!(
+                from = %kind.from, to = %kind.to, protocol = %kind.protocol, port,
+                direction = %details.direction, node = %details.node, reason = %details.reason, packets = record.count,
+                "denied"
+            ),
+            Verdict::Allowed => tracing::debug!(
+                from = %kind.from, to = %kind.to, protocol = %kind.protocol, port, packets = record.count,
+                "allowed"
+            ),
+        }
+        self.recent.push(record);
+    }
+
+    fn count_lost(&self, counts: &Counts, before: u64) -> u64 {
+        let all = [&counts.lost, &counts.dropped, &counts.broken];
+        let lost = all.iter().map(|count| count.load(Ordering::Relaxed)).sum();
+        self.metrics.lost.inc_by(u64::saturating_sub(lost, before));
+        lost
+    }
+}
+
+/// What a rule says of itself.
+fn meaning(prefix: &str) -> Option<(Verdict, Direction)> {
+    match prefix.strip_prefix("ringfence ")? {
+        "denied ingress" => Some((Verdict::Denied, Direction::Ingress)),
+        "denied egress" => Some((Verdict::Denied, Direction::Egress)),
+        "allowed" => Some((Verdict::Allowed, Direction::Ingress)),
+        _ => None,
+    }
+}
+
+/// Says of a packet whose it was and why that became of it.
+fn explain(
+    header: &Header,
+    verdict: Verdict,
+    direction: Direction,
+    snapshot: &Snapshot,
+    node: &NodeName,
+    now: Timestamp,
+) -> Record {
+    let from = snapshot.endpoint_at(header.source);
+    let to = snapshot.endpoint_at(header.destination);
+    let (protocol, port) = match header.carries {
+        Carries::Ports {
+            protocol,
+            destination,
+            ..
+        } => (protocol.to_string(), destination),
+        Carries::Icmp { .. } => ("ICMP".to_owned(), 0),
+        Carries::Piece { protocol } | Carries::Other { protocol } => (protocol.to_string(), 0),
+    };
+    let judged = match (header.carries, Port::new(port)) {
+        (Carries::Ports { protocol, .. }, Some(port)) => {
+            let flow = Flow::new(from, to, protocol, port).over(Family::of(header.source));
+            Some(snapshot.verdict(&flow).at(direction).clone())
+        }
+        _ => None,
+    };
+    let (policies, reason) = match (&judged, verdict) {
+        (_, Verdict::Allowed) => (Vec::new(), String::new()),
+        (Some(end), Verdict::Denied) if end.passes() => (
+            Vec::new(),
+            "the policies have changed since: it would pass now".to_owned(),
+        ),
+        (Some(end), Verdict::Denied) => (deciding(end), end.to_string()),
+        // Only rules for all ports speak of what has none.
+        (None, Verdict::Denied) => {
+            let own = match direction {
+                Direction::Ingress => to,
+                Direction::Egress => from,
+            };
+            let policies = isolating(own, direction, snapshot);
+            let reason = format!(
+                "does not pass, isolated by {} and allowed by no rule for all ports",
+                policies.join(", ")
+            );
+            (policies, reason)
+        }
+    };
+    let pods = [from, to].into_iter().filter_map(|end| match end {
+        Endpoint::Pod(pod) => Some(format!("{}/{}", pod.namespace(), pod.name())),
+        Endpoint::Node { .. } | Endpoint::External(_) => None,
+    });
+    Record {
+        time: now,
+        kind: Kind {
+            from: told(from),
+            to: told(to),
+            protocol,
+            port,
+            verdict,
+        },
+        count: 1,
+        details: Details {
+            direction: direction.to_string(),
+            node: node.to_string(),
+            policies,
+            reason,
+            pods: pods.collect(),
+        },
+    }
+}
+
+/// The policies that decided.
+fn deciding(end: &EndVerdict) -> Vec<String> {
+    match end {
+        EndVerdict::Ruled(ruled) => vec![format!("ClusterNetworkPolicy/{}", ruled.by.policy)],
+        end => end.isolated_by().iter().map(PolicyRef::to_string).collect(),
+    }
+}
+
+fn isolating(end: Endpoint<'_>, direction: Direction, snapshot: &Snapshot) -> Vec<String> {
+    let Endpoint::Pod(pod) = end else {
+        return Vec::new();
+    };
+    let coverage = snapshot.pod_coverage(pod);
+    let policies = match direction {
+        Direction::Ingress => coverage.ingress,
+        Direction::Egress => coverage.egress,
+    };
+    policies.iter().map(PolicyRef::to_string).collect()
+}
+
+/// An end as it is told: pods by their workload, so that what all of them do is told once.
+fn told(end: Endpoint<'_>) -> End {
+    match end {
+        Endpoint::Pod(pod) => End {
+            namespace: Some(pod.namespace().to_string()),
+            pod: pod.owner.is_none().then(|| pod.name().to_string()),
+            workload: workload(pod),
+            ..End::default()
+        },
+        Endpoint::Node { name, address } => End {
+            node: Some(name.to_string()),
+            ip: address,
+            ..End::default()
+        },
+        Endpoint::External(address) => End {
+            ip: Some(address),
+            ..End::default()
+        },
+    }
+}
+
+/// The workload of a pod; that of a ReplicaSet's pods is the Deployment that its name tells of.
+fn workload(pod: &Pod) -> Option<String> {
+    let owner = pod.owner.as_ref()?;
+    let hash = pod.labels.get("pod-template-hash");
+    let deployment =
+        hash.and_then(|hash| owner.name.as_str().strip_suffix(hash)?.strip_suffix('-'));
+    Some(deployment.map_or_else(
+        || format!("{}/{}", owner.kind, owner.name),
+        |name| format!("Deployment/{name}"),
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::netpol::{Protocol, parse};
+    use serde_json::{Value, json};
+
+    fn snapshot(values: &[Value]) -> Snapshot {
+        let object = |value: &Value| parse(value).unwrap().unwrap().object;
+        values.iter().map(object).collect()
+    }
+
+    fn pod(name: &str, address: &str, owner: Option<&str>) -> Value {
+        let owner = owner.map(|owner| {
+            json!([{"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": owner, "uid": "1", "controller": true}])
+        });
+        json!({
+            "apiVersion": "v1", "kind": "Pod",
+            "metadata": {"namespace": "shop", "name": name, "ownerReferences": owner,
+                "labels": {"app": name, "pod-template-hash": "755cdc7957"}},
+            "spec": {"nodeName": "n1", "containers": [{"name": "main", "image": "main"}]},
+            "status": {"phase": "Running", "podIPs": [{"ip": address}]},
+        })
+    }
+
+    #[test]
+    fn a_denied_packet_is_told_with_who_and_why() {
+        let policy = json!({
+            "apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy",
+            "metadata": {"namespace": "shop", "name": "deny"}, "spec": {"podSelector": {}},
+        });
+        let cluster = snapshot(&[
+            pod("web-755cdc7957-x", "10.0.0.1", Some("web-755cdc7957")),
+            pod("db", "10.0.0.2", None),
+            policy,
+        ]);
+        let mut header = Header {
+            source: "10.0.0.1".parse().unwrap(),
+            destination: "10.0.0.2".parse().unwrap(),
+            carries: Carries::Ports {
+                protocol: Protocol::Tcp,
+                source: 40_000,
+                destination: 5432,
+            },
+        };
+        let (node, now) = ("n1".into(), Timestamp::UNIX_EPOCH);
+        let (denied, ingress) = meaning("ringfence denied ingress").unwrap();
+        let record = explain(&header, denied, ingress, &cluster, &node, now);
+        assert_eq!(
+            serde_json::to_value(&record).unwrap(),
+            json!({
+                "time": "1970-01-01T00:00:00Z",
+                "from": {"namespace": "shop", "workload": "Deployment/web"},
+                "to": {"namespace": "shop", "pod": "db"},
+                "protocol": "TCP", "port": 5432, "verdict": "denied", "count": 1,
+                "details": {
+                    "direction": "ingress", "node": "n1", "policies": ["shop/deny"],
+                    "reason": "does not pass, isolated by shop/deny and allowed by no rule",
+                    "pods": ["shop/web-755cdc7957-x", "shop/db"],
+                },
+            })
+        );
+        header.carries = Carries::Icmp { kind: 8, code: 0 };
+        let record = explain(&header, denied, ingress, &cluster, &node, now);
+        assert!(record.details.reason.ends_with("no rule for all ports"));
+        header.source = "192.0.2.1".parse().unwrap();
+        let record = explain(&header, denied, ingress, &Snapshot::default(), &node, now);
+        assert_eq!(record.kind.from.to_string(), "192.0.2.1");
+        assert_eq!(meaning("another program"), None);
+    }
+}
