@@ -253,6 +253,7 @@ fn without_an_agent_a_pod_fails_in_time_and_leaves_nothing() {
 fn a_list_that_another_installer_rewrites_asks_again_within_a_second() {
     let node = node();
     let mut requests = node.agent(Duration::ZERO);
+    node.installer.install().unwrap();
     let (stop, stopped) = watch::channel(false);
     let installer = node.installer.clone();
     let keeping = runtime().spawn(async move {

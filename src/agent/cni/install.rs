@@ -8,7 +8,7 @@
 use std::ffi::OsStr;
 use std::fs::{self, File, Permissions};
 use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -68,6 +68,9 @@ pub enum InstallError {
     Watch(#[from] notify::Error),
 }
 
+/// What tells a file from another one, and from itself once it is changed: device and number, size, mode, time of change.
+type Stamp = (u64, u64, u64, u32, i64, i64);
+
 /// What is appended to the name of a configuration that became a list.
 const KEPT: &str = "before-ringfence";
 
@@ -85,7 +88,12 @@ const LARGEST: u64 = 4 << 20;
 impl Installer {
     /// Places the binary and puts the plugin at the end of the chain in effect. Doing it again changes nothing.
     pub fn install(&self) -> Result<Change, InstallError> {
-        let placed = self.place()?;
+        self.install_again(&mut None)
+    }
+
+    /// The same, and remembers the binaries that were found equal, so that they need not be read each time.
+    fn install_again(&self, known: &mut Option<[Stamp; 2]>) -> Result<Change, InstallError> {
+        let placed = self.place(known)?;
         let listed = self.enlist()?;
         Ok(if (placed, listed) == (Change::None, Change::None) {
             Change::None
@@ -125,9 +133,17 @@ impl Installer {
         watcher.watch(&self.configurations, RecursiveMode::NonRecursive)?;
         watcher.watch(&self.plugins, RecursiveMode::NonRecursive)?;
         let mut failed = String::new();
+        let mut known = None;
         loop {
             let this = self.clone();
-            let done = tokio::task::spawn_blocking(move || this.install()).await;
+            let work = move || {
+                let done = this.install_again(&mut known);
+                (done, known)
+            };
+            let done = tokio::task::spawn_blocking(work).await.map(|(done, now)| {
+                known = now;
+                done
+            });
             match done {
                 Ok(Ok(Change::None)) => failed.clear(),
                 Ok(Err(error)) => {
@@ -157,9 +173,19 @@ impl Installer {
     }
 
     /// Copies the binary unless the same one is there.
-    fn place(&self) -> Result<Change, InstallError> {
+    fn place(&self, known: &mut Option<[Stamp; 2]>) -> Result<Change, InstallError> {
         let target = self.plugins.join(NAME);
+        let stamps = || {
+            stamp(&self.binary)
+                .zip(stamp(&target))
+                .map(|(one, other)| [one, other])
+        };
+        let now = stamps();
+        if now.is_some() && now == *known {
+            return Ok(Change::None);
+        }
         if same(&self.binary, &target).map_err(at(&self.binary))? {
+            *known = now;
             return Ok(Change::None);
         }
         let fresh = self.plugins.join(format!(".{NAME}.new"));
@@ -173,6 +199,7 @@ impl Installer {
             fs::rename(&fresh, &target)
         };
         copy().map_err(at(&target))?;
+        *known = stamps();
         Ok(Change::Written)
     }
 
@@ -305,6 +332,19 @@ fn replace(path: &Path, text: &str, mode: u32) -> io::Result<()> {
     file.sync_all()?;
     drop(file);
     fs::rename(&fresh, path)
+}
+
+fn stamp(path: &Path) -> Option<Stamp> {
+    let known = fs::metadata(path).ok()?;
+    let changed = (known.ctime(), known.ctime_nsec());
+    Some((
+        known.dev(),
+        known.ino(),
+        known.size(),
+        known.mode(),
+        changed.0,
+        changed.1,
+    ))
 }
 
 /// Whether two files have the same content and the second may be run.

@@ -215,6 +215,7 @@ fn at_every_moment_there_is_a_list_that_works() {
         };
         for _ in 0..rounds {
             node.installer.install().unwrap();
+            std::thread::sleep(Duration::from_millis(2));
             node.installer.remove(Duration::from_millis(1)).unwrap();
         }
         done.store(true, Ordering::Relaxed);
