@@ -77,6 +77,9 @@ const KEPT: &str = "before-ringfence";
 /// How long others are given to finish what they are writing.
 const SETTLE: Duration = Duration::from_millis(50);
 
+/// How often a list is changed again that others change at the same time.
+const TRIES: usize = 5;
+
 /// How often a look is taken without being told of a change.
 const LOOK: Duration = Duration::from_secs(5);
 
@@ -88,7 +91,15 @@ const LARGEST: u64 = 4 << 20;
 impl Installer {
     /// Places the binary and puts the plugin at the end of the chain in effect. Doing it again changes nothing.
     pub fn install(&self) -> Result<Change, InstallError> {
-        self.install_again(&mut None)
+        let mut known = None;
+        let first = self.install_again(&mut known)?;
+        // Another installer may have written between our reading and our writing, and keeps what it wrote.
+        for _ in 0..TRIES {
+            if self.install_again(&mut known)? == Change::None {
+                break;
+            }
+        }
+        Ok(first)
     }
 
     /// The same, and remembers the binaries that were found equal, so that they need not be read each time.
