@@ -67,6 +67,8 @@ pub struct Enforcer {
     sweep: Option<Instant>,
     /// When the table is read back next for a receipt; none while nothing has changed.
     receipt: Option<Instant>,
+    /// How soon after a change the table is read back: reading a large one is not to take up a processor.
+    pace: Duration,
     /// When a table that the kernel did not take is tried again.
     again: Option<Instant>,
     /// Pods that are about to start and of which the API server has not told yet.
@@ -78,8 +80,10 @@ pub struct Enforcer {
 const READY: &str = "rules";
 /// How soon after a change connections are looked at: changes that come together are looked at together.
 const SWEEP: Duration = Duration::from_millis(200);
-/// How soon after a change the table is read back.
+/// How soon after a change the table is read back, at the earliest.
 const RECEIPT: Duration = Duration::from_secs(3);
+/// How many times longer than reading back takes it is waited before the next time.
+const SHARE: u32 = 20;
 /// How often the table is read back although nothing has changed.
 const VERIFY: Duration = Duration::from_mins(1);
 /// How often the counters are read.
@@ -111,6 +115,7 @@ impl Enforcer {
             started: false,
             sweep: None,
             receipt: None,
+            pace: RECEIPT,
             again: None,
             waiting: Vec::new(),
             counted: BTreeMap::new(),
@@ -281,7 +286,8 @@ impl Enforcer {
         let transaction = self.plan.advance(snapshot, &more);
         if transaction.is_empty() {
             // A policy may hold the same as before and be another version of itself.
-            self.receipt.get_or_insert_with(|| Instant::now() + RECEIPT);
+            self.receipt
+                .get_or_insert_with(|| Instant::now() + self.pace);
             return;
         }
         let done = tokio::task::block_in_place(|| self.kernel.advance(&self.plan, &transaction));
@@ -305,7 +311,8 @@ impl Enforcer {
             Ok(()) => {
                 self.again = None;
                 self.readiness.ready(READY);
-                self.receipt.get_or_insert_with(|| Instant::now() + RECEIPT);
+                self.receipt
+                    .get_or_insert_with(|| Instant::now() + self.pace);
             }
             Err(error) => self.failed(&error),
         }
@@ -336,9 +343,12 @@ impl Enforcer {
         if !self.started {
             return;
         }
-        match tokio::task::block_in_place(|| self.kernel.verify(&self.plan)) {
+        let begun = Instant::now();
+        let verified = tokio::task::block_in_place(|| self.kernel.verify(&self.plan));
+        self.pace = RECEIPT.max(begun.elapsed().saturating_mul(SHARE));
+        match verified {
             Ok(Held::Unknown) => {
-                self.receipt = Some(Instant::now() + RECEIPT);
+                self.receipt = Some(Instant::now() + self.pace);
             }
             Ok(held) => {
                 if held == Held::Repaired {

@@ -1,0 +1,166 @@
+//! What a node's agent does at each change of a large cluster: from the object to the element in the kernel.
+//!
+//! `cargo bench --bench agent`, as root: the table is in a network namespace of its own. Clusters of 1 000, 10 000 and
+//! 100 000 pods with 2 000 policies and 20 of the cluster, 110 of the pods on the node. Pods on other nodes come and go,
+//! pods of the node come and go, and policies of the node's namespaces are edited, one by one; each is planned and applied. As a
+//! test it has a few pods only.
+
+// What a bench cannot prepare has failed.
+#![allow(clippy::expect_used, clippy::panic)]
+
+use std::time::{Duration, Instant};
+
+use ringfence::agent::nft::Socket;
+use ringfence::netpol::{NetworkPolicy, NodeName, Object, Pod, Snapshot, parse};
+use ringfence::ruleset::{Options, Plan, Transaction};
+
+#[path = "../support/large.rs"]
+mod large;
+#[path = "../nftables/space.rs"]
+#[allow(dead_code, reason = "shared with the tests")]
+mod space;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// How many pods are on the node.
+const LOCAL: usize = 110;
+const NODE: &str = "here";
+
+/// A node's agent without its watches.
+struct Agent {
+    plan: Plan,
+    socket: Socket,
+}
+
+impl Agent {
+    /// From a change of the cluster to the kernel; how long that took.
+    fn change(&mut self, object: Object) -> Duration {
+        let (key, snapshot) = (object.key(), self.plan.snapshot().with(object));
+        let begun = Instant::now();
+        let transaction = self.plan.advance(snapshot, &[key]);
+        self.socket.apply(&transaction).expect("applied");
+        begun.elapsed()
+    }
+
+    /// An object that goes and comes back.
+    fn cycle(&mut self, object: Object) -> [Duration; 2] {
+        let (key, snapshot) = (object.key(), self.plan.snapshot().without(&object.key()));
+        let begun = Instant::now();
+        let transaction = self.plan.advance(snapshot, &[key]);
+        self.socket.apply(&transaction).expect("applied");
+        [begun.elapsed(), self.change(object)]
+    }
+}
+
+fn snapshot(pods: usize) -> Snapshot {
+    let mut number = 0;
+    let every = (pods / LOCAL).max(1);
+    let objects = large::objects(pods).into_iter().map(|value| {
+        let parsed = parse(&value).expect("valid").expect("of the model");
+        match parsed.object {
+            Object::Pod(pod) if !pod.host_network => {
+                number += 1;
+                let node = if number % every == 0 {
+                    NODE
+                } else {
+                    "elsewhere"
+                };
+                let node = Some(NodeName::from(node));
+                Object::Pod(Pod { node, ..pod })
+            }
+            object => object,
+        }
+    });
+    objects.collect()
+}
+
+fn percentiles(name: &str, mut all: Vec<Duration>) -> Duration {
+    all.sort_unstable();
+    let at = |percent: usize| all[(all.len() * percent / 100).min(all.len() - 1)];
+    println!("  {name}: p50 {:.1?}, p99 {:.1?}", at(50), at(99));
+    at(99)
+}
+
+fn measure(pods: usize, times: usize) -> [Duration; 3] {
+    let snapshot = snapshot(pods);
+    let begun = Instant::now();
+    let plan = Plan::of(Options::new(NODE), &snapshot);
+    let planned = begun.elapsed();
+    let mut socket = Socket::open().expect("a socket");
+    let begun = Instant::now();
+    socket
+        .apply(&Transaction::whole(&plan.whole()))
+        .expect("applied");
+    let whole = plan.whole();
+    let elements: usize = whole.sets.values().map(|set| set.elements.len()).sum();
+    println!(
+        "{pods} pods, {} of the node: {elements} elements in {} sets, {} chains; planned in {planned:.1?}, in the kernel {:.1?}",
+        plan.local_pods().len(),
+        whole.sets.len(),
+        whole.chains.len(),
+        begun.elapsed()
+    );
+    let mut agent = Agent { plan, socket };
+    let is_here = |pod: &&Pod| pod.node.as_ref().is_some_and(|node| node.as_str() == NODE);
+    let held = || snapshot.pods().filter(|pod| pod.is_held());
+    let spread = |pods: Vec<Pod>| -> Vec<Pod> {
+        let step = (pods.len() / times).max(1);
+        pods.into_iter().step_by(step).take(times).collect()
+    };
+    let remote = spread(held().filter(|pod| !is_here(pod)).cloned().collect());
+    let local = spread(held().filter(is_here).cloned().collect());
+    let mut cycles = |pods: Vec<Pod>| -> Vec<Duration> {
+        let objects = pods.into_iter().map(Object::Pod);
+        objects.flat_map(|pod| agent.cycle(pod)).collect()
+    };
+    let remote = percentiles("a pod elsewhere", cycles(remote));
+    let here = local.clone();
+    let local = percentiles("a pod of the node", cycles(local));
+    let policies: Vec<NetworkPolicy> = here
+        .iter()
+        .flat_map(|pod| snapshot.policies_in(pod.namespace()))
+        .take(times)
+        .cloned()
+        .collect();
+    let mut edits = Vec::new();
+    for policy in policies {
+        let edited = NetworkPolicy {
+            egress: Vec::new(),
+            ingress: Vec::new(),
+            ..policy.clone()
+        };
+        edits.push(agent.change(Object::NetworkPolicy(edited)));
+        edits.push(agent.change(Object::NetworkPolicy(policy)));
+    }
+    let edits = percentiles("an edit of a policy", edits);
+    assert_eq!(agent.plan.whole(), whole, "all is as it was");
+    [remote, local, edits]
+}
+
+fn main() {
+    let is_bench = std::env::args().any(|argument| argument == "--bench");
+    let (sizes, times): (&[usize], usize) = if is_bench {
+        (&[1_000, 10_000, 100_000], 500)
+    } else {
+        (&[1_000], 20)
+    };
+    let mut first: Option<[Duration; 3]> = None;
+    for pods in sizes {
+        let figures = space::alone(|| measure(*pods, times));
+        let base = first.get_or_insert(figures);
+        let ratio = |index: usize| figures[index].as_secs_f64() / base[index].as_secs_f64();
+        println!(
+            "  p99 against the smallest cluster: elsewhere x{:.2}, here x{:.2}, edit x{:.2}",
+            ratio(0),
+            ratio(1),
+            ratio(2)
+        );
+    }
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let most = status.lines().find(|line| line.starts_with("VmHWM:"));
+    println!(
+        "memory at most, with all three clusters one after the other: {}",
+        most.unwrap_or_default()
+    );
+}
