@@ -107,6 +107,12 @@ impl Link {
         sockopt::set_socket_timeout(&*self.inner, sockopt::Timeout::Recv, Some(patience))
     }
 
+    /// Has the kernel go on telling after it had no room for something, instead of holding everything back until all is read.
+    pub(crate) fn pass_over_overruns(&mut self) -> Result<(), Errno> {
+        let inner = Arc::get_mut(&mut self.inner).ok_or(Errno::BUSY)?;
+        inner.set_no_enobufs(true).map_err(|e| errno(&e))
+    }
+
     /// Takes so many sequence numbers in a row; the first of them.
     pub(crate) fn take_seqs(&mut self, number: u32) -> u32 {
         let first = self.seq.wrapping_add(1);

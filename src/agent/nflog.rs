@@ -5,21 +5,20 @@
 //! the kernel could not hand over.
 
 pub mod packet;
-mod wire;
+mod record;
 
 use std::io;
-use std::os::fd::AsFd as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use netlink_sys::protocols::NETLINK_NETFILTER;
-use netlink_sys::{Socket, SocketAddr};
 use rustix::io::Errno;
-use rustix::net::{RecvFlags, SendFlags, sockopt};
 use tokio::sync::mpsc::Sender;
 
-pub use wire::Record;
+use super::netlink::Link;
+use super::netlink::wire::{Messages, kind};
+
+pub use record::Record;
 
 /// How a group is read.
 #[derive(Clone, Copy, Debug)]
@@ -73,9 +72,7 @@ pub enum NflogError {
 /// Reads one group in the network namespace of the thread that opened it.
 #[derive(Debug)]
 pub struct Reader {
-    socket: Socket,
-    group: u16,
-    buffer: Vec<u8>,
+    link: Link,
     /// The number that the next packet should have.
     next: Option<u32>,
     counts: Arc<Counts>,
@@ -111,56 +108,36 @@ impl Reader {
     /// Binds the group, for IPv4 and IPv6 alike.
     pub fn open(options: &Options) -> Result<Self, NflogError> {
         let group = options.group;
-        let refused = |source| NflogError::Refused { group, source };
-        let mut socket = Socket::new(NETLINK_NETFILTER).map_err(refused)?;
-        socket.bind_auto().map_err(refused)?;
-        socket.connect(&SocketAddr::new(0, 0)).map_err(refused)?;
-        // Without this one overrun makes the kernel drop everything until all is read. What is lost shows in the numbers.
-        socket.set_no_enobufs(true).map_err(refused)?;
-        if sockopt::set_socket_recv_buffer_size_force(&socket, options.buffer).is_err() {
-            let _ = sockopt::set_socket_recv_buffer_size(&socket, options.buffer);
-        }
-        let patience = Some(LOOK);
-        let set = sockopt::set_socket_timeout(&socket, sockopt::Timeout::Recv, patience);
-        set.map_err(|error| refused(error.into()))?;
-        let mut reader = Self {
-            socket,
+        let refused = |errno: Errno| NflogError::Refused {
             group,
-            buffer: vec![0; usize::try_from(MESSAGE).unwrap_or(usize::MAX)],
+            source: errno.into(),
+        };
+        let mut link = Link::open(options.buffer).map_err(refused)?;
+        // Without this one overrun makes the kernel drop everything until all is read. What is lost shows in the numbers.
+        link.pass_over_overruns().map_err(refused)?;
+        link.set_patience(LOOK).map_err(refused)?;
+        let mut reader = Self {
+            link,
             next: None,
             counts: Arc::default(),
         };
-        reader.bind(options)?;
-        Ok(reader)
+        match reader.bind(options).map_err(refused)? {
+            0 => Ok(reader),
+            _ if taken(group) => Err(NflogError::Taken(group)),
+            code => Err(refused(Errno::from_raw_os_error(code))),
+        }
     }
 
-    fn bind(&mut self, options: &Options) -> Result<(), NflogError> {
-        let group = self.group;
-        let request = wire::bind(options, MESSAGE);
-        let asked = rustix::net::send(self.socket.as_fd(), &request, SendFlags::empty());
-        asked.map_err(|error| NflogError::Refused {
-            group,
-            source: error.into(),
-        })?;
-        // A packet may come before the answer; the log begins after it.
+    /// The kernel's answer to the request that binds; 0 where it is done.
+    fn bind(&mut self, options: &Options) -> Result<i32, Errno> {
+        let seq = self.link.take_seqs(1);
+        let request = record::bind(options, MESSAGE, seq).ok_or(Errno::MSGSIZE)?;
+        self.link.send(&request)?;
         loop {
-            let size = match self.receive(RecvFlags::empty()) {
-                Ok(Some(size)) => size,
-                Ok(None) => {
-                    let source = io::ErrorKind::TimedOut.into();
-                    return Err(NflogError::Refused { group, source });
-                }
-                Err(source) => return Err(NflogError::Refused { group, source }),
-            };
-            let message = self.buffer.get(..size).unwrap_or_default();
-            match wire::answer(message) {
-                Some(0) => return Ok(()),
-                Some(_) if taken(group) => return Err(NflogError::Taken(group)),
-                Some(code) => {
-                    let source = io::Error::from_raw_os_error(code);
-                    return Err(NflogError::Refused { group, source });
-                }
-                None => {}
+            // A packet may come before the answer; the log begins after it.
+            let mut messages = self.link.receive()?;
+            if let Some(code) = messages.find_map(|message| message.error()) {
+                return Ok(code);
             }
         }
     }
@@ -173,15 +150,22 @@ impl Reader {
     /// Waits a moment for packets and appends what came, to a bound.
     pub fn read(&mut self, records: &mut Vec<Record>) -> Result<(), NflogError> {
         let before = records.len();
-        let mut flags = RecvFlags::empty();
+        let mut is_first = true;
         while records.len().saturating_sub(before) < BATCH {
-            let Some(size) = self.receive(flags).map_err(NflogError::Reading)? else {
-                break;
+            let received = if std::mem::take(&mut is_first) {
+                self.link.receive()
+            } else {
+                self.link.receive_now()
             };
-            let message = self.buffer.get(..size).unwrap_or_default();
-            let broken = wire::records(message, records);
-            self.counts.broken.fetch_add(broken, Ordering::Relaxed);
-            flags = RecvFlags::DONTWAIT;
+            match received {
+                Ok(messages) => self.counts.take(messages, records),
+                Err(Errno::AGAIN) => break,
+                Err(Errno::NOBUFS) => {
+                    self.counts.overruns.fetch_add(1, Ordering::Relaxed);
+                    break;
+                }
+                Err(errno) => return Err(NflogError::Reading(errno.into())),
+            }
         }
         for record in records.iter().skip(before) {
             if let (Some(next), Some(number)) = (self.next, record.number) {
@@ -215,17 +199,18 @@ impl Reader {
         }
         Ok(())
     }
+}
 
-    /// One message; none when nothing came for a while.
-    fn receive(&mut self, flags: RecvFlags) -> io::Result<Option<usize>> {
-        match rustix::net::recv(self.socket.as_fd(), &mut *self.buffer, flags) {
-            Ok((size, _)) => Ok(Some(size)),
-            Err(Errno::AGAIN | Errno::INTR) => Ok(None),
-            Err(Errno::NOBUFS) => {
-                self.counts.overruns.fetch_add(1, Ordering::Relaxed);
-                Ok(None)
+impl Counts {
+    /// Takes the packets of what was received.
+    fn take(&self, messages: Messages<'_>, records: &mut Vec<Record>) {
+        for message in messages.filter(|message| message.kind == kind::LOG_PACKET) {
+            match record::record(&message) {
+                Some(record) => records.push(record),
+                None => {
+                    self.broken.fetch_add(1, Ordering::Relaxed);
+                }
             }
-            Err(error) => Err(error.into()),
         }
     }
 }

@@ -28,6 +28,9 @@ pub(crate) mod kind {
     pub(crate) const DONE: u16 = 3;
     pub(crate) const BATCH_BEGIN: u16 = 0x10;
     pub(crate) const BATCH_END: u16 = 0x11;
+    /// Of NFLOG, whose subsystem is 4.
+    pub(crate) const LOG_PACKET: u16 = 4 << 8;
+    pub(crate) const LOG_CONFIGURE: u16 = (4 << 8) + 1;
     /// Of the table of connections, whose subsystem is 1.
     pub(crate) const CT_GET: u16 = (1 << 8) + 1;
     pub(crate) const CT_DELETE: u16 = (1 << 8) + 2;
