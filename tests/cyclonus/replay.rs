@@ -232,22 +232,27 @@ fn leave_to_default(policy: &mut Value) -> bool {
 
 /// The cluster of a step, and its pods.
 fn cluster(step: &Step, policies: &[Value]) -> (Snapshot, Vec<Pod>) {
-    let mut snapshot = Snapshot::default();
-    let mut pods = Vec::new();
+    let values = values(step);
+    let snapshot: Snapshot = values.iter().chain(policies).map(object).collect();
+    let pods = values.iter().map(object).filter_map(|object| match object {
+        Object::Pod(pod) => Some(pod),
+        _ => None,
+    });
+    (snapshot, pods.collect())
+}
+
+/// The namespaces and pods of a step; a namespace comes once for each of its pods.
+pub(crate) fn values(step: &Step) -> Vec<Value> {
+    let mut values = Vec::new();
     for pod in &step.pods {
         let labels = labels(&pod.namespace_labels);
-        snapshot.insert(object(&json!({
+        values.push(json!({
             "apiVersion": "v1", "kind": "Namespace",
             "metadata": {"name": pod.namespace, "labels": labels},
-        })));
-        let object = object(&pod_object(pod));
-        if let Object::Pod(pod) = &object {
-            pods.push(pod.clone());
-        }
-        snapshot.insert(object);
+        }));
+        values.push(pod_object(pod));
     }
-    snapshot.extend(policies.iter().map(object));
-    (snapshot, pods)
+    values
 }
 
 fn pod_object(pod: &PodRow) -> Value {
@@ -273,7 +278,8 @@ fn labels(labels: &[(String, String)]) -> Value {
         .into()
 }
 
-fn object(value: &Value) -> Object {
+/// An object of the model, all of whose fields are known.
+pub(crate) fn object(value: &Value) -> Object {
     let parsed = parse(value)
         .unwrap_or_else(|error| panic!("{error} in {value}"))
         .expect("a kind of the model");
@@ -281,7 +287,8 @@ fn object(value: &Value) -> Object {
     parsed.object
 }
 
-fn name(pod: &PodRow) -> String {
+/// As the tables have it.
+pub(crate) fn name(pod: &PodRow) -> String {
     format!("{}/{}", pod.namespace, pod.name)
 }
 
@@ -292,7 +299,7 @@ fn find<'p>(pods: &'p [Pod], name: &str) -> &'p Pod {
 }
 
 /// What the signs of a cell stand for, in the column of a pod.
-fn ports(step: &Step, to: &str) -> Vec<(Protocol, Port)> {
+pub(crate) fn ports(step: &Step, to: &str) -> Vec<(Protocol, Port)> {
     let Probe::One { port, protocol } = &step.probe else {
         return step.combined.ports.clone();
     };

@@ -22,18 +22,28 @@ mod cluster;
 mod clusters;
 mod cni;
 mod connection;
+mod corpus;
 mod harness;
 #[path = "../cluster/kubernetes.rs"]
 #[allow(dead_code, reason = "other tests need more of it")]
 mod kubernetes;
 mod namespace;
 mod nflog;
+#[path = "../cyclonus/oracle.rs"]
+mod oracle;
+#[path = "../cyclonus/output.rs"]
+mod output;
 mod policies;
 mod probe;
 #[path = "../cluster/process.rs"]
 #[allow(dead_code, reason = "other tests need more of it")]
 mod process;
+#[path = "../cyclonus/replay.rs"]
+#[allow(dead_code, reason = "here packets are compared, not the model")]
+mod replay;
 #[path = "../cluster/roles.rs"]
 mod roles;
 mod sctp;
 mod serve;
+#[path = "../cyclonus/table.rs"]
+mod table;
