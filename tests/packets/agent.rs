@@ -249,7 +249,7 @@ impl Site {
     }
 }
 
-fn client_address(kubernetes: &Kubernetes) -> std::net::SocketAddr {
+pub(crate) fn client_address(kubernetes: &Kubernetes) -> std::net::SocketAddr {
     let text = std::fs::read_to_string(kubernetes.kubeconfig()).unwrap();
     let config: Value = serde_json::from_str(&text).unwrap();
     let server = config["clusters"][0]["cluster"]["server"].as_str().unwrap();

@@ -16,6 +16,7 @@
 
 mod agent;
 mod capture;
+mod churn;
 mod cluster;
 #[path = "../netpol_oracle/clusters.rs"]
 #[allow(dead_code, reason = "other tests need more of it")]
@@ -45,5 +46,8 @@ mod replay;
 mod roles;
 mod sctp;
 mod serve;
+mod site;
 #[path = "../cyclonus/table.rs"]
 mod table;
+mod timeline;
+mod traffic;

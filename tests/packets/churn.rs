@@ -1,0 +1,492 @@
+//! Agents killed again and again while everything changes: what comes through is what the model allows.
+//!
+//! Pods, policies, labels and namespaces change at random through a real API server, and the agent of one node after the
+//! other gets SIGKILL, while traffic of several kinds goes on between all pods. Packet sockets at both ends of each flow, which
+//! know nothing of the agent, say what came through. Held: no packet that the model denies both before and after a change;
+//! none that it denies later than a second after the API server's answer, or after the agent is up again where it was
+//! dead (see `timeline`); and nothing fails for a second that is allowed all the time.
+//!
+//! `RINGFENCE_CHURN=200` kills so often, about every three seconds.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use ringfence::netpol::{Object, ObjectKey, Snapshot, parse};
+use serde_json::{Value, json};
+
+use crate::capture::{Capture, Tuple};
+use crate::process::Process;
+use crate::site::{Named, Site};
+use crate::timeline::{Down, GRACE, Judge, Timeline};
+use crate::traffic::{Kind, Line, Traffic};
+
+const NAMESPACES: [&str; 2] = ["red", "blue"];
+const PODS: [(&str, usize); 6] = [
+    ("p0", 0),
+    ("p1", 0),
+    ("p2", 0),
+    ("p3", 1),
+    ("p4", 1),
+    ("p5", 1),
+];
+const APPS: [&str; 3] = ["a", "b", "c"];
+const TCP: [u16; 2] = [80, 8080];
+const UDP: [u16; 2] = [53, 90];
+/// Where long exchanges are, one port for each.
+const LONG: u16 = 7000;
+/// No port of a server is higher, no port of a client lower.
+const SERVERS: u16 = 10_000;
+
+/// A way to chance that is written down by one number.
+struct Dice(u64);
+
+/// What changes, and what the model has to say of it.
+struct World<'s> {
+    site: &'s Site,
+    dice: Dice,
+    objects: BTreeMap<ObjectKey, Object>,
+    timeline: Timeline,
+    apps: [&'static str; PODS.len()],
+    policies: BTreeSet<(&'static str, String)>,
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_passes_that_is_denied_while_agents_are_killed_and_everything_changes() {
+    let asked = std::env::var("RINGFENCE_CHURN").ok();
+    let kills = asked.map_or(10, |kills| {
+        kills.parse().expect("RINGFENCE_CHURN: a number")
+    });
+    let seed = std::process::id().into();
+    println!("dice {seed}");
+    let site = Site::new(2, &PODS, &NAMESPACES).await;
+    let (mut tcp, udp) = (TCP.to_vec(), UDP);
+    tcp.extend(udp);
+    site.cluster.serve_all(&tcp);
+    let mut world = World::new(&site, Dice(seed)).await;
+    let agents = vec![site.agent(0).await, site.agent(1).await];
+    world.change_some(4).await;
+    tokio::time::sleep(GRACE).await;
+
+    let captures: Vec<(usize, Capture)> = (0..PODS.len())
+        .map(|pod| {
+            (
+                pod,
+                Capture::start(&site.cluster.pod(PODS[pod].0).place.namespace),
+            )
+        })
+        .collect();
+    let lines = lines(&site);
+    let traffic = Traffic::start(&lines);
+    let begun = Instant::now();
+    let over = AtomicBool::new(false);
+    let (downs, ()) = tokio::join!(
+        kill(&site, agents, kills, Dice(seed + 1), &over),
+        world.change_until(&over)
+    );
+    tokio::time::sleep(2 * GRACE).await;
+    let lasted = begun.elapsed();
+    let attempts = traffic.stop();
+    let changes = world.timeline.len();
+    let judge = world.timeline.judge(2, downs);
+
+    let places: HashMap<IpAddr, usize> = [false, true]
+        .into_iter()
+        .flat_map(|v6| (0..PODS.len()).map(move |pod| (v6, pod)))
+        .map(|(v6, pod)| (site.cluster.pod(PODS[pod].0).place.address(v6), pod))
+        .collect();
+    let mut seen = Seen::default();
+    for (pod, capture) in captures {
+        seen.take(pod, &capture.stop(), &places, &judge);
+    }
+    let mut broken = Vec::new();
+    let passed = attempts.iter().filter(|attempt| attempt.passed).count();
+    for attempt in attempts.iter().filter(|attempt| !attempt.passed) {
+        let line = &lines[attempt.line];
+        let flow = line.flow();
+        if judge.must_pass(flow, attempt.span, [line.from.node, line.to.node]) {
+            let (from, to) = attempt.span;
+            broken.push(format!(
+                "{:?} {flow:?} for {:?}, {:?} after the beginning, {}",
+                line.kind,
+                to - from,
+                from - begun,
+                judge.around(from)
+            ));
+        }
+    }
+    seen.late.sort();
+    println!(
+        "{kills} kills and {changes} changes in {lasted:?}: {} packets sent, {} came through, {} while denied by the newest \
+         state ({:?} after the answer at most); {} attempts, {passed} passed; {} leaks, {} broken",
+        seen.sent,
+        seen.arrived,
+        seen.late.len(),
+        seen.late.last(),
+        attempts.len(),
+        seen.leaks.len(),
+        broken.len(),
+    );
+    let first = |found: &[String]| {
+        found
+            .iter()
+            .take(20)
+            .cloned()
+            .collect::<Vec<_>>()
+            .join("\n")
+    };
+    assert!(
+        seen.leaks.is_empty() && broken.is_empty(),
+        "{} packets came through that are denied:\n{}\n{} broken that are allowed:\n{}",
+        seen.leaks.len(),
+        first(&seen.leaks),
+        broken.len(),
+        first(&broken)
+    );
+    // There was something to leak, and something to break.
+    assert!(seen.sent > seen.arrived + 20 * kills, "{} sent", seen.sent);
+    assert!(passed > 50 * kills && attempts.len() > passed + 5 * kills);
+    assert!(changes > 2 * kills, "{changes}");
+}
+
+/// All pods to all, by connections or datagrams, and some for long.
+fn lines(site: &Site) -> Vec<Line> {
+    let mut lines = Vec::new();
+    let pod = |number: usize| site.cluster.pod(PODS[number].0).clone();
+    for from in 0..PODS.len() {
+        for to in (0..PODS.len()).filter(|to| *to != from) {
+            let turn = from * 5 + to;
+            let mut line = |kind, v6, port| {
+                let (from, to) = (pod(from), pod(to));
+                lines.push(Line {
+                    kind,
+                    from,
+                    to,
+                    v6,
+                    port,
+                });
+            };
+            match turn % 4 {
+                0 => line(Kind::Connections, false, TCP[turn / 4 % 2]),
+                1 => line(Kind::Connections, true, TCP[turn / 4 % 2]),
+                2 => line(Kind::Datagrams, false, UDP[turn / 4 % 2]),
+                _ => line(Kind::Datagrams, true, UDP[turn / 4 % 2]),
+            }
+        }
+    }
+    for (number, (from, to)) in (0_u16..).zip([(0, 1), (1, 3), (3, 0), (4, 5), (5, 2), (2, 4)]) {
+        for (kind, port) in [(Kind::Connection, LONG), (Kind::Exchange, LONG + 100)] {
+            let (from, to) = (pod(from), pod(to));
+            let v6 = number % 2 == 1;
+            let port = port + number;
+            lines.push(Line {
+                kind,
+                from,
+                to,
+                v6,
+                port,
+            });
+        }
+    }
+    lines
+}
+
+/// Kills one agent after the other and starts it again.
+async fn kill(
+    site: &Site,
+    mut agents: Vec<Process>,
+    kills: usize,
+    mut dice: Dice,
+    over: &AtomicBool,
+) -> Vec<Down> {
+    let mut downs = Vec::new();
+    for turn in 0..kills {
+        tokio::time::sleep(Duration::from_millis(500 + dice.below(3000))).await;
+        let node = turn % agents.len();
+        let from = Instant::now();
+        agents[node].signal("KILL");
+        tokio::time::sleep(Duration::from_millis(dice.below(500))).await;
+        agents[node] = site.agent(node).await;
+        let to = Instant::now();
+        downs.push(Down { node, from, to });
+    }
+    tokio::time::sleep(GRACE).await;
+    over.store(true, Ordering::Relaxed);
+    downs
+}
+
+/// What was seen at the pods.
+#[derive(Default)]
+struct Seen {
+    sent: usize,
+    arrived: usize,
+    late: Vec<Duration>,
+    leaks: Vec<String>,
+}
+
+// === impl Seen ===
+
+impl Seen {
+    fn take(
+        &mut self,
+        pod: usize,
+        packets: &[crate::capture::Packet],
+        places: &HashMap<IpAddr, usize>,
+        judge: &Judge,
+    ) {
+        for packet in packets {
+            let tuple = packet.tuple;
+            let (Some(from), Some(to)) = (places.get(&tuple.from), places.get(&tuple.to)) else {
+                continue;
+            };
+            if !matches!(tuple.protocol, 6 | 17) {
+                continue;
+            }
+            if *from == pod {
+                self.sent += 1;
+                continue;
+            }
+            self.arrived += 1;
+            let nodes = [PODS[*from].1, PODS[*to].1];
+            let flow = opened(tuple);
+            if !judge.may_pass(flow, packet.at, nodes) {
+                self.leaks.push(format!(
+                    "{tuple:?} {:#x}, {}",
+                    packet.kind,
+                    judge.around(packet.at)
+                ));
+            }
+            self.late.extend(judge.lateness(flow, packet.at, nodes));
+        }
+    }
+}
+
+/// The flow that a packet belongs to, in the direction in which it was opened.
+fn opened(tuple: Tuple) -> Tuple {
+    if tuple.to_port < SERVERS {
+        return tuple;
+    }
+    Tuple {
+        from: tuple.to,
+        to: tuple.from,
+        protocol: tuple.protocol,
+        from_port: tuple.to_port,
+        to_port: tuple.from_port,
+    }
+}
+
+// === impl Dice ===
+
+impl Dice {
+    /// A number below another one.
+    fn below(&mut self, end: u64) -> u64 {
+        // SplitMix64.
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (mixed ^ (mixed >> 31)) % end
+    }
+
+    fn one<T: Copy>(&mut self, of: &[T]) -> T {
+        of[self.below(of.len() as u64) as usize]
+    }
+}
+
+// === impl World ===
+
+impl<'s> World<'s> {
+    /// With all pods, and without a policy.
+    async fn new(site: &'s Site, dice: Dice) -> Self {
+        let mut this = Self {
+            site,
+            dice,
+            objects: BTreeMap::new(),
+            timeline: Timeline::default(),
+            apps: std::array::from_fn(|pod| APPS[pod % APPS.len()]),
+            policies: BTreeSet::new(),
+        };
+        for namespace in NAMESPACES {
+            this.label(namespace, "one").await;
+        }
+        for pod in 0..PODS.len() {
+            this.create(pod).await;
+        }
+        this
+    }
+
+    fn named(&self, pod: usize) -> Named<'static> {
+        Named {
+            namespace: NAMESPACES[pod % 2],
+            name: PODS[pod].0,
+            app: self.apps[pod],
+        }
+    }
+
+    /// The API server has answered with an object.
+    fn is_now(&mut self, asked: Instant, value: &Value) {
+        let answered = Instant::now();
+        let object = parse(value).unwrap().expect("a kind of the model").object;
+        self.objects.insert(object.key(), object);
+        self.push(asked, answered);
+    }
+
+    /// The API server has answered that an object is gone.
+    fn is_gone(&mut self, asked: Instant, kind: &str, (namespace, name): (&str, &str)) {
+        let answered = Instant::now();
+        let is_it = |object: &Object| match object {
+            Object::Pod(pod) => {
+                kind == "Pod"
+                    && (pod.namespace().as_str(), pod.name().as_str()) == (namespace, name)
+            }
+            Object::NetworkPolicy(policy) => {
+                kind == "NetworkPolicy"
+                    && (policy.namespace.as_str(), policy.name.as_str()) == (namespace, name)
+            }
+            _ => false,
+        };
+        let before = self.objects.len();
+        self.objects.retain(|_, object| !is_it(object));
+        assert_eq!(self.objects.len() + 1, before, "{namespace}/{name}");
+        self.push(asked, answered);
+    }
+
+    fn push(&mut self, asked: Instant, answered: Instant) {
+        let snapshot: Snapshot = self.objects.values().cloned().collect();
+        self.timeline.push(asked, answered, snapshot);
+    }
+
+    async fn create(&mut self, pod: usize) {
+        let (name, node) = PODS[pod];
+        let named = self.named(pod);
+        let asked = Instant::now();
+        let value = self.site.schedule(named, node).await;
+        self.is_now(asked, &value);
+        let asked = Instant::now();
+        let place = &self.site.cluster.pod(name).place;
+        let value = self.site.running(named, place).await;
+        self.is_now(asked, &value);
+    }
+
+    async fn label(&mut self, namespace: &str, team: &str) {
+        let asked = Instant::now();
+        let value = self.site.label(namespace, &[("team", team)].into()).await;
+        self.is_now(asked, &value);
+    }
+
+    async fn change_until(&mut self, over: &AtomicBool) {
+        while !over.load(Ordering::Relaxed) {
+            self.change_some(1).await;
+            let pause = Duration::from_millis(300 + self.dice.below(1200));
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    async fn change_some(&mut self, count: usize) {
+        for _ in 0..count {
+            match self.dice.below(10) {
+                0..4 => self.policy().await,
+                4 | 5 => self.drop_policy().await,
+                6 | 7 => {
+                    let pod = self.dice.below(PODS.len() as u64) as usize;
+                    self.apps[pod] = self.dice.one(&APPS);
+                    let asked = Instant::now();
+                    let value = self.site.relabel(self.named(pod)).await;
+                    self.is_now(asked, &value);
+                }
+                8 => {
+                    let namespace = self.dice.one(&NAMESPACES);
+                    let team = self.dice.one(&["one", "two"]);
+                    self.label(namespace, team).await;
+                }
+                _ => {
+                    // Another pod gets the address.
+                    let pod = self.dice.below(PODS.len() as u64) as usize;
+                    let named = self.named(pod);
+                    let asked = Instant::now();
+                    self.site.delete(named).await;
+                    self.is_gone(asked, "Pod", (named.namespace, named.name));
+                    self.apps[pod] = self.dice.one(&APPS);
+                    self.create(pod).await;
+                }
+            }
+        }
+    }
+
+    async fn policy(&mut self) {
+        let namespace = self.dice.one(&NAMESPACES);
+        let name = format!("policy-{}", self.dice.below(3));
+        let spec = self.spec();
+        let asked = Instant::now();
+        let value = self.site.policy(namespace, &name, &spec).await;
+        self.is_now(asked, &value);
+        self.policies.insert((namespace, name));
+    }
+
+    async fn drop_policy(&mut self) {
+        let there: Vec<_> = self.policies.iter().cloned().collect();
+        if there.is_empty() {
+            return self.policy().await;
+        }
+        let (namespace, name) = there[self.dice.below(there.len() as u64) as usize].clone();
+        let asked = Instant::now();
+        self.site.without_policy(namespace, &name).await;
+        self.is_gone(asked, "NetworkPolicy", (namespace, &name));
+        self.policies.remove(&(namespace, name));
+    }
+
+    fn spec(&mut self) -> Value {
+        let app = |dice: &mut Dice| json!({"matchLabels": {"app": dice.one(&APPS)}});
+        let selector = match self.dice.below(3) {
+            0 => json!({}),
+            _ => app(&mut self.dice),
+        };
+        let mut spec = json!({"podSelector": selector});
+        let types = self
+            .dice
+            .one(&[&["Ingress"][..], &["Egress"], &["Ingress", "Egress"]]);
+        spec["policyTypes"] = json!(types);
+        for (direction, peers) in [("Ingress", "from"), ("Egress", "to")] {
+            if types.contains(&direction) {
+                let count = self.dice.below(3);
+                let rules = (0..count).map(|_| self.rule(peers)).collect::<Vec<_>>();
+                spec[direction.to_lowercase()] = json!(rules);
+            }
+        }
+        spec
+    }
+
+    fn rule(&mut self, peers: &str) -> Value {
+        let mut rule = json!({});
+        let app = json!({"matchLabels": {"app": self.dice.one(&APPS)}});
+        let team = json!({"matchLabels": {"team": self.dice.one(&["one", "two"])}});
+        let pod = self.dice.one(&PODS).0;
+        let place = &self.site.cluster.pod(pod).place;
+        match self.dice.below(6) {
+            0 => rule[peers] = json!([{"podSelector": app}]),
+            1 => rule[peers] = json!([{"namespaceSelector": team}]),
+            2 => rule[peers] = json!([{"podSelector": app, "namespaceSelector": team}]),
+            3 => rule[peers] = json!([{"podSelector": {}}, {"namespaceSelector": team}]),
+            4 => {
+                let blocks = [
+                    json!({"cidr": "10.244.0.0/23", "except": [format!("{}/32", place.v4)]}),
+                    json!({"cidr": "fd00:10:244::/63", "except": [format!("{}/128", place.v6)]}),
+                ];
+                rule[peers] = json!(blocks.map(|block| json!({"ipBlock": block})));
+            }
+            _ => {}
+        }
+        match self.dice.below(5) {
+            0 => rule["ports"] = json!([{"port": 80}, {"port": 53, "protocol": "UDP"}]),
+            1 => rule["ports"] = json!([{"port": "web"}, {"port": "dns", "protocol": "UDP"}]),
+            2 => {
+                rule["ports"] = json!([
+                    {"port": 7000, "endPort": 7103}, {"port": 7000, "endPort": 7200, "protocol": "UDP"},
+                ]);
+            }
+            _ => {}
+        }
+        rule
+    }
+}

@@ -1,0 +1,186 @@
+//! What the model allowed when: the states of a cluster while it changes, and how long the old one may still show.
+//!
+//! A state may show from when it was asked for, and the one before until a second after the API server's answer. An agent
+//! that was dead meanwhile hears of the change when it is up again: on its node the second counts from then.
+
+use std::time::{Duration, Instant};
+
+use ringfence::netpol::{Family, Flow, Port, Protocol, Snapshot};
+
+use crate::capture::Tuple;
+
+/// How long the old state may still show.
+pub(crate) const GRACE: Duration = Duration::from_secs(1);
+
+/// States, in the order in which they came about.
+#[derive(Default)]
+pub(crate) struct Timeline {
+    states: Vec<State>,
+}
+
+struct State {
+    asked: Instant,
+    answered: Instant,
+    snapshot: Snapshot,
+}
+
+/// An agent was not there, from when it was killed until its rules were made anew.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Down {
+    pub(crate) node: usize,
+    pub(crate) from: Instant,
+    pub(crate) to: Instant,
+}
+
+/// A timeline that is complete.
+pub(crate) struct Judge {
+    states: Vec<State>,
+    downs: Vec<Down>,
+    /// For each state and node, when the state before has to be over there.
+    due: Vec<Vec<Instant>>,
+}
+
+// === impl Timeline ===
+
+impl Timeline {
+    /// A change was asked for, answered, and the cluster is this now.
+    pub(crate) fn push(&mut self, asked: Instant, answered: Instant, snapshot: Snapshot) {
+        self.states.push(State {
+            asked,
+            answered,
+            snapshot,
+        });
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.states.len()
+    }
+
+    /// With the times at which agents were dead, in their order.
+    pub(crate) fn judge(self, nodes: usize, downs: Vec<Down>) -> Judge {
+        let due = self.states.iter().map(|state| {
+            let of_node = |node| {
+                due(
+                    state.answered,
+                    downs.iter().filter(move |it| it.node == node),
+                )
+            };
+            (0..nodes).map(of_node).collect()
+        });
+        Judge {
+            due: due.collect(),
+            states: self.states,
+            downs,
+        }
+    }
+}
+
+fn due<'d>(answered: Instant, downs: impl Iterator<Item = &'d Down>) -> Instant {
+    let (mut from, mut due) = (answered, answered + GRACE);
+    for down in downs {
+        if down.from <= due && down.to > from {
+            (from, due) = (down.to, down.to + GRACE);
+        }
+    }
+    due
+}
+
+// === impl Judge ===
+
+impl Judge {
+    /// The states that may show at some time of a span, on either of two nodes.
+    fn showing(&self, (from, to): (Instant, Instant), nodes: [usize; 2]) -> &[State] {
+        let end = self.states.partition_point(|state| state.asked <= to);
+        let over = |due: &Vec<Instant>| nodes.iter().all(|node| due[*node] < from);
+        // Those before the last one that every node must know.
+        let begin = self.due[..end].iter().rposition(over).unwrap_or(0);
+        &self.states[begin..end]
+    }
+
+    /// Whether a flow was allowed by some state that may show at this time.
+    pub(crate) fn may_pass(&self, flow: Tuple, at: Instant, nodes: [usize; 2]) -> bool {
+        let mut showing = self.showing((at, at), nodes).iter().rev();
+        showing.any(|state| is_allowed(&state.snapshot, flow))
+    }
+
+    /// Whether a flow was allowed by every state that may show in a span.
+    pub(crate) fn must_pass(
+        &self,
+        flow: Tuple,
+        span: (Instant, Instant),
+        nodes: [usize; 2],
+    ) -> bool {
+        let mut showing = self.showing(span, nodes).iter();
+        showing.all(|state| is_allowed(&state.snapshot, flow))
+    }
+
+    /// For a packet that the newest state denies: how long ago the API server had answered so. None where it is allowed, or
+    /// where an agent was dead in the meantime.
+    pub(crate) fn lateness(&self, flow: Tuple, at: Instant, nodes: [usize; 2]) -> Option<Duration> {
+        let end = self.states.partition_point(|state| state.answered <= at);
+        let denying = self.states[..end].iter().rev();
+        let first = denying
+            .take_while(|state| !is_allowed(&state.snapshot, flow))
+            .last()?;
+        let was_dead = |down: &Down| {
+            nodes.contains(&down.node) && down.from <= at && down.to >= first.answered
+        };
+        (!self.downs.iter().any(was_dead)).then(|| at - first.answered)
+    }
+
+    /// What was in force when, in words.
+    pub(crate) fn around(&self, at: Instant) -> String {
+        let end = self.states.partition_point(|state| state.asked <= at);
+        let last = &self.states[end.saturating_sub(1)];
+        format!(
+            "{:?} after the last change was answered, {:?} after the last agent was up",
+            at.saturating_duration_since(last.answered),
+            self.downs
+                .iter()
+                .rev()
+                .find(|down| down.to <= at)
+                .map(|down| at - down.to)
+        )
+    }
+}
+
+fn is_allowed(snapshot: &Snapshot, flow: Tuple) -> bool {
+    let protocol = if flow.protocol == 6 {
+        Protocol::Tcp
+    } else {
+        Protocol::Udp
+    };
+    let [from, to] = [flow.from, flow.to].map(|address| snapshot.endpoint_at(address));
+    let flow =
+        Flow::new(from, to, protocol, Port::new(flow.to_port).unwrap()).over(Family::of(flow.from));
+    snapshot.verdict(&flow).allowed()
+}
+
+#[test]
+fn the_second_counts_from_when_the_agent_is_up_again() {
+    let begun = Instant::now();
+    let at = |millis| begun + Duration::from_millis(millis);
+    let mut timeline = Timeline::default();
+    for time in [0, 5_000, 20_000] {
+        timeline.push(at(time), at(time + 10), Snapshot::default());
+    }
+    let down = |node, from, to| Down {
+        node,
+        from: at(from),
+        to: at(to),
+    };
+    let downs = vec![down(0, 5_500, 7_000), down(0, 7_900, 9_000)];
+    let judge = timeline.judge(2, downs);
+    let showing = |time, nodes| judge.showing((at(time), at(time)), nodes).len();
+    assert_eq!(showing(4_000, [1, 1]), 1);
+    assert_eq!(showing(5_005, [1, 1]), 2);
+    assert_eq!(showing(6_000, [1, 1]), 2);
+    assert_eq!(showing(6_020, [1, 1]), 1);
+    assert_eq!(showing(9_900, [1, 0]), 2);
+    assert_eq!(showing(10_100, [0, 1]), 1);
+    assert_eq!(
+        judge.showing((at(4_000), at(21_100)), [0, 1]).len(),
+        3,
+        "all of the span"
+    );
+}
