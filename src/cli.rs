@@ -38,6 +38,7 @@ pub mod registry;
 pub mod replay;
 pub mod ruleset;
 mod shown;
+pub mod status;
 pub mod suggest;
 pub mod template;
 pub mod test;
@@ -103,6 +104,8 @@ enum Command {
     Agent(agent::Args),
     /// Say what the agent of a node denies: who, to whom, and by which policy.
     Flows(flows::Args),
+    /// Say which policy is confirmed to be in force on which nodes of a cluster.
+    Status(status::Args),
     /// Print the nftables table that the agent of a node would make.
     Ruleset(ruleset::Args),
     /// Answer a container runtime, as the CNI plugin that holds a pod back until its rules are in force.
@@ -156,6 +159,7 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::Agent(args) => agent::run(&args),
         Command::Flows(args) => flows::run(&args),
         Command::Ruleset(args) => ruleset::run(&args),
+        Command::Status(args) => status::run(&args),
         Command::Audit(args) => audit::run(&args),
         Command::Promote(args) => promote::run(&args),
         Command::Baseline(args) => baseline::run(&args),

@@ -3,13 +3,28 @@
 //! NetworkPolicy has no status that could say who enforces it. One object for each node says so: which policies hold pods of
 //! the node, in which version, since when, and what went wrong. It is written only after the table was read back.
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
+use crate::guard::audit;
 use crate::netpol::{ClusterNetworkPolicy, NamespaceState, NetworkPolicy, Pod, Snapshot, Tier};
+
+pub mod answer;
+
+/// The kind, as the API names it.
+pub const KIND: audit::Kind = audit::Kind {
+    group: "ringfence.dev",
+    version: "v1alpha1",
+    kind: "NodeEnforcement",
+    plural: "nodeenforcements",
+};
+
+/// How old the last reading of a kernel may be for its receipt to count. Agents read again, and say so, every five minutes.
+pub const FRESH: SignedDuration = SignedDuration::from_mins(10);
 
 /// The type of the condition that says whether the node holds what the policies say.
 pub const ENFORCED: &str = "Enforced";
@@ -83,6 +98,56 @@ pub struct HeldPolicy {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub generation: Option<i64>,
 }
+
+/// What a receipt is worth at a moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Worth {
+    /// It counts.
+    Confirmed,
+    /// The kernel was read back too long ago, or never.
+    Old(Option<Timestamp>),
+    /// The agent says that the kernel does not hold what the policies say.
+    Failing {
+        /// Why, in the agent's words.
+        message: String,
+    },
+}
+
+// === impl Receipt ===
+
+impl Receipt {
+    /// Reads what a `NodeEnforcement` says, as an API server gives it; empty where nothing was written yet.
+    ///
+    /// # Errors
+    ///
+    /// Its status is not of the kind.
+    pub fn read(object: &Value) -> Result<Self, serde_json::Error> {
+        match object.get("status") {
+            None | Some(Value::Null) => Ok(Self::default()),
+            Some(status) => Self::deserialize(status),
+        }
+    }
+
+    /// What it is worth now.
+    pub fn worth(&self, now: Timestamp) -> Worth {
+        let fresh = |at: &Timestamp| now.duration_since(*at) <= FRESH;
+        if !self.read_back.as_ref().is_some_and(fresh) {
+            return Worth::Old(self.read_back);
+        }
+        let mut conditions = self.conditions.iter();
+        match conditions.find(|condition| condition.type_ == ENFORCED) {
+            Some(condition) if condition.status == "True" => Worth::Confirmed,
+            Some(condition) => Worth::Failing {
+                message: condition.message.clone(),
+            },
+            None => Worth::Failing {
+                message: format!("the receipt has no condition {ENFORCED}"),
+            },
+        }
+    }
+}
+
+// === impl HeldPolicy ===
 
 impl HeldPolicy {
     /// The policies that hold at least one of some pods, in the order of their names.
