@@ -225,7 +225,8 @@ pub(super) fn read(cluster: &ClusterArgs) -> anyhow::Result<Cluster> {
 /// The same guardrails in another mode.
 pub(super) fn in_mode(guardrails: &Guardrails, mode: Mode) -> anyhow::Result<Guardrails> {
     let changed = guardrails.iter().map(|guardrail| guardrail.in_mode(mode));
-    Ok(Guardrails::new(changed.collect::<Result<_, _>>()?))
+    let changed = Guardrails::new(changed.collect::<Result<_, _>>()?);
+    Ok(changed.with_confirmations(guardrails.confirmations().cloned()))
 }
 
 /// Judges what is there, each object against all of them together.

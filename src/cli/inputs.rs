@@ -98,7 +98,10 @@ impl Inputs {
     pub(super) fn state(&self, folder: &Folder) -> anyhow::Result<State> {
         Ok(State {
             snapshot: folder.snapshot.clone(),
-            guardrails: self.guardrails(folder)?,
+            // Who says nothing of receipts says nothing of who enforces.
+            guardrails: self.guardrails(folder)?.with_confirmations(
+                (!folder.receipts.is_empty()).then(|| folder.receipts.iter().cloned().collect()),
+            ),
             exemptions: Exemptions::new(folder.exemptions.clone()),
             reachability: ReachabilityRules::new(folder.rules.clone(), &folder.snapshot),
             engine: engine(&self.demands.policies)?,
@@ -144,7 +147,9 @@ impl Demands {
         rules.extend(named.rules);
         Ok(State {
             snapshot: cluster.snapshot.clone(),
-            guardrails: self.guardrails(&own)?,
+            guardrails: self
+                .guardrails(&own)?
+                .with_confirmations(Some(cluster.confirmations.clone())),
             exemptions: Exemptions::new(exemptions),
             reachability: ReachabilityRules::new(rules, &cluster.snapshot),
             engine: engine(&self.policies)?,

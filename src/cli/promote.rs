@@ -85,7 +85,8 @@ pub(super) fn run(args: &Args) -> anyhow::Result<Exit> {
     }
     let state = State {
         snapshot: cluster.snapshot.clone(),
-        guardrails: Guardrails::new(cluster.guardrails.clone()),
+        guardrails: Guardrails::new(cluster.guardrails.clone())
+            .with_confirmations(Some(cluster.confirmations.clone())),
         exemptions: Exemptions::new(cluster.exemptions.clone()),
         reachability: ReachabilityRules::new(cluster.rules.clone(), &cluster.snapshot),
         engine: engine(&[])?,
@@ -278,7 +279,8 @@ fn refused(
     state: &State,
 ) -> anyhow::Result<Refused> {
     let alone = State {
-        guardrails: Guardrails::new(vec![guardrail.in_mode(mode)?]),
+        guardrails: Guardrails::new(vec![guardrail.in_mode(mode)?])
+            .with_confirmations(state.guardrails.confirmations().cloned()),
         ..state.clone()
     };
     let reviews: Vec<&Review> = cluster.reviews.iter().collect();

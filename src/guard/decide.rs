@@ -210,7 +210,7 @@ fn one_guardrail(
 ) {
     let mut raw = Vec::new();
     if review.operation != Operation::Delete {
-        native(review, subject, guardrail, context, after, &mut raw);
+        native(review, subject, guardrail, context, after, now, &mut raw);
     }
     policies(
         review,
@@ -238,6 +238,7 @@ fn one_guardrail(
             guardrail,
             context,
             context.snapshot,
+            now,
             &mut before,
         );
         policies(

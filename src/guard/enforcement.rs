@@ -14,6 +14,7 @@ use crate::guard::audit;
 use crate::netpol::{ClusterNetworkPolicy, NamespaceState, NetworkPolicy, Pod, Snapshot, Tier};
 
 pub mod answer;
+pub mod confirmed;
 
 /// The kind, as the API names it.
 pub const KIND: audit::Kind = audit::Kind {

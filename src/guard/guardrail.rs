@@ -12,6 +12,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::guard::enforcement::confirmed::Confirmations;
 use crate::guard::mode::Mode;
 use crate::guard::status::Status;
 use crate::netpol::{Labels, ParseError, Selector};
@@ -23,8 +24,8 @@ mod sections;
 pub use sections::{
     AnnotationRule, BaselineSection, BreadthLimits, BreadthSection, Bypass, BypassesSection,
     ClusterNetworkPolicies, CoverageScope, CoverageSection, DnsAllow, DocumentationSection,
-    Existing, HygieneSection, IngressControllerAllow, Inject, LabelPlace, LabelRule, LabelsSection,
-    MonitoringAllow, OnFailure, OptOut, PoliciesSection, ScrapePort,
+    EnforcementSection, Existing, HygieneSection, IngressControllerAllow, Inject, LabelPlace,
+    LabelRule, LabelsSection, MonitoringAllow, OnFailure, OptOut, PoliciesSection, ScrapePort,
 };
 
 /// The API group of Ringfence's own kinds.
@@ -81,6 +82,9 @@ pub struct GuardrailSpec {
     /// What is wrong with policies only when they are seen among all others.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hygiene: Option<HygieneSection>,
+    /// Whether anything enforces network policies where a pod is to run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub enforcement: Option<EnforcementSection>,
     /// The user's own policies in Rego.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub policies: Option<PoliciesSection>,
@@ -125,6 +129,8 @@ pub enum Section {
     Documentation,
     /// Policies among each other: what selects nothing, what never matches.
     Hygiene,
+    /// Whether anything enforces policies.
+    Enforcement,
     /// The user's own policies.
     Policies,
 }
@@ -147,8 +153,9 @@ pub struct Guardrail {
 /// The guardrails in force; cheap to clone.
 #[derive(Clone, Debug, Default)]
 pub struct Guardrails {
-    guardrails: Arc<[Guardrail]>,
+    all: Arc<[Guardrail]>,
     baselines: Baselines,
+    confirmations: Option<Confirmations>,
 }
 
 /// Whether a controller makes the baseline policies that guardrails ask for.
@@ -177,6 +184,7 @@ impl GuardrailSpec {
                 .hygiene
                 .as_ref()
                 .map(|section| section.mode.or(Some(self.mode.min(Mode::Warn)))),
+            Section::Enforcement => self.enforcement.as_ref().map(|section| section.mode),
             Section::Policies => self.policies.as_ref().map(|section| section.mode),
         };
         own.map(|mode| mode.unwrap_or(self.mode))
@@ -194,7 +202,7 @@ impl GuardrailSpec {
 
 impl Section {
     /// Every section, in the order of the manifest.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Labels,
         Self::Coverage,
         Self::Baseline,
@@ -202,6 +210,7 @@ impl Section {
         Self::Breadth,
         Self::Documentation,
         Self::Hygiene,
+        Self::Enforcement,
         Self::Policies,
     ];
 }
@@ -261,8 +270,9 @@ impl Guardrails {
     pub fn new(mut guardrails: Vec<Guardrail>) -> Self {
         guardrails.sort_by(|a, b| a.name.cmp(&b.name));
         Self {
-            guardrails: guardrails.into(),
+            all: guardrails.into(),
             baselines: Baselines::default(),
+            confirmations: None,
         }
     }
 
@@ -280,14 +290,28 @@ impl Guardrails {
         self.baselines
     }
 
+    /// The same where nodes say by receipts what they enforce; `None` where nobody could know of any.
+    #[must_use]
+    pub fn with_confirmations(self, confirmations: Option<Confirmations>) -> Self {
+        Self {
+            confirmations,
+            ..self
+        }
+    }
+
+    /// What nodes say that they enforce; `None` where nobody could know of any, as in a folder of manifests.
+    pub fn confirmations(&self) -> Option<&Confirmations> {
+        self.confirmations.as_ref()
+    }
+
     /// All of them.
     pub fn iter(&self) -> std::slice::Iter<'_, Guardrail> {
-        self.guardrails.iter()
+        self.all.iter()
     }
 
     /// Those that hold for a namespace with these labels.
     pub fn selecting<'a>(&'a self, namespace: &'a Labels) -> impl Iterator<Item = &'a Guardrail> {
-        self.guardrails
+        self.all
             .iter()
             .filter(move |guardrail| guardrail.selects(namespace))
     }
@@ -312,6 +336,7 @@ impl std::fmt::Display for Section {
             Self::Breadth => "breadth",
             Self::Documentation => "documentation",
             Self::Hygiene => "hygiene",
+            Self::Enforcement => "enforcement",
             Self::Policies => "policies",
         })
     }

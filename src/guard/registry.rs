@@ -100,6 +100,22 @@ pub const LAST_COVER: Check = Check {
                   make the change. Namespaces that are being deleted are left alone.",
 };
 
+/// A workload where nothing says that policies are enforced.
+pub const UNENFORCED: Check = Check {
+    id: "RF203",
+    title: "nothing confirms that policies are enforced",
+    severity: Severity::High,
+    section: Some(Section::Enforcement),
+    why: "where nothing enforces them, network policies are accepted, listed and without any effect",
+    description: "The API server takes every NetworkPolicy; whether it holds is up to the nodes, and some network plugins \
+                  (Flannel, a plain bridge) ignore them. The agent of Ringfence writes a receipt for its node \
+                  (`NodeEnforcement`) after it has read the kernel back. A workload is found here when no node has a \
+                  receipt of the last ten minutes with the condition `Enforced`, and a pod that names its node when that \
+                  node has none. Run the agent (deploy/agent), or, where the network plugin enforces policies itself, name \
+                  it in the Guardrail: `enforcement.enforcedBy`. `ringfence status` shows the receipts, `ringfence doctor` \
+                  what there is. A folder of manifests has no receipts, so `ringfence check` does not tell of it.",
+};
+
 /// A rule without peers.
 pub const ANY_PEER: Check = Check {
     id: "RF301",
@@ -227,13 +243,14 @@ pub const FAILED_POLICY: Check = Check {
 };
 
 /// Every check that is written in Rust, in the order of the ids.
-pub const CHECKS: [Check; 30] = [
+pub const CHECKS: [Check; 31] = [
     UNREADABLE,
     INVALID,
     UNKNOWN_FIELD,
     DUPLICATE_KEY,
     UNCOVERED,
     LAST_COVER,
+    UNENFORCED,
     ANY_PEER,
     WORLD,
     WIDE_BLOCK,

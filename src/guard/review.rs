@@ -5,6 +5,7 @@
 
 use serde_json::Value;
 
+use crate::guard::enforcement::confirmed::Confirmation;
 use crate::guard::exemption::Exemption;
 use crate::guard::finding::ObjectRef;
 use crate::guard::guardrail::{GROUP, Guardrail};
@@ -67,6 +68,8 @@ pub enum Kind {
     Exemption(Box<Exemption>),
     /// A reachability rule.
     ReachabilityRule(Box<ReachabilityRule>),
+    /// The receipt of a node.
+    NodeEnforcement(Box<Confirmation>),
     /// Any other kind: only policies in Rego look at it.
     Other,
     /// An object of a known kind that does not parse.
@@ -133,6 +136,7 @@ impl Subject {
             Kind::Guardrail(_)
             | Kind::Exemption(_)
             | Kind::ReachabilityRule(_)
+            | Kind::NodeEnforcement(_)
             | Kind::Other
             | Kind::Invalid(_) => None,
         }
@@ -169,6 +173,10 @@ impl Kind {
             (GROUP, "ReachabilityRule") => ReachabilityRule::parse(value)
                 .map_or_else(Self::Invalid, |parsed| {
                     Self::ReachabilityRule(Box::new(parsed))
+                }),
+            (GROUP, "NodeEnforcement") => Confirmation::parse(value)
+                .map_or_else(Self::Invalid, |parsed| {
+                    Self::NodeEnforcement(Box::new(parsed))
                 }),
             _ => match netpol::parse(value) {
                 Ok(Some(parsed)) => Self::Model(parsed),
@@ -265,7 +273,7 @@ impl Review {
 }
 
 /// Kinds without a namespace that are met in manifests. Anything else that names no namespace is in `default`.
-const CLUSTER_SCOPED: [&str; 14] = [
+const CLUSTER_SCOPED: [&str; 15] = [
     "APIService",
     "ClusterNetworkPolicy",
     "ClusterRole",
@@ -275,6 +283,7 @@ const CLUSTER_SCOPED: [&str; 14] = [
     "IngressClass",
     "MutatingWebhookConfiguration",
     "Node",
+    "NodeEnforcement",
     "PersistentVolume",
     "PriorityClass",
     "ReachabilityRule",

@@ -7,6 +7,7 @@ use std::collections::HashMap;
 
 use rayon::prelude::*;
 
+use crate::guard::enforcement::confirmed::Confirmation;
 use crate::guard::exemption::Exemption;
 use crate::guard::guardrail::Guardrail;
 use crate::guard::reachability::ReachabilityRule;
@@ -40,6 +41,8 @@ pub struct Folder {
     pub exemptions: Vec<Exemption>,
     /// The reachability rules among them that are good.
     pub rules: Vec<ReachabilityRule>,
+    /// The receipts of nodes among them.
+    pub receipts: Vec<Confirmation>,
     /// What is to be told about the files.
     pub problems: Vec<Problem>,
     /// How many files were read.
@@ -86,6 +89,7 @@ pub fn read(inputs: Vec<Input>, limits: &Limits) -> Folder {
             Some(Kind::Guardrail(guardrail)) => folder.guardrails.push((**guardrail).clone()),
             Some(Kind::Exemption(exemption)) => folder.exemptions.push((**exemption).clone()),
             Some(Kind::ReachabilityRule(rule)) => folder.rules.push((**rule).clone()),
+            Some(Kind::NodeEnforcement(receipt)) => folder.receipts.push((**receipt).clone()),
             Some(Kind::Other | Kind::Invalid(_)) | None => {}
         }
     }
@@ -131,6 +135,7 @@ impl Folder {
                     | Kind::Guardrail(_)
                     | Kind::Exemption(_)
                     | Kind::ReachabilityRule(_)
+                    | Kind::NodeEnforcement(_)
                     | Kind::Other => None,
                 });
         unreadable.chain(invalid).next()

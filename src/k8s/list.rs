@@ -4,12 +4,14 @@
 //! everything and makes the state of it that decisions are made by, as [`super::folder`] does of a folder
 //! (`ringfence audit`).
 
+use super::enforcement;
 use kube::Client;
 use kube::api::ListParams;
 use serde::Deserialize;
 use serde_json::Value;
 
 use crate::guard::audit::{self, KINDS, Kind};
+use crate::guard::enforcement::confirmed::Confirmations;
 use crate::guard::exemption::Exemption;
 use crate::guard::guardrail::Guardrail;
 use crate::guard::reachability::ReachabilityRule;
@@ -97,6 +99,8 @@ pub struct Cluster {
     pub exemptions: Vec<Exemption>,
     /// The reachability rules that are good.
     pub rules: Vec<ReachabilityRule>,
+    /// What nodes say that they enforce.
+    pub confirmations: Confirmations,
     /// The kinds that the API server does not have.
     pub absent: Vec<&'static Kind>,
 }
@@ -200,6 +204,10 @@ pub async fn read(
             }
         }
     }
+    // A receipt that is not understood confirms nothing, as if it were not there.
+    let mut not_understood = Vec::new();
+    let receipts = enforcement::receipts(client, &mut not_understood).await?;
+    cluster.confirmations = receipts.unwrap_or_default().into_iter().collect();
     Ok(cluster)
 }
 
@@ -216,6 +224,9 @@ impl Cluster {
             Some(review::Kind::Guardrail(guardrail)) => self.guardrails.push((**guardrail).clone()),
             Some(review::Kind::Exemption(exemption)) => self.exemptions.push((**exemption).clone()),
             Some(review::Kind::ReachabilityRule(rule)) => self.rules.push((**rule).clone()),
+            Some(review::Kind::NodeEnforcement(receipt)) => {
+                self.confirmations.insert((**receipt).clone());
+            }
             Some(review::Kind::Model(_) | review::Kind::Other | review::Kind::Invalid(_))
             | None => {}
         }

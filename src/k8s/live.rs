@@ -168,6 +168,10 @@ impl Live {
             Kind::Guardrail => state.guardrails.iter().count(),
             Kind::ReachabilityRule => state.reachability.iter().count(),
             Kind::Exemption => state.exemptions.iter().count(),
+            Kind::NodeEnforcement => {
+                let confirmations = state.guardrails.confirmations();
+                confirmations.map_or(0, |known| known.nodes().len())
+            }
         };
         u64::try_from(count).unwrap_or(u64::MAX)
     }

@@ -25,7 +25,11 @@ pub(crate) async fn install_kinds(cluster: &Kubernetes) {
     // They are served a moment after they were made.
     let served = async || {
         let guardrails = cluster.kubectl(
-            &["get", "guardrails,exemptions,reachabilityrules", "-A"],
+            &[
+                "get",
+                "guardrails,exemptions,reachabilityrules,nodeenforcements",
+                "-A",
+            ],
             "",
         );
         guardrails.status.success().then_some(())

@@ -14,6 +14,7 @@ mod baselines;
 mod clients;
 mod definitions;
 mod drills;
+mod enforcement;
 mod events;
 mod install;
 mod installation;

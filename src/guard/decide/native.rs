@@ -1,7 +1,10 @@
 //! The checks of one guardrail that are written in Rust, each section that is there.
 
+use jiff::Timestamp;
+
 use super::ratchet::opened;
 use super::{Context, Raw};
+use crate::guard::enforcement::confirmed;
 use crate::guard::finding::{Finding, Fix};
 use crate::guard::guardrail::{Guardrail, OptOut, Section};
 use crate::guard::mutate::{INJECT_ANNOTATION, INJECT_DISABLED};
@@ -16,6 +19,7 @@ pub(super) fn native(
     guardrail: &Guardrail,
     context: &Context<'_>,
     snapshot: &Snapshot,
+    now: Timestamp,
     raw: &mut Vec<Raw>,
 ) {
     if let Some(section) = &guardrail.spec.coverage {
@@ -46,6 +50,12 @@ pub(super) fn native(
                     .map(|finding| Raw::deny(Section::Hygiene, finding)),
             );
         }
+    }
+    if let Some(section) = &guardrail.spec.enforcement
+        && let Some(known) = context.guardrails.confirmations()
+    {
+        let finding = confirmed::workload(review, subject, section, known, now);
+        raw.extend(finding.map(|finding| Raw::deny(Section::Enforcement, finding)));
     }
     if guardrail
         .spec

@@ -58,6 +58,7 @@ pub(super) fn universal(review: &Review, subject: &Subject, now: Timestamp) -> V
         | Kind::Guardrail(_)
         | Kind::Exemption(_)
         | Kind::ReachabilityRule(_)
+        | Kind::NodeEnforcement(_)
         | Kind::Other => Vec::new(),
     }
 }

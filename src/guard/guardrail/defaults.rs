@@ -299,6 +299,8 @@ impl GuardrailSpec {
             breadth: Some(BreadthSection::default()),
             documentation: Some(DocumentationSection::default()),
             hygiene: Some(HygieneSection::default()),
+            // Most clusters have a network plugin that enforces policies and gives no receipts.
+            enforcement: None,
             policies: Some(PoliciesSection::default()),
         }
     }

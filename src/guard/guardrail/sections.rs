@@ -385,6 +385,20 @@ pub struct HygieneSection {
     pub most_label_values: u16,
 }
 
+/// Whether anything enforces network policies where a pod is to run.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct EnforcementSection {
+    /// The mode of this section, where it differs from the guardrail's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mode: Option<Mode>,
+    /// What enforces policies on every node and gives no receipts, such as a network plugin that does it itself. Where it is
+    /// named, nothing is asked. Absent: a fresh receipt of an agent (`NodeEnforcement`) must say so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub enforced_by: Option<String>,
+}
+
 /// The user's own policies in Rego.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]

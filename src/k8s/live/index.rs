@@ -9,6 +9,7 @@ use std::sync::Arc;
 use super::kind::Kind;
 use super::object::{Item, Key};
 use crate::guard::decide::State;
+use crate::guard::enforcement::confirmed::Confirmations;
 use crate::guard::engine::PolicyEngine;
 use crate::guard::exemption::{Exemption, Exemptions};
 use crate::guard::guardrail::{Guardrail, Guardrails};
@@ -51,6 +52,7 @@ pub(super) struct Index {
     guardrails: BTreeMap<String, Guardrail>,
     rules: BTreeMap<String, ReachabilityRule>,
     exemptions: BTreeMap<Key, Exemption>,
+    confirmations: Confirmations,
     undecodable: BTreeMap<(Kind, Key), Undecodable>,
     undecodable_changed: bool,
     /// What has come, changed or gone since the last state was made.
@@ -117,7 +119,9 @@ impl Index {
         self.made.reachability = Some(reachability.clone());
         State {
             snapshot: self.snapshot.clone(),
-            guardrails: guardrails.clone(),
+            guardrails: guardrails
+                .clone()
+                .with_confirmations(Some(self.confirmations.clone())),
             exemptions: exemptions.clone(),
             reachability,
             engine,
@@ -158,6 +162,7 @@ impl Index {
                 }
                 mattered
             }
+            Known::NodeEnforcement(receipt) => self.confirmations.insert(*receipt),
             Known::Invalid(error) => {
                 self.note(kind, key, error.to_string());
                 return false;
@@ -234,6 +239,7 @@ impl Index {
                 }
                 gone
             }
+            Kind::NodeEnforcement => self.confirmations.remove(&key.name.as_str().into()),
             Kind::Namespace
             | Kind::Pod
             | Kind::Service
@@ -255,6 +261,7 @@ impl Index {
             Kind::Guardrail => self.guardrails.contains_key(&key.name),
             Kind::ReachabilityRule => self.rules.contains_key(&key.name),
             Kind::Exemption => self.exemptions.contains_key(key),
+            Kind::NodeEnforcement => self.confirmations.contains(&key.name.as_str().into()),
             Kind::Namespace
             | Kind::Pod
             | Kind::Service
@@ -311,6 +318,10 @@ impl Index {
             Kind::Guardrail => self.guardrails.keys().map(|name| wide(name)).collect(),
             Kind::ReachabilityRule => self.rules.keys().map(|name| wide(name)).collect(),
             Kind::Exemption => self.exemptions.keys().cloned().collect(),
+            Kind::NodeEnforcement => {
+                let nodes = self.confirmations.nodes();
+                nodes.map(|node| wide(node.as_str())).collect()
+            }
         };
         let undecodable = self.undecodable.keys();
         keys.extend(
@@ -359,7 +370,9 @@ fn model_key(kind: Kind, key: &Key) -> Option<ObjectKey> {
             namespace: key.namespace.clone()?,
             name: name.into(),
         }),
-        Kind::Guardrail | Kind::ReachabilityRule | Kind::Exemption => return None,
+        Kind::Guardrail | Kind::ReachabilityRule | Kind::Exemption | Kind::NodeEnforcement => {
+            return None;
+        }
     })
 }
 

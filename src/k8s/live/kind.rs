@@ -25,11 +25,13 @@ pub enum Kind {
     ReachabilityRule,
     /// Ringfence's own, where its CRD is there.
     Exemption,
+    /// Ringfence's own, where its CRD is there: the receipts of nodes.
+    NodeEnforcement,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Namespace,
         Self::Pod,
         Self::Service,
@@ -39,6 +41,7 @@ impl Kind {
         Self::Guardrail,
         Self::ReachabilityRule,
         Self::Exemption,
+        Self::NodeEnforcement,
     ];
 
     /// The `kind` of the API.
@@ -53,6 +56,7 @@ impl Kind {
             Self::Guardrail => "Guardrail",
             Self::ReachabilityRule => "ReachabilityRule",
             Self::Exemption => "Exemption",
+            Self::NodeEnforcement => "NodeEnforcement",
         }
     }
 
@@ -68,6 +72,7 @@ impl Kind {
             Self::Guardrail => "guardrails",
             Self::ReachabilityRule => "reachabilityrules",
             Self::Exemption => "exemptions",
+            Self::NodeEnforcement => "nodeenforcements",
         }
     }
 
@@ -109,7 +114,9 @@ impl Kind {
             Self::Namespace | Self::Pod | Self::Service | Self::Node => ("", "v1"),
             Self::NetworkPolicy => ("networking.k8s.io", "v1"),
             Self::ClusterNetworkPolicy => ("policy.networking.k8s.io", "v1alpha2"),
-            Self::Guardrail | Self::ReachabilityRule | Self::Exemption => (GROUP, VERSION),
+            Self::Guardrail | Self::ReachabilityRule | Self::Exemption | Self::NodeEnforcement => {
+                (GROUP, VERSION)
+            }
         }
     }
 }

@@ -80,7 +80,11 @@ impl Wire {
                 // Read strictly, and none of the server's own fields is the user's to have right.
                 object.retain(|field, _| {
                     matches!(field.as_str(), "apiVersion" | "kind" | "metadata" | "spec")
+                        || kind == Kind::NodeEnforcement && field == "status"
                 });
+                if let Some(Value::Object(status)) = object.get_mut("status") {
+                    status.retain(|field, _| matches!(field.as_str(), "readBack" | "conditions"));
+                }
                 if let Some(Value::Object(metadata)) = object.get_mut("metadata") {
                     metadata.retain(|field, _| matches!(field.as_str(), "name" | "namespace"));
                 }

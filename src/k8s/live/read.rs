@@ -296,7 +296,9 @@ impl Fresh {
             }
             _ => None,
         });
-        let guardrails = Guardrails::new(guardrails.collect()).with_baselines_kept();
+        let guardrails = Guardrails::new(guardrails.collect())
+            .with_baselines_kept()
+            .with_confirmations(state.guardrails.confirmations().cloned());
 
         let changed = [ObjectKey::Namespace(self.namespace.clone())];
         let reachability = state.reachability.following(&snapshot, &changed);
