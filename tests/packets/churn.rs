@@ -58,13 +58,13 @@ async fn nothing_passes_that_is_denied_while_agents_are_killed_and_everything_ch
     let kills = asked.map_or(10, |kills| {
         kills.parse().expect("RINGFENCE_CHURN: a number")
     });
-    let seed = std::process::id().into();
-    println!("dice {seed}");
+    let dice = std::process::id().into();
+    println!("dice {dice}");
     let site = Site::new(2, &PODS, &NAMESPACES).await;
     let (mut tcp, udp) = (TCP.to_vec(), UDP);
     tcp.extend(udp);
     site.cluster.serve_all(&tcp);
-    let mut world = World::new(&site, Dice(seed)).await;
+    let mut world = World::new(&site, Dice(dice)).await;
     let agents = vec![site.agent(0).await, site.agent(1).await];
     world.change_some(4).await;
     tokio::time::sleep(GRACE).await;
@@ -82,7 +82,7 @@ async fn nothing_passes_that_is_denied_while_agents_are_killed_and_everything_ch
     let begun = Instant::now();
     let over = AtomicBool::new(false);
     let (downs, ()) = tokio::join!(
-        kill(&site, agents, kills, Dice(seed + 1), &over),
+        kill(&site, agents, kills, Dice(dice + 1), &over),
         world.change_until(&over)
     );
     tokio::time::sleep(2 * GRACE).await;
