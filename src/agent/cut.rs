@@ -3,7 +3,9 @@
 //! Packets of a connection that was let in pass without being asked again, so when policies become stricter its entry in the
 //! kernel's table of connections is deleted, and its next packet is judged like a first one. That packet may come from the
 //! server's side and look like a connection the other way round, which may be allowed: so both ways are first put into a set
-//! whose packets are dropped for a while. Connections that are still allowed are not touched.
+//! whose packets are dropped for a while, or until policies allow the connection again: a program that keeps its socket would
+//! otherwise not be heard for all of that time. Who opened it has to speak first then, so that the kernel knows it the same way
+//! round. Connections that are still allowed are not touched.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, UdpSocket};
@@ -57,6 +59,20 @@ pub(super) fn forbidden(plan: &Plan, kernel: &mut Kernel) -> Result<usize, CutEr
     Err(CutError::Torn)
 }
 
+/// Lets connections pass again that were cut and that the plan's policies allow now; gives how many they were.
+pub(super) fn allowed(plan: &Plan, kernel: &mut Kernel) -> Result<usize, CutError> {
+    let mut judge = Judge {
+        plan,
+        own: HashMap::new(),
+    };
+    let mut tuples = kernel.kept_cut(plan)?;
+    tuples.retain(|tuple| !judge.is_denied(tuple));
+    if !tuples.is_empty() {
+        kernel.release(plan, &tuples)?;
+    }
+    Ok(tuples.len())
+}
+
 /// Says which connections are forbidden.
 struct Judge<'p> {
     plan: &'p Plan,
@@ -76,6 +92,13 @@ impl Judge<'_> {
             // Policies speak of ports. What has none costs one packet more where it is still allowed.
             return matches!(entry.original.ends, Ends::Icmp(..) | Ends::None);
         };
+        self.is_denied(&tuple)
+    }
+
+    /// Whether policies of a local pod deny a connection.
+    fn is_denied(&mut self, tuple: &Tuple) -> bool {
+        let (source, destination) = (tuple.source.0, tuple.destination.0);
+        let (from_pod, to_pod) = (self.plan.is_local(source), self.plan.is_local(destination));
         let Some(port) = Port::new(tuple.destination.1) else {
             return false;
         };

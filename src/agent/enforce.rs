@@ -65,6 +65,8 @@ pub struct Enforcer {
     started: bool,
     /// When connections are looked at next; none while nothing has become stricter.
     sweep: Option<Instant>,
+    /// Until when connections may be kept cut that policies allow again.
+    cut_until: Option<Instant>,
     /// When the table is read back next for a receipt; none while nothing has changed.
     receipt: Option<Instant>,
     /// How soon after a change the table is read back: reading a large one is not to take up a processor.
@@ -114,6 +116,7 @@ impl Enforcer {
             held: watch::channel(Holding::default()).0,
             started: false,
             sweep: None,
+            cut_until: None,
             receipt: None,
             pace: RECEIPT,
             again: None,
@@ -274,6 +277,8 @@ impl Enforcer {
         self.plan = Plan::of(self.plan.options().clone(), &snapshot);
         self.started = true;
         self.rebuild(Rebuild::Start);
+        // Another agent may have cut some.
+        self.cut_until = Some(self.cut_end());
         self.sweep = Some(Instant::now());
     }
 
@@ -292,7 +297,8 @@ impl Enforcer {
         }
         let done = tokio::task::block_in_place(|| self.kernel.advance(&self.plan, &transaction));
         self.after(done);
-        if is_stricter(&transaction) {
+        let has_cut = self.cut_until.is_some_and(|until| Instant::now() < until);
+        if has_cut || is_stricter(&transaction) {
             self.sweep.get_or_insert_with(|| Instant::now() + SWEEP);
         }
     }
@@ -383,17 +389,29 @@ impl Enforcer {
         }
     }
 
-    /// Cuts the connections that are open and would not be let in now.
+    /// When the last of the connections runs out that are cut now.
+    fn cut_end(&self) -> Instant {
+        Instant::now() + Duration::from_secs(self.plan.options().cut_seconds.into())
+    }
+
+    /// Cuts the connections that are open and would not be let in now, and lets those pass again that were cut and would be.
     fn sweep(&mut self) {
         self.sweep = None;
         if self.kernel.is_doubtful() {
             self.sweep = Some(Instant::now() + AGAIN);
             return;
         }
-        let done = tokio::task::block_in_place(|| cut::forbidden(&self.plan, &mut self.kernel));
+        let has_cut = self.cut_until.is_some_and(|until| Instant::now() < until);
+        let done = tokio::task::block_in_place(|| {
+            if has_cut {
+                cut::allowed(&self.plan, &mut self.kernel)?;
+            }
+            cut::forbidden(&self.plan, &mut self.kernel)
+        });
         match done {
             Ok(0) => {}
             Ok(cut) => {
+                self.cut_until = Some(self.cut_end());
                 tracing::info!(connections = cut, "cut what policies deny now");
                 self.metrics
                     .cut

@@ -8,7 +8,8 @@ use std::collections::BTreeMap;
 use crate::agent::nft::{self, ApplyError, Counted, Monitor, ReadError, Socket};
 use crate::netpol::Family;
 use crate::ruleset::{
-    Change, CounterName, Element, Plan, Ruleset, SetKind, SetName, Transaction, Tuple, cut_set,
+    Change, CounterName, Element, Plan, Ruleset, SetKind, SetName, Transaction, Tuple, back_set,
+    cut_set,
 };
 use crate::telemetry::agent::{AgentMetrics, Rebuild};
 
@@ -126,23 +127,40 @@ impl Kernel {
         }
     }
 
-    /// Keeps the packets of connections dropped, in both directions.
+    /// Keeps the packets of connections dropped, in both directions, for the whole time from now on.
     pub(super) fn keep_cut(&mut self, plan: &Plan, tuples: &[Tuple]) -> Result<(), KernelError> {
-        let mut changes = Vec::new();
-        for family in Family::BOTH {
-            let of_family = tuples.iter().filter(|it| Family::of(it.source.0) == family);
-            let elements = of_family.flat_map(|tuple| [*tuple, tuple.reversed()]);
-            let elements: Vec<Element> = elements.map(Element::Tuple).collect();
-            if !elements.is_empty() {
-                changes.push(Change::AddElements(
-                    cut_set(family),
-                    cut_kind(plan, family),
-                    elements,
-                ));
-            }
-        }
+        let changes = cut_elements(plan, tuples, &[cut_set, back_set]).flat_map(|it| {
+            // Adding what is there leaves it the time that it has.
+            let [add, delete] = replaced(&it);
+            [add.clone(), delete, add]
+        });
+        let changes = changes.collect();
         self.socket.apply(&Transaction { changes })?;
         Ok(())
+    }
+
+    /// Lets the packets of connections pass again that were cut. Who opened one has to speak first.
+    pub(super) fn release(&mut self, plan: &Plan, tuples: &[Tuple]) -> Result<(), KernelError> {
+        // What is not there cannot be taken out, and any of them may have run out by now.
+        let changes = cut_elements(plan, tuples, &[cut_set]).flat_map(|it| replaced(&it));
+        let changes = changes.collect();
+        self.socket.apply(&Transaction { changes })?;
+        Ok(())
+    }
+
+    /// The connections whose packets are kept dropped now, each as it was opened.
+    pub(super) fn kept_cut(&mut self, plan: &Plan) -> Result<Vec<Tuple>, KernelError> {
+        let mut tuples = Vec::new();
+        for family in Family::BOTH {
+            let kind = cut_kind(plan, family);
+            let held = nft::elements(&mut self.socket, &cut_set(family), kind)?;
+            let elements = held.into_iter().flat_map(|held| held.elements);
+            tuples.extend(elements.filter_map(|(element, _)| match element {
+                Element::Tuple(tuple) => Some(tuple),
+                _ => None,
+            }));
+        }
+        Ok(tuples)
     }
 
     /// What our counters have counted since the table was made.
@@ -163,8 +181,10 @@ impl Kernel {
     /// too long is better than too short.
     fn cut(&mut self, plan: &Plan) -> Result<Vec<Change>, KernelError> {
         let mut changes = Vec::new();
-        for family in Family::BOTH {
-            let (set, kind): (SetName, SetKind) = (cut_set(family), cut_kind(plan, family));
+        let sets =
+            Family::BOTH.map(|family| [cut_set(family), back_set(family)].map(|set| (set, family)));
+        for (set, family) in sets.into_iter().flatten() {
+            let kind = cut_kind(plan, family);
             let Some(held) = nft::elements(&mut self.socket, &set, kind)? else {
                 continue;
             };
@@ -184,6 +204,30 @@ impl Kernel {
 /// Takes our table away.
 pub fn remove() -> Result<(), ApplyError> {
     Socket::open()?.apply(&Transaction::removal())
+}
+
+/// Connections as elements of sets of their families, where there are any.
+fn cut_elements(
+    plan: &Plan,
+    tuples: &[Tuple],
+    sets: &[fn(Family) -> SetName],
+) -> impl Iterator<Item = (SetName, SetKind, Vec<Element>)> {
+    let all = Family::BOTH.into_iter().flat_map(move |family| {
+        let of_family = tuples.iter().filter(|it| Family::of(it.source.0) == family);
+        let elements: Vec<Element> = of_family.copied().map(Element::Tuple).collect();
+        let kind = cut_kind(plan, family);
+        sets.iter()
+            .map(move |set| (set(family), kind, elements.clone()))
+    });
+    all.filter(|(_, _, elements)| !elements.is_empty())
+}
+
+/// Adds elements, which need not be there for that, and takes them out.
+fn replaced((set, kind, elements): &(SetName, SetKind, Vec<Element>)) -> [Change; 2] {
+    [
+        Change::AddElements(set.clone(), *kind, elements.clone()),
+        Change::DeleteElements(set.clone(), *kind, elements.clone()),
+    ]
 }
 
 fn cut_kind(plan: &Plan, family: Family) -> SetKind {

@@ -23,10 +23,9 @@ pub(super) fn frame(options: &Options) -> Ruleset {
             ruleset.sets.insert(name, Set { kind, elements });
         };
         add(own_set(family), SetKind::Pairs(family));
-        add(
-            cut_set(family),
-            SetKind::Tuples(family, options.cut_seconds),
-        );
+        for set in [cut_set(family), back_set(family)] {
+            add(set, SetKind::Tuples(family, options.cut_seconds));
+        }
         for way in Way::ALL {
             add(dispatch(way, family), SetKind::Dispatch(family));
         }
@@ -56,14 +55,27 @@ fn forward(options: &Options) -> Vec<Rule> {
     }
     rules.push(pass(vec![Match::NeighbourDiscovery], ND));
     for family in Family::BOTH {
-        rules.push(Rule {
-            matches: vec![Match::Tuple(family, cut_set(family))],
-            does: vec![
-                Statement::Count(CUT_COUNTER.into()),
-                Statement::Verdict(Verdict::Drop),
-            ],
-            why: "connections that were cut when policies changed".into(),
-        });
+        for (first, set, why) in [
+            (
+                End::Source,
+                cut_set(family),
+                "connections that were cut when policies changed",
+            ),
+            (
+                End::Destination,
+                back_set(family),
+                "their way back, which must not look like the first way of another one",
+            ),
+        ] {
+            rules.push(Rule {
+                matches: vec![Match::Tuple(family, first, set)],
+                does: vec![
+                    Statement::Count(CUT_COUNTER.into()),
+                    Statement::Verdict(Verdict::Drop),
+                ],
+                why: why.into(),
+            });
+        }
         rules.push(pass(
             vec![Match::Pair(family, own_set(family))],
             "a pod to itself, by way of a Service",
@@ -136,9 +148,15 @@ pub(super) fn own_set(family: Family) -> SetName {
     format!("itself{}", digit(family)).into()
 }
 
-/// The set of connections that were cut. Its elements are the agent's own: a plan never has any.
+/// The set of connections that were cut, each as its first packet was seen. Its elements are the agent's own: a plan never has any.
 pub fn cut_set(family: Family) -> SetName {
     format!("cut{}", digit(family)).into()
+}
+
+/// The set of the same connections whose way back stays dropped, also where policies allow them again: until the first way is
+/// seen, the way back would pass for the first one of another connection. Its elements are the agent's own.
+pub fn back_set(family: Family) -> SetName {
+    format!("back{}", digit(family)).into()
 }
 
 /// Names of counters, for who reads them: what they count and in which direction.

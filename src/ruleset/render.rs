@@ -244,11 +244,15 @@ fn matching(asked: &Match) -> String {
         Match::DestinationPort(of, set) => {
             format!("{} . th dport @{set}", address(*of, End::Destination))
         }
-        Match::Tuple(of, set) => format!(
-            "{} . {} . meta l4proto . th sport . th dport @{set}",
-            address(*of, End::Source),
-            address(*of, End::Destination)
-        ),
+        Match::Tuple(of, first, set) => {
+            let ends = [*first, first.other()];
+            let [a, b] = ends.map(|end| address(*of, end));
+            let [c, d] = ends.map(|end| match end {
+                End::Source => "th sport",
+                End::Destination => "th dport",
+            });
+            format!("{a} . {b} . meta l4proto . {c} . {d} @{set}")
+        }
         Match::Protocol(of) => format!("meta l4proto {}", protocol(*of)),
         Match::Port(first, last) => format!("th dport {}", ports(*first, *last)),
         Match::Ports(set) => format!("th dport @{set}"),
@@ -457,9 +461,14 @@ mod tests {
         let dispatch = Statement::Dispatch(Family::V4, End::Destination, "ingress4".into());
         forward.rules = vec![
             Rule::new(
-                vec![Match::Tuple(Family::V4, "cut4".into())],
+                vec![Match::Tuple(Family::V4, End::Source, "cut4".into())],
                 Verdict::Drop,
                 "connections that are no longer allowed",
+            ),
+            Rule::new(
+                vec![Match::Tuple(Family::V4, End::Destination, "cut4".into())],
+                Verdict::Drop,
+                "and their way back",
             ),
             Rule::new(
                 vec![Match::Tracked(Tracked::Established)],

@@ -128,8 +128,9 @@ pub enum Match {
     Pair(Family, SetName),
     /// Destination address and port are in a [`SetKind::AddressPorts`].
     DestinationPort(Family, SetName),
-    /// Addresses, protocol and ports are in a [`SetKind::Tuples`].
-    Tuple(Family, SetName),
+    /// Addresses, protocol and ports are in a [`SetKind::Tuples`], those of the end that is said first: with the destination, it is
+    /// the way back that is asked for.
+    Tuple(Family, End, SetName),
     /// Its protocol.
     Protocol(Protocol),
     /// Its destination port is from the first to the last.
@@ -253,6 +254,19 @@ pub struct Tuple {
     pub protocol: Protocol,
 }
 
+// === impl End ===
+
+impl End {
+    /// The one that it is not.
+    #[must_use]
+    pub fn other(self) -> Self {
+        match self {
+            Self::Source => Self::Destination,
+            Self::Destination => Self::Source,
+        }
+    }
+}
+
 // === impl Hook ===
 
 impl Hook {
@@ -274,7 +288,7 @@ impl Match {
             Self::Address(family, ..)
             | Self::Pair(family, _)
             | Self::DestinationPort(family, _)
-            | Self::Tuple(family, _) => Some(*family),
+            | Self::Tuple(family, ..) => Some(*family),
             Self::Tracked(_)
             | Self::Icmp(_)
             | Self::NeighbourDiscovery

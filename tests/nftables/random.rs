@@ -187,7 +187,9 @@ fn matches(random: &mut Random, ruleset: &Ruleset, family: Family) -> Vec<Match>
             SetKind::AddressPorts(of) if of == family => {
                 with_ports.push(Match::DestinationPort(family, name.clone()));
             }
-            SetKind::Tuples(of, _) if of == family => all.push(Match::Tuple(family, name.clone())),
+            SetKind::Tuples(of, _) if of == family => {
+                all.push(Match::Tuple(family, end, name.clone()))
+            }
             _ => {}
         }
     }

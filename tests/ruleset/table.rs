@@ -103,7 +103,7 @@ fn asked(table: &Ruleset) -> BTreeSet<SetName> {
         Match::Address(_, _, set)
         | Match::Pair(_, set)
         | Match::DestinationPort(_, set)
-        | Match::Tuple(_, set)
+        | Match::Tuple(_, _, set)
         | Match::Ports(set) => Some(set.clone()),
         _ => None,
     });

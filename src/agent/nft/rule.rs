@@ -238,13 +238,13 @@ fn matching(asked: &Match, out: &mut Vec<Expression>) {
             load(&parts, out);
             out.push(lookup(set.as_str(), false));
         }
-        Match::Tuple(family, set) => {
+        Match::Tuple(family, first, set) => {
             let parts = [
-                Part::Address(*family, End::Source),
-                Part::Address(*family, End::Destination),
+                Part::Address(*family, *first),
+                Part::Address(*family, first.other()),
                 Part::Protocol,
-                Part::Port(End::Source),
-                Part::Port(End::Destination),
+                Part::Port(*first),
+                Part::Port(first.other()),
             ];
             load(&parts, out);
             out.push(lookup(set.as_str(), false));
@@ -408,7 +408,8 @@ fn asked(rest: &[Expression], family: Option<Family>) -> Option<(Asked, usize)> 
             Match::Address(family, End::Destination, set()),
             Match::Pair(family, set()),
             Match::DestinationPort(family, set()),
-            Match::Tuple(family, set()),
+            Match::Tuple(family, End::Source, set()),
+            Match::Tuple(family, End::Destination, set()),
         ]);
     }
     let found = all.into_iter().find(|one| {
