@@ -28,6 +28,7 @@ mod harness;
 #[path = "../cluster/kubernetes.rs"]
 #[allow(dead_code, reason = "other tests need more of it")]
 mod kubernetes;
+mod lag;
 mod namespace;
 mod nflog;
 #[path = "../cyclonus/oracle.rs"]
@@ -46,6 +47,7 @@ mod replay;
 mod roles;
 mod sctp;
 mod serve;
+mod service;
 mod site;
 #[path = "../cyclonus/table.rs"]
 mod table;

@@ -1,0 +1,65 @@
+//! Two nodes, an agent on each: how soon after the API server's answer one node lets in an address of the other.
+
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use crate::site::{Named, Site};
+
+const NAMESPACE: &str = "shop";
+const ROUNDS: usize = 50;
+const PORT: u16 = 8080;
+/// A connection that is not answered by then is tried again.
+const TRY: Duration = Duration::from_millis(15);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_address_is_soon_allowed_by_the_other_node() {
+    let site = Site::new(2, &[("db", 0), ("web", 1)], &[NAMESPACE]).await;
+    let [db, web] = ["db", "web"].map(|name| Named {
+        namespace: NAMESPACE,
+        name,
+        app: name,
+    });
+    let place = |pod: Named<'_>| &site.cluster.pod(pod.name).place;
+    site.cluster.serve_all(&[PORT]);
+    site.schedule(db, 0).await;
+    site.running(db, place(db)).await;
+    let spec = json!({
+        "podSelector": {"matchLabels": {"app": "db"}}, "policyTypes": ["Ingress"],
+        "ingress": [{"from": [{"podSelector": {"matchLabels": {"app": "web"}}}]}],
+    });
+    site.policy(NAMESPACE, "db", &spec).await;
+    let _agents = [site.agent(0).await, site.agent(1).await];
+    let mut lags = Vec::new();
+    for round in 0..ROUNDS {
+        let to = place(db).at(round % 2 == 1, PORT);
+        site.schedule(web, 1).await;
+        let namespace = &place(web).namespace;
+        let is_in = || namespace.inside(|| TcpStream::connect_timeout(&to, TRY).is_ok());
+        assert!(!is_in(), "before its address is known");
+        site.running(web, place(web)).await;
+        let answered = Instant::now();
+        let tries = namespace.inside(|| {
+            (1..).find(|_| {
+                assert!(answered.elapsed() < Duration::from_secs(10), "{round}");
+                TcpStream::connect_timeout(&to, TRY).is_ok()
+            })
+        });
+        lags.push(answered.elapsed());
+        assert!(tries.is_some());
+        // The next one has the same address, which is forgotten before.
+        site.delete(web).await;
+        let begun = Instant::now();
+        while is_in() {
+            assert!(begun.elapsed() < Duration::from_secs(10), "not forgotten");
+        }
+    }
+    lags.sort();
+    let (half, most) = (lags[ROUNDS / 2], lags[ROUNDS * 99 / 100]);
+    println!(
+        "from the API server's answer to the first connection by the other node: p50 {half:?}, p99 {most:?} of {ROUNDS}, \
+         tried every {TRY:?}"
+    );
+    assert!(half < Duration::from_secs(1), "{lags:?}");
+}
