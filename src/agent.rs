@@ -8,6 +8,7 @@
 
 pub mod cni;
 pub mod conntrack;
+pub mod doctor;
 pub mod enforce;
 pub mod flows;
 pub mod host;

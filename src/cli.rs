@@ -25,6 +25,7 @@ pub mod crds;
 pub mod demo;
 pub mod diff;
 mod digest;
+pub mod doctor;
 pub mod explain;
 pub mod flows;
 mod inputs;
@@ -106,6 +107,8 @@ enum Command {
     Flows(flows::Args),
     /// Say which policy is confirmed to be in force on which nodes of a cluster.
     Status(status::Args),
+    /// Say whether anything enforces network policies in a cluster, and what stands in the way.
+    Doctor(doctor::Args),
     /// Print the nftables table that the agent of a node would make.
     Ruleset(ruleset::Args),
     /// Answer a container runtime, as the CNI plugin that holds a pod back until its rules are in force.
@@ -159,6 +162,7 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::Agent(args) => agent::run(&args),
         Command::Flows(args) => flows::run(&args),
         Command::Ruleset(args) => ruleset::run(&args),
+        Command::Doctor(args) => doctor::run(&args),
         Command::Status(args) => status::run(&args),
         Command::Audit(args) => audit::run(&args),
         Command::Promote(args) => promote::run(&args),

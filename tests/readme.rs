@@ -44,7 +44,15 @@ fn commands(readme: &str) -> Vec<String> {
         // These serve for ever, or need a cluster.
         .filter(|command| {
             let first = command.split(' ').next().unwrap_or_default();
-            !["audit", "controller", "doctor", "promote", "status", "webhook"].contains(&first)
+            ![
+                "audit",
+                "controller",
+                "doctor",
+                "promote",
+                "status",
+                "webhook",
+            ]
+            .contains(&first)
         })
         .collect()
 }

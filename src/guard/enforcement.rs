@@ -15,6 +15,8 @@ use crate::netpol::{ClusterNetworkPolicy, NamespaceState, NetworkPolicy, Pod, Sn
 
 pub mod answer;
 pub mod confirmed;
+pub mod doctor;
+pub mod plugins;
 
 /// The kind, as the API names it.
 pub const KIND: audit::Kind = audit::Kind {

@@ -7,7 +7,8 @@ use serde_json::Value;
 
 use super::list::{ListError, Pages};
 use crate::guard::audit::{self, KINDS, Kind};
-use crate::guard::enforcement::{self, Receipt};
+use crate::guard::enforcement::doctor::Cluster as Facts;
+use crate::guard::enforcement::{self, Receipt, plugins};
 use crate::guard::review;
 use crate::netpol::{NodeName, Object, Snapshot};
 
@@ -67,6 +68,92 @@ pub async fn receipts(
         }
     });
     Ok(is_served.await?.then_some(receipts))
+}
+
+/// What of a cluster says who enforces its policies; `registration` is the name of the webhook's.
+///
+/// # Errors
+///
+/// A kind cannot be read.
+pub async fn facts(
+    client: &Client,
+    registration: &str,
+    not_understood: &mut Vec<String>,
+) -> Result<Facts, ListError> {
+    let mut facts = Facts::default();
+    each(client, &DAEMON_SETS, |object| {
+        take_daemon_set(&mut facts, &object)
+    })
+    .await?;
+    each(client, named("nodes")?, |object| {
+        facts.nodes.extend(name(&object).map(NodeName::from));
+    })
+    .await?;
+    facts.receipts = receipts(client, not_understood).await?;
+    let mut count = 0_usize;
+    let wide = each(client, named("clusternetworkpolicies")?, |_| {
+        count = count.saturating_add(1)
+    });
+    facts.wide_policies = wide.await?.then_some(count);
+    for plural in ["guardrails", "reachabilityrules"] {
+        each(client, named(plural)?, |_| {
+            facts.demands = facts.demands.saturating_add(1)
+        })
+        .await?;
+    }
+    each(client, &REGISTRATIONS, |object| {
+        if name(&object) == Some(registration) {
+            let entries = object.get("webhooks").and_then(Value::as_array);
+            facts.webhook = Some(entries.map_or(0, Vec::len));
+        }
+    })
+    .await?;
+    Ok(facts)
+}
+
+fn take_daemon_set(facts: &mut Facts, object: &Value) {
+    for plugin in plugins::of_daemon_set(object) {
+        if !facts.plugins.contains(&plugin) {
+            facts.plugins.push(plugin);
+        }
+    }
+    if name(object) == Some(AGENTS) {
+        let number = |field: &str| {
+            let number = object.get("status").and_then(|status| status.get(field));
+            number.and_then(Value::as_u64).unwrap_or_default()
+        };
+        facts.agents = Some((number("desiredNumberScheduled"), number("numberReady")));
+    }
+}
+
+/// The DaemonSet of the agents, as deploy/agent calls it.
+const AGENTS: &str = "ringfence-agent";
+
+/// Who runs on every node.
+const DAEMON_SETS: Kind = Kind {
+    group: "apps",
+    version: "v1",
+    kind: "DaemonSet",
+    plural: "daemonsets",
+};
+
+/// Who is asked about changes.
+const REGISTRATIONS: Kind = Kind {
+    group: "admissionregistration.k8s.io",
+    version: "v1",
+    kind: "ValidatingWebhookConfiguration",
+    plural: "validatingwebhookconfigurations",
+};
+
+fn name(object: &Value) -> Option<&str> {
+    object.pointer("/metadata/name").and_then(Value::as_str)
+}
+
+/// One of the kinds that are audited.
+fn named(plural: &'static str) -> Result<&'static Kind, ListError> {
+    let mut kinds = KINDS.iter();
+    let kind = kinds.find(|kind| kind.plural == plural);
+    kind.ok_or(ListError::Absent { kind: plural })
 }
 
 /// Gives each object of a kind away; tells whether the API server knows the kind, where a cluster can be without it.

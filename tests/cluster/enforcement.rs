@@ -133,3 +133,38 @@ async fn workloads_wait_for_a_receipt_and_status_says_where_policies_are_confirm
     cluster.apply(&GUARDRAIL.replace("enforcement: {}", "enforcement: {enforcedBy: Cilium}"));
     Kubernetes::eventually("a pod allowed by name", allowed).await;
 }
+
+#[tokio::test]
+async fn the_doctor_finds_that_nothing_enforces_and_that_agents_do() {
+    let cluster = Kubernetes::start().await;
+    let doctor = || {
+        let output = Command::new(env!("CARGO_BIN_EXE_ringfence"))
+            .args(["doctor", "--output", "json", "--kubeconfig"])
+            .arg(cluster.kubeconfig())
+            .output()
+            .unwrap();
+        let document: Value = serde_json::from_slice(&output.stdout).unwrap();
+        let checks = document["checks"].as_array().unwrap().iter();
+        let levels = checks.map(|check| format!("{}={}", check["id"], check["level"]));
+        let levels = levels.collect::<Vec<_>>().join(" ").replace('"', "");
+        (output.status.code(), levels)
+    };
+    let flannel = "{apiVersion: apps/v1, kind: DaemonSet, metadata: {name: kube-flannel-ds, namespace: default}, \
+        spec: {selector: {matchLabels: {app: flannel}}, template: {metadata: {labels: {app: flannel}}, \
+        spec: {hostNetwork: true, containers: [{name: kube-flannel, image: x}]}}}}\n---\n";
+    let node = "{apiVersion: v1, kind: Node, metadata: {name: worker-1}}";
+    cluster.apply(&format!("{flannel}{node}"));
+    let nothing = "plugin=ok enforcement=problem agents=ok webhook=ok";
+    assert_eq!(doctor(), (Some(1), nothing.to_owned()));
+
+    crate::installation::install_kinds(&cluster).await;
+    cluster.apply(&namespace("shop", "prod"));
+    confirm(&cluster, "worker-1", "True");
+    let well = "plugin=ok enforcement=ok agents=ok webhook=ok";
+    assert_eq!(doctor(), (Some(0), well.to_owned()));
+    // A demand, and no controller that would register the webhook for it.
+    cluster.apply(GUARDRAIL);
+    let (code, levels) = doctor();
+    assert_eq!(code, Some(1), "{levels}");
+    assert!(levels.contains("webhook=problem"), "{levels}");
+}

@@ -1,0 +1,73 @@
+//! What a node is seen to have, for `ringfence doctor`. Nothing is changed: no table is made, no switch is set.
+
+use std::fs;
+use std::path::Path;
+
+use super::host;
+use super::nft::{self, Socket};
+use crate::guard::enforcement::doctor::{Node, SWITCHES};
+
+/// Where the kernel shows its switches.
+const KERNEL: &str = "/proc/sys";
+
+/// Looks at the configuration of the network plugins in a folder; with `kernel`, at the kernel as well, as it is in the
+/// network namespace of this process.
+pub fn look(configurations: &Path, kernel: bool) -> Node {
+    let types = host::types(configurations).into_iter().collect();
+    let mut node = Node {
+        types,
+        ..Node::default()
+    };
+    if kernel {
+        let switches = SWITCHES.into_iter();
+        node.switches = switches
+            .map(|name| (name, switch(Path::new(KERNEL), name)))
+            .collect();
+        node.nftables = Some(nftables());
+    }
+    node
+}
+
+/// Whether a switch is on; `None` where it is not there.
+fn switch(folder: &Path, name: &str) -> Option<bool> {
+    let text = fs::read_to_string(folder.join(name.replace('.', "/"))).ok()?;
+    Some(text.trim() != "0")
+}
+
+/// Whether nftables answers.
+fn nftables() -> Result<(), String> {
+    let mut socket = Socket::open().map_err(|error| error.to_string())?;
+    let generation = nft::generation(&mut socket);
+    generation.map(|_| ()).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_switch_is_on_off_or_not_there() {
+        let folder = tempfile::tempdir().unwrap();
+        let ipv4 = folder.path().join("net/ipv4");
+        fs::create_dir_all(&ipv4).unwrap();
+        fs::write(ipv4.join("ip_forward"), "1\n").unwrap();
+        fs::write(ipv4.join("tcp_sack"), "0\n").unwrap();
+        let at = |name: &str| switch(folder.path(), name);
+        assert_eq!(at("net.ipv4.ip_forward"), Some(true));
+        assert_eq!(at("net.ipv4.tcp_sack"), Some(false));
+        assert_eq!(at("net.bridge.bridge-nf-call-iptables"), None);
+    }
+
+    #[test]
+    fn the_kernel_is_looked_at_only_when_asked_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let plain = r#"{"plugins": [{"type": "flannel"}]}"#;
+        fs::write(folder.path().join("10.conflist"), plain).unwrap();
+        let node = look(folder.path(), false);
+        assert_eq!(node.types, ["flannel"]);
+        assert!(node.switches.is_empty() && node.nftables.is_none());
+        let node = look(folder.path(), true);
+        assert_eq!(node.switches.len(), SWITCHES.len());
+        assert!(node.nftables.is_some());
+    }
+}
