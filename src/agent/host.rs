@@ -7,22 +7,12 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
+use crate::guard::enforcement::plugins::{self, Enforces, Plugin};
+
 /// Where the kernel says whether packets between the ports of a bridge meet the rules.
 const BRIDGE: &str = "/proc/sys/net/bridge";
 /// The switches for IPv4 and IPv6.
 const SWITCHES: [&str; 2] = ["bridge-nf-call-iptables", "bridge-nf-call-ip6tables"];
-/// Network plugins that enforce network policies themselves, by the types of their configurations.
-const ENFORCING: [(&str, &str); 9] = [
-    ("antrea", "Antrea"),
-    ("aws-cni", "the Amazon VPC CNI"),
-    ("azure-vnet", "the Azure CNI"),
-    ("calico", "Calico"),
-    ("cilium-cni", "Cilium"),
-    ("kube-ovn", "Kube-OVN"),
-    ("ovn-k8s-cni-overlay", "OVN-Kubernetes"),
-    ("romana", "Romana"),
-    ("weave-net", "Weave Net"),
-];
 /// How much of a configuration is read, in bytes.
 const MOST: u64 = 1024 * 1024;
 
@@ -87,13 +77,11 @@ fn bridged_at(folder: &Path) -> Result<Bridged, HostError> {
     Ok(outcome)
 }
 
-/// Says which network plugin enforces policies by itself, of those configured in a folder (`/etc/cni/net.d`).
+/// Says which network plugin enforces policies by itself, or may, of those configured in a folder (`/etc/cni/net.d`).
 pub fn enforcing(folder: &Path) -> Option<&'static str> {
-    let types = types(folder);
-    let mut known = ENFORCING.into_iter();
-    known
-        .find(|(plugin, _)| types.contains(*plugin))
-        .map(|(_, name)| name)
+    let known = plugins::of_types(&types(folder));
+    let enforces = |plugin: &Plugin| matches!(plugin.enforces, Enforces::Yes | Enforces::If(_));
+    known.into_iter().find(enforces).map(|plugin| plugin.name)
 }
 
 /// The types of the plugins in the configuration that a container runtime takes: the first file by name.

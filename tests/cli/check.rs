@@ -205,3 +205,24 @@ deny contains {\"msg\": \"priority below 10\", \"field\": [\"spec\", \"priority\
     );
     assert_snapshot!(seen);
 }
+
+#[test]
+fn enforcement_is_asked_for_only_where_receipts_are_among_the_manifests() {
+    let guardrail = "{apiVersion: ringfence.dev/v1alpha1, kind: Guardrail, metadata: {name: all}, \
+        spec: {mode: Enforce, enforcement: {}}}\n";
+    let folder = folder_with("guardrail.yaml", guardrail);
+    let arguments = ["check", "-", "--guardrail", "guardrail.yaml"];
+    let seen = ringfence(folder.path(), &arguments, UNCOVERED);
+    assert!(seen.starts_with("exit: 0"), "{seen}");
+    let old = "{apiVersion: ringfence.dev/v1alpha1, kind: NodeEnforcement, metadata: {name: one}, spec: {node: one}, \
+        status: {readBack: 2026-01-01T00:00:00Z}}";
+    let seen = ringfence(
+        folder.path(),
+        &arguments,
+        &format!("{UNCOVERED}\n---\n{old}\n"),
+    );
+    assert!(
+        seen.starts_with("exit: 1") && seen.contains("RF203"),
+        "{seen}"
+    );
+}

@@ -95,3 +95,17 @@ fn the_definitions_have_a_field_for_each_of_the_types() {
         assert!(!seen.contains(word), "{word}");
     }
 }
+
+#[test]
+fn the_doctor_looks_at_a_node_without_a_cluster() {
+    let folder = tempfile::tempdir().unwrap();
+    let doctor = || {
+        let arguments = ["doctor", "--no-cluster", "--cni-conf-dir", "."];
+        ringfence(folder.path(), &arguments, "")
+    };
+    assert_snapshot!("doctor-nothing", doctor());
+    let list =
+        r#"{"plugins": [{"type": "flannel"}, {"type": "portmap"}, {"type": "ringfence-cni"}]}"#;
+    std::fs::write(folder.path().join("10-flannel.conflist"), list).unwrap();
+    assert_snapshot!("doctor-flannel", doctor());
+}

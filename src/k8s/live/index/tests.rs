@@ -170,3 +170,36 @@ fn the_pods_that_rules_speak_of_follow_each_publication() {
     assert_eq!(grouped(Change::Restart(vec![pod("c", "db")])), 1);
     assert_eq!(grouped(Change::Delete(pod("c", "db").key)), 0);
 }
+
+#[test]
+fn receipts_are_kept_without_what_they_name_and_go_with_their_node() {
+    let mut index = Index::default();
+    let receipt = |read_back: &str, policy: &str| {
+        let value = json!({
+            "metadata": {"name": "one", "uid": "u"}, "spec": {"node": "one"},
+            "status": {"readBack": read_back, "digest": policy, "policies": [{"name": policy}], "newInSomeRelease": true}
+        });
+        item(Kind::NodeEnforcement, value)
+    };
+    let mut mattered = |change| index.take(Kind::NodeEnforcement, change);
+    let first = "2026-06-01T00:00:00Z";
+    assert!(mattered(Change::Restart(vec![receipt(first, "a")])));
+    // Another policy is no other word on whether the node enforces.
+    assert!(!mattered(Change::Restart(vec![receipt(first, "b")])));
+    assert!(mattered(Change::Restart(vec![receipt(
+        "2026-06-01T00:01:00Z",
+        "b"
+    )])));
+    let known = |index: &mut Index| {
+        let state = state(index);
+        let confirmations = state.guardrails.confirmations().unwrap();
+        confirmations
+            .nodes()
+            .map(ToString::to_string)
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(known(&mut index), ["one"]);
+    assert_eq!(index.undecodable_if_changed(), None);
+    index.take(Kind::NodeEnforcement, Change::Absent);
+    assert!(known(&mut index).is_empty());
+}
