@@ -82,7 +82,7 @@ pub async fn facts(
 ) -> Result<Facts, ListError> {
     let mut facts = Facts::default();
     each(client, &DAEMON_SETS, |object| {
-        take_daemon_set(&mut facts, &object)
+        take_daemon_set(&mut facts, &object);
     })
     .await?;
     each(client, named("nodes")?, |object| {
@@ -92,12 +92,12 @@ pub async fn facts(
     facts.receipts = receipts(client, not_understood).await?;
     let mut count = 0_usize;
     let wide = each(client, named("clusternetworkpolicies")?, |_| {
-        count = count.saturating_add(1)
+        count = count.saturating_add(1);
     });
     facts.wide_policies = wide.await?.then_some(count);
     for plural in ["guardrails", "reachabilityrules"] {
         each(client, named(plural)?, |_| {
-            facts.demands = facts.demands.saturating_add(1)
+            facts.demands = facts.demands.saturating_add(1);
         })
         .await?;
     }
