@@ -4,8 +4,8 @@ use std::fs;
 use std::path::Path;
 
 use super::host;
-use super::nft::{self, Socket};
-use crate::guard::enforcement::doctor::{Node, SWITCHES};
+use super::nft::{self, ApplyError, ReadError, Socket};
+use crate::guard::enforcement::doctor::{Nftables, Node, SWITCHES};
 
 /// Where the kernel shows its switches.
 const KERNEL: &str = "/proc/sys";
@@ -34,11 +34,17 @@ fn switch(folder: &Path, name: &str) -> Option<bool> {
     Some(text.trim() != "0")
 }
 
-/// Whether nftables answers.
-fn nftables() -> Result<(), String> {
-    let mut socket = Socket::open().map_err(|error| error.to_string())?;
-    let generation = nft::generation(&mut socket);
-    generation.map(|_| ()).map_err(|error| error.to_string())
+fn nftables() -> Nftables {
+    let mut socket = match Socket::open() {
+        Ok(socket) => socket,
+        Err(ApplyError::NotPermitted) => return Nftables::NotPermitted,
+        Err(error) => return Nftables::Fails(error.to_string()),
+    };
+    match nft::generation(&mut socket) {
+        Ok(_) => Nftables::Answers,
+        Err(ReadError::NotPermitted) => Nftables::NotPermitted,
+        Err(error) => Nftables::Fails(error.to_string()),
+    }
 }
 
 #[cfg(test)]

@@ -113,7 +113,8 @@ pub const UNENFORCED: Check = Check {
                   receipt of the last ten minutes with the condition `Enforced`, and a pod that names its node when that \
                   node has none. Run the agent (deploy/agent), or, where the network plugin enforces policies itself, name \
                   it in the Guardrail: `enforcement.enforcedBy`. `ringfence status` shows the receipts, `ringfence doctor` \
-                  what there is. A folder of manifests has no receipts, so `ringfence check` does not tell of it.",
+                  what there is. `ringfence check` asks only where receipts are among the \
+                  manifests.",
 };
 
 /// A rule without peers.

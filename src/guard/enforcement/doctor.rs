@@ -65,8 +65,19 @@ pub struct Node {
     pub types: Vec<String>,
     /// Switches of the kernel by name, and whether each is on; `None` where the kernel does not have it.
     pub switches: BTreeMap<&'static str, Option<bool>>,
-    /// Whether nftables answers; else why not.
-    pub nftables: Option<Result<(), String>>,
+    /// What nftables answers; `None` where it was not asked.
+    pub nftables: Option<Nftables>,
+}
+
+/// What nftables answers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Nftables {
+    /// It is there and may be used.
+    Answers,
+    /// Whoever asks may not.
+    NotPermitted,
+    /// It is not there, or does not work.
+    Fails(String),
 }
 
 /// Says what was seen of a cluster.
@@ -99,13 +110,7 @@ pub fn node(seen: &Node) -> Vec<Check> {
             .iter()
             .map(|(name, state)| switch(name, *state)),
     );
-    checks.extend(seen.nftables.as_ref().map(|answer| match answer {
-        Ok(()) => Check::ok("nftables", "the kernel has nf_tables, and this process may use it"),
-        Err(why) => Check::new(Level::Problem, "nftables", format!("nftables does not answer: {why}")).advise(
-            "load the module nf_tables (modprobe nf_tables), and run this with the capability NET_ADMIN in the node's network \
-             namespace",
-        ),
-    }));
+    checks.extend(seen.nftables.as_ref().map(nftables));
     checks
 }
 
@@ -149,6 +154,25 @@ fn switch(name: &str, state: Option<bool>) -> Check {
             format!("{name} is not 1: pods reach nothing outside of their node"),
         )
         .advise(format!("sysctl -w {name}=1")),
+    }
+}
+
+fn nftables(answer: &Nftables) -> Check {
+    let id = "nftables";
+    match answer {
+        Nftables::Answers => Check::ok(id, "the kernel has nf_tables, and this process may use it"),
+        Nftables::NotPermitted => Check::new(
+            Level::Unknown,
+            id,
+            "this process may not ask nftables, so nothing is known of it",
+        )
+        .advise("run this with the capability NET_ADMIN in the node's network namespace"),
+        Nftables::Fails(why) => Check::new(
+            Level::Problem,
+            id,
+            format!("nftables does not answer: {why}"),
+        )
+        .advise("load the module nf_tables: modprobe nf_tables"),
     }
 }
 

@@ -136,23 +136,28 @@ fn a_node_is_judged_by_its_switches_and_its_nftables() {
     };
     let worst = |seen: &Node| node(seen).iter().map(|check| check.level).max();
     let on = Some(true);
-    assert_eq!(worst(&seen(on, on, on, Ok(()))), Some(Level::Ok));
-    assert_eq!(worst(&seen(None, on, on, Ok(()))), Some(Level::Warning));
+    assert_eq!(worst(&seen(on, on, on, Nftables::Answers)), Some(Level::Ok));
     assert_eq!(
-        worst(&seen(Some(false), on, on, Ok(()))),
-        Some(Level::Problem)
-    );
-    assert_eq!(
-        worst(&seen(on, Some(false), on, Ok(()))),
-        Some(Level::Problem)
-    );
-    assert_eq!(
-        worst(&seen(on, on, Some(false), Ok(()))),
+        worst(&seen(None, on, on, Nftables::Answers)),
         Some(Level::Warning)
     );
-    let refused = Err("no right".to_owned());
-    assert_eq!(worst(&seen(on, on, on, refused)), Some(Level::Problem));
-    let checks = node(&seen(on, on, on, Ok(())));
+    assert_eq!(
+        worst(&seen(Some(false), on, on, Nftables::Answers)),
+        Some(Level::Problem)
+    );
+    assert_eq!(
+        worst(&seen(on, Some(false), on, Nftables::Answers)),
+        Some(Level::Problem)
+    );
+    assert_eq!(
+        worst(&seen(on, on, Some(false), Nftables::Answers)),
+        Some(Level::Warning)
+    );
+    let broken = Nftables::Fails("no such module".to_owned());
+    assert_eq!(worst(&seen(on, on, on, broken)), Some(Level::Problem));
+    let silent = Nftables::NotPermitted;
+    assert_eq!(worst(&seen(on, on, on, silent)), Some(Level::Unknown));
+    let checks = node(&seen(on, on, on, Nftables::Answers));
     assert_eq!(level(&checks, "node-start"), Some(Level::Ok));
     assert!(checks.iter().any(|check| check.says.contains("Flannel")));
 }
