@@ -188,7 +188,7 @@ fn matches(random: &mut Random, ruleset: &Ruleset, family: Family) -> Vec<Match>
                 with_ports.push(Match::DestinationPort(family, name.clone()));
             }
             SetKind::Tuples(of, _) if of == family => {
-                all.push(Match::Tuple(family, end, name.clone()))
+                all.push(Match::Tuple(family, end, name.clone()));
             }
             _ => {}
         }
