@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 use crate::capture::{Capture, Tuple};
 use crate::process::Process;
 use crate::site::{Named, Site};
-use crate::timeline::{Down, GRACE, Judge, Timeline};
+use crate::timeline::{Down, Judge, Timeline};
 use crate::traffic::{Kind, Line, Traffic};
 
 const NAMESPACES: [&str; 2] = ["red", "blue"];
@@ -53,6 +53,7 @@ struct World<'s> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "it wants the machine for itself: cargo test --test packets -- --ignored churn"]
 async fn nothing_passes_that_is_denied_while_agents_are_killed_and_everything_changes() {
     let asked = std::env::var("RINGFENCE_CHURN").ok();
     let kills = asked.map_or(10, |kills| {
@@ -67,7 +68,7 @@ async fn nothing_passes_that_is_denied_while_agents_are_killed_and_everything_ch
     let mut world = World::new(&site, Dice(dice)).await;
     let agents = vec![site.agent(0).await, site.agent(1).await];
     world.change_some(4).await;
-    tokio::time::sleep(GRACE).await;
+    tokio::time::sleep(grace()).await;
 
     let captures: Vec<(usize, Capture)> = (0..PODS.len())
         .map(|pod| {
@@ -85,7 +86,7 @@ async fn nothing_passes_that_is_denied_while_agents_are_killed_and_everything_ch
         kill(&site, agents, kills, Dice(dice + 1), &over),
         world.change_until(&over)
     );
-    tokio::time::sleep(2 * GRACE).await;
+    tokio::time::sleep(2 * grace()).await;
     let lasted = begun.elapsed();
     let attempts = traffic.stop();
     let changes = world.timeline.len();
@@ -150,6 +151,13 @@ async fn nothing_passes_that_is_denied_while_agents_are_killed_and_everything_ch
     assert!(changes > 2 * kills, "{changes}");
 }
 
+/// How long the old state may still show: a second where the test has the machine for itself, as the long form is to have;
+/// among other tests the agent may wait for a processor.
+fn grace() -> Duration {
+    let is_long = std::env::var_os("RINGFENCE_CHURN").is_some();
+    Duration::from_secs(if is_long { 1 } else { 3 })
+}
+
 /// All pods to all, by connections or datagrams, and some for long.
 fn lines(site: &Site) -> Vec<Line> {
     let mut lines = Vec::new();
@@ -211,7 +219,7 @@ async fn kill(
         let to = Instant::now();
         downs.push(Down { node, from, to });
     }
-    tokio::time::sleep(GRACE).await;
+    tokio::time::sleep(grace()).await;
     over.store(true, Ordering::Relaxed);
     downs
 }
@@ -303,7 +311,7 @@ impl<'s> World<'s> {
             site,
             dice,
             objects: BTreeMap::new(),
-            timeline: Timeline::default(),
+            timeline: Timeline::new(grace()),
             apps: std::array::from_fn(|pod| APPS[pod % APPS.len()]),
             policies: BTreeSet::new(),
         };

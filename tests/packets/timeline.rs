@@ -5,17 +5,15 @@
 
 use std::time::{Duration, Instant};
 
-use ringfence::netpol::{Family, Flow, Port, Protocol, Snapshot};
+use ringfence::netpol::{Direction, Family, Flow, Port, Protocol, Snapshot, Verdict};
 
 use crate::capture::Tuple;
 
-/// How long the old state may still show.
-pub(crate) const GRACE: Duration = Duration::from_secs(1);
-
 /// States, in the order in which they came about.
-#[derive(Default)]
 pub(crate) struct Timeline {
     states: Vec<State>,
+    /// How long the old state may still show.
+    grace: Duration,
 }
 
 struct State {
@@ -43,6 +41,13 @@ pub(crate) struct Judge {
 // === impl Timeline ===
 
 impl Timeline {
+    pub(crate) fn new(grace: Duration) -> Self {
+        Self {
+            states: Vec::new(),
+            grace,
+        }
+    }
+
     /// A change was asked for, answered, and the cluster is this now.
     pub(crate) fn push(&mut self, asked: Instant, answered: Instant, snapshot: Snapshot) {
         self.states.push(State {
@@ -60,10 +65,8 @@ impl Timeline {
     pub(crate) fn judge(self, nodes: usize, downs: Vec<Down>) -> Judge {
         let due = self.states.iter().map(|state| {
             let of_node = |node| {
-                due(
-                    state.answered,
-                    downs.iter().filter(move |it| it.node == node),
-                )
+                let downs = downs.iter().filter(move |it| it.node == node);
+                due(state.answered, self.grace, downs)
             };
             (0..nodes).map(of_node).collect()
         });
@@ -75,11 +78,11 @@ impl Timeline {
     }
 }
 
-fn due<'d>(answered: Instant, downs: impl Iterator<Item = &'d Down>) -> Instant {
-    let (mut from, mut due) = (answered, answered + GRACE);
+fn due<'d>(answered: Instant, grace: Duration, downs: impl Iterator<Item = &'d Down>) -> Instant {
+    let (mut from, mut due) = (answered, answered + grace);
     for down in downs {
         if down.from <= due && down.to > from {
-            (from, due) = (down.to, down.to + GRACE);
+            (from, due) = (down.to, down.to + grace);
         }
     }
     due
@@ -97,10 +100,23 @@ impl Judge {
         &self.states[begin..end]
     }
 
-    /// Whether a flow was allowed by some state that may show at this time.
-    pub(crate) fn may_pass(&self, flow: Tuple, at: Instant, nodes: [usize; 2]) -> bool {
-        let mut showing = self.showing((at, at), nodes).iter().rev();
-        showing.any(|state| is_allowed(&state.snapshot, flow))
+    /// Whether a flow was allowed by some state that may show at this time. Each node holds its own end, and one may have heard
+    /// of a change that the other has not: where the ends are on two nodes, each may go by a state of its own.
+    pub(crate) fn may_pass(
+        &self,
+        flow: Tuple,
+        at: Instant,
+        [source, destination]: [usize; 2],
+    ) -> bool {
+        if source == destination {
+            let mut showing = self.showing((at, at), [source; 2]).iter().rev();
+            return showing.any(|state| is_allowed(&state.snapshot, flow));
+        }
+        let passes = |node: usize, direction| {
+            let mut showing = self.showing((at, at), [node; 2]).iter().rev();
+            showing.any(|state| verdict(&state.snapshot, flow).at(direction).passes())
+        };
+        passes(source, Direction::Egress) && passes(destination, Direction::Ingress)
     }
 
     /// Whether a flow was allowed by every state that may show in a span.
@@ -145,6 +161,10 @@ impl Judge {
 }
 
 fn is_allowed(snapshot: &Snapshot, flow: Tuple) -> bool {
+    verdict(snapshot, flow).allowed()
+}
+
+fn verdict(snapshot: &Snapshot, flow: Tuple) -> Verdict {
     let protocol = if flow.protocol == 6 {
         Protocol::Tcp
     } else {
@@ -153,14 +173,14 @@ fn is_allowed(snapshot: &Snapshot, flow: Tuple) -> bool {
     let [from, to] = [flow.from, flow.to].map(|address| snapshot.endpoint_at(address));
     let flow =
         Flow::new(from, to, protocol, Port::new(flow.to_port).unwrap()).over(Family::of(flow.from));
-    snapshot.verdict(&flow).allowed()
+    snapshot.verdict(&flow)
 }
 
 #[test]
 fn the_second_counts_from_when_the_agent_is_up_again() {
     let begun = Instant::now();
     let at = |millis| begun + Duration::from_millis(millis);
-    let mut timeline = Timeline::default();
+    let mut timeline = Timeline::new(Duration::from_secs(1));
     for time in [0, 5_000, 20_000] {
         timeline.push(at(time), at(time + 10), Snapshot::default());
     }
