@@ -60,7 +60,8 @@ fn definitions() -> [CustomResourceDefinition; 4] {
 
 /// Formats of Rust's numbers and of addresses: an API server does not know them and warns of each.
 fn leave_out_foreign_formats(schema: &mut JSONSchemaProps) {
-    let foreign = |format: &mut String| matches!(format.as_str(), "uint8" | "uint16" | "ip");
+    let foreign =
+        |format: &mut String| matches!(format.as_str(), "uint8" | "uint16" | "uint32" | "ip");
     schema.format.take_if(foreign);
     let properties = schema.properties.iter_mut().flatten();
     properties.for_each(|(_, property)| leave_out_foreign_formats(property));
