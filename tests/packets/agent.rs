@@ -568,6 +568,32 @@ async fn a_new_pod_is_held_to_its_policies_before_its_first_packet() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn policies_hold_while_their_namespace_is_being_deleted() {
+    let mut site = Site::new(&["web", "db", "other"]).await;
+    site.cluster.serve_all(&[80]);
+    site.policy("default-deny", &deny_all());
+    site.start().await;
+    site.becomes("web", "db", 80, Outcome::Silent);
+    // Nobody here takes its finalizer away, so it stays as it is while its pods end.
+    let delete = ["delete", "namespace", NAMESPACE, "--wait=false"];
+    assert!(site.kubernetes.kubectl(&delete, "").status.success());
+    // A later change shows that this one has been heard.
+    let pods: Api<Pod> = Api::namespaced(site.client.clone(), NAMESPACE);
+    let now = DeleteParams::default().grace_period(0);
+    pods.delete("other", &now).await.unwrap();
+    let gone = site.place("other").v4.to_string();
+    let heard = async || (!site.rules().contains(&gone)).then_some(());
+    Kubernetes::eventually("the pod gone from the table", heard).await;
+    assert_eq!(
+        site.outcome("web", "db", false, 80),
+        Outcome::Silent,
+        "{}",
+        site.rules()
+    );
+    assert_eq!(site.outcome("web", "db", true, 80), Outcome::Silent);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_denied_packet_is_told_with_who_and_why_and_replay_reads_it() {
     let mut site = Site::new(&["web", "db"]).await;
     site.cluster.serve_all(&[5432]);

@@ -15,7 +15,8 @@ use super::index::{Change, Index};
 use super::kind::Kind;
 use super::stream;
 use super::{Ended, WAITING};
-use crate::netpol::{ObjectKey, Snapshot};
+use crate::guard::review::Kind as Known;
+use crate::netpol::{Object, ObjectKey, Snapshot};
 use crate::runtime::Tasks;
 
 /// The kinds of the model that say who may reach whom.
@@ -111,6 +112,24 @@ impl Feed {
                 false
             }
         };
-        self.index.take(kind, change);
+        self.index.take(kind, enforced(change));
     }
+}
+
+/// Policies of a namespace that is being deleted hold its pods until they are gone themselves: the pods go first, and may
+/// take their time.
+fn enforced(mut change: Change) -> Change {
+    let items = match &mut change {
+        Change::Apply(item) => std::slice::from_mut(&mut **item),
+        Change::Restart(items) => items.as_mut_slice(),
+        Change::Delete(_) | Change::Absent => &mut [],
+    };
+    for item in items {
+        if let Known::Model(parsed) = &mut item.known
+            && let Object::Namespace(namespace) = &mut parsed.object
+        {
+            namespace.terminating = false;
+        }
+    }
+    change
 }
