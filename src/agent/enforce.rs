@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use jiff::Timestamp;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
@@ -36,6 +37,8 @@ pub struct Holding {
     pub digest: String,
     /// Why the kernel does not hold what is wanted.
     pub failure: Option<String>,
+    /// When it was read back.
+    pub read_back: Option<Timestamp>,
 }
 
 /// Why the agent does not go on.
@@ -367,7 +370,9 @@ impl Enforcer {
                 let count = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
                 self.metrics.pods.set(count(holding.pods));
                 self.metrics.policies.set(count(holding.policies.len()));
+                // That it was read once more is told with the next receipt, and is no reason for one.
                 self.held.send_if_modified(|held| {
+                    held.read_back = holding.read_back;
                     let differs = *held != holding;
                     *held = holding;
                     differs
@@ -386,6 +391,7 @@ impl Enforcer {
             pods: pods.len(),
             digest: self.plan.whole().digest(),
             failure: None,
+            read_back: Some(Timestamp::now()),
         }
     }
 

@@ -102,7 +102,7 @@ fn receipt(holding: &Holding, since: &mut Option<(bool, Timestamp)>, now: Timest
         policy_count: count(holding.policies.len()),
         pods: count(holding.pods),
         digest: holding.digest.clone(),
-        read_back: Some(now),
+        read_back: holding.read_back,
         agent: env!("CARGO_PKG_VERSION").to_owned(),
         conditions: conditions.into_iter().collect(),
     }
@@ -129,7 +129,10 @@ mod tests {
         let one = receipt(&holding, &mut since, first);
         let two = receipt(&holding, &mut since, later);
         assert_eq!(at(&one), at(&two));
-        assert_eq!(two.read_back, Some(later));
+        assert_eq!(
+            two.read_back, None,
+            "nothing was read back, however late it is"
+        );
         holding.failure = Some("no right".to_owned());
         let three = receipt(&holding, &mut since, later);
         assert_ne!(at(&two), at(&three));
