@@ -20,6 +20,7 @@ pub mod told;
 mod cut;
 mod kernel;
 mod netlink;
+mod others;
 mod overlay;
 
 pub use kernel::{KernelError, remove};

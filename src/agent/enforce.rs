@@ -18,6 +18,7 @@ use super::cni::server::Asked;
 use super::cut::{self, CutError};
 use super::kernel::{Held, Kernel, KernelError};
 use super::nft::{Event, Monitor};
+use super::others;
 use super::overlay::Overlay;
 use crate::guard::enforcement::HeldPolicy;
 use crate::k8s::live::{Ended, Feed, Update};
@@ -147,7 +148,7 @@ impl Enforcer {
     ) -> Result<(), EnforceError> {
         let monitor = Monitor::open(vec![self.kernel.port()]).map_err(KernelError::from)?;
         self.kernel.spare(&monitor);
-        let mut touched = listen(monitor);
+        let mut touched = others::listen(monitor);
         let mut verify = interval(VERIFY);
         verify.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut count = interval(COUNT);
@@ -479,25 +480,4 @@ async fn due(at: Option<Instant>) {
         Some(at) => sleep_until(at).await,
         None => std::future::pending().await,
     }
-}
-
-/// Tells when somebody else is at the table, from a thread of its own that ends with its listener.
-fn listen(mut monitor: Monitor) -> mpsc::Receiver<Event> {
-    let (sender, receiver) = mpsc::channel(16);
-    let listen = move || {
-        while !sender.is_closed() {
-            match monitor.wait(Duration::from_millis(500)) {
-                // A listener that is behind knows already that there is something to look at.
-                Ok(events) => events
-                    .into_iter()
-                    .for_each(|event| drop(sender.try_send(event))),
-                Err(error) => {
-                    tracing::warn!(error = %error, "what others do to the table is not heard");
-                    std::thread::sleep(AGAIN);
-                }
-            }
-        }
-    };
-    std::thread::spawn(listen);
-    receiver
 }
