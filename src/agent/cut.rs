@@ -44,7 +44,7 @@ pub(super) fn forbidden(plan: &Plan, kernel: &mut Kernel) -> Result<usize, CutEr
         let (mut entries, mut tuples) = (Vec::new(), Vec::new());
         let listed = conntrack.list(None, |entry| {
             if judge.is_forbidden(&entry) {
-                tuples.extend(forwarded(&entry));
+                tuples.extend(entry.forwarded());
                 entries.push(entry);
             }
         })?;
@@ -88,7 +88,7 @@ impl Judge<'_> {
         if !from_pod && !to_pod || source == destination || self.is_own(source) {
             return false;
         }
-        let Some(tuple) = forwarded(entry) else {
+        let Some(tuple) = entry.forwarded() else {
             // Policies speak of ports. What has none costs one packet more where it is still allowed.
             return matches!(entry.original.ends, Ends::Icmp(..) | Ends::None);
         };
@@ -127,13 +127,4 @@ impl Judge<'_> {
             .entry(address)
             .or_insert_with(|| UdpSocket::bind((address, 0)).is_ok())
     }
-}
-
-/// A connection's first way as the rules see it: after the destination was translated, before the source is.
-fn forwarded(entry: &Entry) -> Option<Tuple> {
-    let (first, answer) = (entry.tuple(&entry.original)?, entry.tuple(&entry.reply)?);
-    Some(Tuple {
-        destination: answer.source,
-        ..first
-    })
 }

@@ -23,7 +23,7 @@ use super::overlay::Overlay;
 use crate::guard::enforcement::HeldPolicy;
 use crate::k8s::live::{Ended, Feed, Update};
 use crate::netpol::{Direction, ObjectKey, Pod, Snapshot, Uid, WorkloadKind, WorkloadRef};
-use crate::ruleset::{Change, CounterName, Options, Plan, SetKind, Transaction};
+use crate::ruleset::{Change, CounterName, Options, Plan, Ruleset, SetKind, Transaction};
 use crate::runtime::{Phase, Readiness, Shutdown};
 use crate::telemetry::agent::{AgentMetrics, Rebuild};
 
@@ -200,7 +200,10 @@ impl Enforcer {
                 self.overlay
                     .give(workload, container_id.clone(), addresses.clone());
                 self.waiting.push((asked, Instant::now() + STARTING));
-                self.answer_waiting();
+                if self.started {
+                    self.go_on(&[]);
+                    self.answer_waiting();
+                }
             }
             (Command::Del, Some(workload)) => {
                 self.overlay.take(&workload, container_id);
@@ -220,10 +223,6 @@ impl Enforcer {
 
     /// Lets the pods go on whose rules are in force, and tells those whose time is over.
     fn answer_waiting(&mut self) {
-        if self.waiting.is_empty() || !self.started {
-            return;
-        }
-        self.go_on(&[]);
         let now = Instant::now();
         for (asked, until) in std::mem::take(&mut self.waiting) {
             let Some(reason) = self.hindrance(&asked.request) else {
@@ -354,7 +353,8 @@ impl Enforcer {
             return;
         }
         let begun = Instant::now();
-        let verified = tokio::task::block_in_place(|| self.kernel.verify(&self.plan));
+        let wanted = self.plan.whole().as_kept();
+        let verified = tokio::task::block_in_place(|| self.kernel.verify(&self.plan, &wanted));
         self.pace = RECEIPT.max(begun.elapsed().saturating_mul(SHARE));
         match verified {
             Ok(Held::Unknown) => {
@@ -367,7 +367,7 @@ impl Enforcer {
                 self.again = None;
                 self.readiness.ready(READY);
                 self.metrics.in_force.set(1);
-                let holding = self.holding();
+                let holding = self.holding(&wanted);
                 let count = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
                 self.metrics.pods.set(count(holding.pods));
                 self.metrics.policies.set(count(holding.policies.len()));
@@ -383,14 +383,14 @@ impl Enforcer {
         }
     }
 
-    fn holding(&self) -> Holding {
+    fn holding(&self, table: &Ruleset) -> Holding {
         let snapshot = self.plan.snapshot();
         let pods = self.plan.local_pods();
         let found: Vec<&Pod> = pods.keys().filter_map(|pod| snapshot.pod(pod)).collect();
         Holding {
             policies: HeldPolicy::of(snapshot, found),
             pods: pods.len(),
-            digest: self.plan.whole().digest(),
+            digest: table.digest(),
             failure: None,
             read_back: Some(Timestamp::now()),
         }

@@ -108,16 +108,15 @@ impl Kernel {
         Ok(())
     }
 
-    /// Reads the table back and repairs it where it is not the wanted one.
-    pub(super) fn verify(&mut self, plan: &Plan) -> Result<Held, KernelError> {
-        let wanted = plan.whole().as_kept();
-        match self.holds(&wanted)? {
+    /// Reads the table back and repairs it where it is not the plan's, which is `wanted` as the kernel keeps it.
+    pub(super) fn verify(&mut self, plan: &Plan, wanted: &Ruleset) -> Result<Held, KernelError> {
+        match self.holds(wanted)? {
             Some(true) => return Ok(Held::Same),
             Some(false) => {}
             None => return Ok(Held::Unknown),
         }
         self.rebuild(plan, Rebuild::Touched)?;
-        match self.holds(&wanted)? {
+        match self.holds(wanted)? {
             Some(true) => Ok(Held::Repaired),
             None => Ok(Held::Unknown),
             Some(false) => {
@@ -152,10 +151,8 @@ impl Kernel {
     pub(super) fn kept_cut(&mut self, plan: &Plan) -> Result<Vec<Tuple>, KernelError> {
         let mut tuples = Vec::new();
         for family in Family::BOTH {
-            let kind = cut_kind(plan, family);
-            let held = nft::elements(&mut self.socket, &cut_set(family), kind)?;
-            let elements = held.into_iter().flat_map(|held| held.elements);
-            tuples.extend(elements.filter_map(|(element, _)| match element {
+            let elements = self.kept(&cut_set(family), cut_kind(plan, family))?;
+            tuples.extend(elements.into_iter().filter_map(|element| match element {
                 Element::Tuple(tuple) => Some(tuple),
                 _ => None,
             }));
@@ -173,7 +170,7 @@ impl Kernel {
         let Some(found) = nft::read(&mut self.socket)? else {
             return Ok(Some(false));
         };
-        let is_same = found.strangers.is_empty() && found.ruleset.as_kept() == *wanted;
+        let is_same = found.strangers.is_empty() && found.ruleset == *wanted;
         Ok((is_same || !found.is_torn).then_some(is_same))
     }
 
@@ -185,19 +182,19 @@ impl Kernel {
             Family::BOTH.map(|family| [cut_set(family), back_set(family)].map(|set| (set, family)));
         for (set, family) in sets.into_iter().flatten() {
             let kind = cut_kind(plan, family);
-            let Some(held) = nft::elements(&mut self.socket, &set, kind)? else {
-                continue;
-            };
-            let elements: Vec<Element> = held
-                .elements
-                .into_iter()
-                .map(|(element, _)| element)
-                .collect();
+            let elements = self.kept(&set, kind)?;
             if !elements.is_empty() {
                 changes.push(Change::AddElements(set, kind, elements));
             }
         }
         Ok(changes)
+    }
+
+    /// The elements of a set; none where there is no such set.
+    fn kept(&mut self, set: &SetName, kind: SetKind) -> Result<Vec<Element>, KernelError> {
+        let held = nft::elements(&mut self.socket, set, kind)?;
+        let elements = held.into_iter().flat_map(|held| held.elements);
+        Ok(elements.map(|(element, _)| element).collect())
     }
 }
 

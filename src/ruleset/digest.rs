@@ -8,9 +8,10 @@ use super::render::{self, Reader};
 use super::table::Ruleset;
 
 impl Ruleset {
-    /// The SHA-256 digest of the table as `nft` reads it, in hexadecimal, without what comes and goes by itself.
+    /// The SHA-256 digest of the table as `nft` reads it, in hexadecimal: the same for what is wanted
+    /// and for what the kernel keeps of it ([`Ruleset::as_kept`]).
     pub fn digest(&self) -> String {
-        let text = render::table(&self.as_kept(), Reader::Nft);
+        let text = render::table(self, Reader::Nft);
         hex(text.as_bytes(), usize::MAX)
     }
 }

@@ -582,4 +582,14 @@ mod tests {
         assert_eq!(kept.as_kept(), kept);
         assert_ne!(kept, example());
     }
+
+    #[test]
+    fn what_is_wanted_has_the_digest_of_what_is_kept_of_it() {
+        let mut wanted = example();
+        wanted
+            .sets
+            .retain(|_, set| !matches!(set.kind, SetKind::Tuples(..)));
+        assert_ne!(wanted.as_kept(), wanted);
+        assert_eq!(wanted.as_kept().digest(), wanted.digest());
+    }
 }

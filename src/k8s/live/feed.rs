@@ -98,11 +98,6 @@ impl Feed {
         }
     }
 
-    /// The kinds whose first list is not complete.
-    pub fn missing(&self) -> Vec<Kind> {
-        self.health.missing()
-    }
-
     fn take(&mut self, kind: Kind, change: Change) {
         match &change {
             Change::Restart(_) => self.health.listed(kind, false),
