@@ -18,6 +18,7 @@ use super::flows::{Details, End, Joiner, Kind, Recent, Record, Verdict};
 use super::nflog::packet::{Carries, Header};
 use super::nflog::{self, Counts, Reader};
 use crate::k8s::one::chain;
+use crate::netpol::labels::TEMPLATE_HASH;
 use crate::netpol::{
     Direction, EndVerdict, Endpoint, Family, Flow, NodeName, Pod, PolicyRef, Port, Snapshot,
 };
@@ -282,7 +283,7 @@ fn told(end: Endpoint<'_>) -> End {
 /// The workload of a pod; that of a ReplicaSet's pods is the Deployment that its name tells of.
 fn workload(pod: &Pod) -> Option<String> {
     let owner = pod.owner.as_ref()?;
-    let hash = pod.labels.get("pod-template-hash");
+    let hash = pod.labels.get(TEMPLATE_HASH);
     let deployment =
         hash.and_then(|hash| owner.name.as_str().strip_suffix(hash)?.strip_suffix('-'));
     Some(deployment.map_or_else(

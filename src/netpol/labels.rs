@@ -14,6 +14,9 @@ use super::problem::Problems;
 /// <https://kubernetes.io/docs/reference/labels-annotations-taints/#kubernetes-io-metadata-name>
 pub const NAMESPACE_NAME_LABEL: &str = "kubernetes.io/metadata.name";
 
+/// The label by which a Deployment tells the pods of one template from those of another; the end of their `ReplicaSet`'s name.
+pub(crate) const TEMPLATE_HASH: &str = "pod-template-hash";
+
 /// Labels that say which of the pods one is, or of which generation, and not what it does.
 pub(super) const VOLATILE: [&str; 9] = [
     "apps.kubernetes.io/pod-index",
@@ -23,7 +26,7 @@ pub(super) const VOLATILE: [&str; 9] = [
     "controller-revision-hash",
     "controller-uid",
     "job-name",
-    "pod-template-hash",
+    TEMPLATE_HASH,
     "statefulset.kubernetes.io/pod-name",
 ];
 

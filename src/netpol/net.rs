@@ -5,6 +5,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::Serialize;
 
+use super::spans::Span;
+
 /// The two kinds of IP addresses; a flow is wholly of one of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub enum Family {
@@ -34,6 +36,14 @@ pub enum NetError {
 }
 
 impl Family {
+    /// The number of the last address.
+    pub(crate) fn last(self) -> u128 {
+        match self {
+            Self::V4 => u32::MAX.into(),
+            Self::V6 => u128::MAX,
+        }
+    }
+
     /// Both families, in the order in which they are tried.
     pub const BOTH: [Family; 2] = [Family::V4, Family::V6];
 
@@ -61,6 +71,19 @@ impl std::fmt::Display for Family {
             Self::V6 => "IPv6",
         })
     }
+}
+
+/// An address as a number of its family.
+pub(crate) fn number(address: IpAddr) -> u128 {
+    match address {
+        IpAddr::V4(address) => address.to_bits().into(),
+        IpAddr::V6(address) => address.to_bits(),
+    }
+}
+
+/// The first and the last address of a block, as numbers.
+pub(crate) fn ends(block: &IpNet) -> Span<u128> {
+    (number(block.network()), number(block.broadcast()))
 }
 
 /// Reads an address as `ParseIPSloppy` of Kubernetes does: leading zeros in an IPv4 address are decimal, and an

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ipnet::IpNet;
 
 use super::table::Element;
-use crate::netpol::Family;
+use crate::netpol::net::{Family, ends, number};
 use crate::netpol::spans::{self, Span};
 
 /// Some addresses of each family.
@@ -47,7 +47,7 @@ impl Addresses {
 
     /// Whether all of a family are among them.
     pub(super) fn is_everything(&self, family: Family) -> bool {
-        self.of_family(family) == [(0, last(family))]
+        self.of_family(family) == [(0, family.last())]
     }
 
     /// Whether an address is among them.
@@ -68,24 +68,6 @@ impl Addresses {
             Family::V4 => &self.v4,
             Family::V6 => &self.v6,
         }
-    }
-}
-
-fn ends(block: &IpNet) -> Span<u128> {
-    (number(block.network()), number(block.broadcast()))
-}
-
-fn number(address: IpAddr) -> u128 {
-    match address {
-        IpAddr::V4(address) => address.to_bits().into(),
-        IpAddr::V6(address) => address.to_bits(),
-    }
-}
-
-fn last(family: Family) -> u128 {
-    match family {
-        Family::V4 => u32::MAX.into(),
-        Family::V6 => u128::MAX,
     }
 }
 

@@ -127,11 +127,7 @@ impl<'s> Holding<'s> {
         let clauses = self.policies.iter().flat_map(|policy| {
             let rules = policy.rules(direction).iter().enumerate();
             rules.map(move |(index, rule)| {
-                let by = format!(
-                    "{} {}[{index}]",
-                    policy.reference(),
-                    direction_word(direction)
-                );
+                let by = format!("{} {}[{index}]", policy.reference(), direction.field());
                 own(Clause::of_rule(policy, rule, by), way, pod)
             })
         });
@@ -151,7 +147,7 @@ fn ruled(policies: &[&ClusterNetworkPolicy], way: Way, pod: &Pod) -> Vec<Tied> {
             let by = format!(
                 "ClusterNetworkPolicy {} {}[{index}]",
                 policy.name,
-                direction_word(direction)
+                direction.field()
             );
             Some(own(Clause::of_cluster_rule(rule, by)?, way, pod))
         });
@@ -170,12 +166,5 @@ fn own(clause: Clause, way: Way, pod: &Pod) -> Clause {
     match way {
         Way::Ingress => clause.at_pod(pod),
         Way::Egress | Way::ToNode => clause,
-    }
-}
-
-fn direction_word(direction: Direction) -> &'static str {
-    match direction {
-        Direction::Ingress => "ingress",
-        Direction::Egress => "egress",
     }
 }

@@ -269,13 +269,10 @@ impl Writer<'_> {
     }
 
     fn denied(&mut self, rules: &mut Vec<Draft>) {
-        let word = match self.way {
-            Way::Egress | Way::ToNode => "egress",
-            Way::Ingress => "ingress",
-        };
+        let direction = self.way.direction().field();
         let log = Log {
             group: self.telling.group,
-            prefix: Arc::from(format!("ringfence denied {word}")),
+            prefix: Arc::from(format!("ringfence denied {direction}")),
         };
         rules.push(Draft {
             matches: Vec::new(),
@@ -468,11 +465,7 @@ fn in_words(protocol: Protocol, ranges: &[Span<u32>]) -> String {
 
 /// The counter of the packets that are denied on a way.
 pub(super) fn denied_counter(way: Way) -> CounterName {
-    match way {
-        Way::Egress | Way::ToNode => "denied-egress",
-        Way::Ingress => "denied-ingress",
-    }
-    .into()
+    format!("denied-{}", way.direction().field()).into()
 }
 
 /// The number in the name of a family.

@@ -4,10 +4,10 @@
 //! (`render.rs`) and encoded for the kernel, and both mean the same.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use crate::netpol::name::name;
 use crate::netpol::{Family, Port, Protocol};
 
 /// The name of the only table that is ours, in the `inet` family.
@@ -24,42 +24,8 @@ pub const LOG_SNAPLEN: u32 = 128;
 /// flood one wake-up reads many, and a lone packet waits for the listener's timer only.
 pub const LOG_QUEUE: u16 = 64;
 
-/// Declares the name of something in the table: letters, digits, `.`, `-` and `_`, beginning with a letter. The
-/// kernel takes any; nft reads no word of its own language as a name (`all`, `map`, `set`, `counter`), so names have a part
-/// that no such word has.
-macro_rules! name {
-    ($(#[$doc:meta])* $name:ident) => {
-        $(#[$doc])*
-        #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        pub struct $name(Arc<str>);
-
-        impl $name {
-            /// The name as text.
-            pub fn as_str(&self) -> &str {
-                &self.0
-            }
-        }
-
-        impl From<&str> for $name {
-            fn from(name: &str) -> Self {
-                Self(Arc::from(name))
-            }
-        }
-
-        impl From<String> for $name {
-            fn from(name: String) -> Self {
-                Self(Arc::from(name))
-            }
-        }
-
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.pad(&self.0)
-            }
-        }
-    };
-}
-
+// Letters, digits, `.`, `-` and `_`, beginning with a letter. The kernel takes any name; nft reads no word of its own language
+// as one (`all`, `map`, `set`, `counter`), so names have a part that no such word has.
 name!(
     /// The name of a chain.
     ChainName

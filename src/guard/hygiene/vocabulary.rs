@@ -7,6 +7,7 @@ use crate::guard::guardrail::{Guardrail, HygieneSection, LabelsSection};
 use crate::guard::registry;
 use crate::guard::review::{Review, Subject};
 use crate::netpol::findings::{Ask, Neighbourhood, Wild};
+use crate::netpol::labels::TEMPLATE_HASH;
 use crate::netpol::{FieldPath, Object};
 
 /// How many words are shown of which there are several spellings.
@@ -20,7 +21,7 @@ const NAMES: [&str; 7] = [
     "app.kubernetes.io/version",
     "k8s-app",
     "name",
-    "pod-template-hash",
+    TEMPLATE_HASH,
 ];
 
 /// What has run wild and is told of this object; asked where all workloads are known.

@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ipnet::{IpNet, Ipv4Subnets, Ipv6Subnets};
 
 use super::bits::BitSet;
-use crate::netpol::net::Family;
+use crate::netpol::net::{Family, ends, number};
 use crate::netpol::spans::{self, Span};
 
 /// A block as a policy means it: without what is excepted from it.
@@ -47,7 +47,7 @@ impl Space {
         let mut known: HashMap<(Family, BitSet), usize> = HashMap::new();
         for family in Family::BOTH {
             let pieces = pieces(family, blocks);
-            let last_of_family = last(family);
+            let last_of_family = family.last();
             let ends = pieces
                 .iter()
                 .skip(1)
@@ -128,7 +128,7 @@ fn pieces(family: Family, blocks: &[Block<'_>]) -> Vec<(u128, BitSet)> {
             starts.extend(last.checked_add(1));
         }
     }
-    let last = last(family);
+    let last = family.last();
     starts.retain(|start| *start <= last);
     starts.sort_unstable();
     starts.dedup();
@@ -172,25 +172,6 @@ pub(super) fn cidrs(family: Family, spans: &[Span<u128>]) -> Vec<IpNet> {
         }
     }
     cidrs
-}
-
-/// The first and the last address of a block, as numbers.
-pub(super) fn ends(net: &IpNet) -> Span<u128> {
-    (number(net.network()), number(net.broadcast()))
-}
-
-fn number(address: IpAddr) -> u128 {
-    match address {
-        IpAddr::V4(address) => u128::from(address.to_bits()),
-        IpAddr::V6(address) => address.to_bits(),
-    }
-}
-
-fn last(family: Family) -> u128 {
-    match family {
-        Family::V4 => u128::from(u32::MAX),
-        Family::V6 => u128::MAX,
-    }
 }
 
 impl Family {

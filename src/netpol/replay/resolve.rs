@@ -8,14 +8,11 @@ use ipnet::IpNet;
 use super::Who;
 use super::record::{Actor, PodActor};
 use crate::netpol::flow::Endpoint;
-use crate::netpol::labels::Labels;
+use crate::netpol::labels::{Labels, TEMPLATE_HASH};
 use crate::netpol::name::{NamespaceName, NodeName, ObjectName};
 use crate::netpol::pod::{Phase, Pod};
 use crate::netpol::snapshot::Snapshot;
 use crate::netpol::workload::{WorkloadKind, WorkloadRef};
-
-/// The label that the pods of a Deployment have beside those of its template.
-const TEMPLATE_HASH: &str = "pod-template-hash";
 
 /// One end, as far as it can be known.
 #[derive(Clone, Debug)]
