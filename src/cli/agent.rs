@@ -17,6 +17,7 @@ use hyper::header::CONTENT_TYPE;
 use tokio::sync::{mpsc, watch};
 
 use super::cluster::{self, ClusterArgs};
+use super::logs::LogArgs;
 use super::{Exit, ended};
 use crate::agent::cni::install::{Change, InstallError, Installer};
 use crate::agent::cni::list::{Entry, WhenDown};
@@ -32,7 +33,7 @@ use crate::ruleset::Options;
 use crate::runtime::admin::Peer;
 use crate::runtime::{Readiness, Tasks, Trigger, admin, follow_signals};
 use crate::telemetry::agent::AgentMetrics;
-use crate::telemetry::{self, LogFormat, metrics};
+use crate::telemetry::metrics;
 
 /// Arguments of `ringfence agent`.
 #[derive(Debug, clap::Args)]
@@ -89,17 +90,8 @@ pub struct Args {
     /// Where to serve /livez, /readyz and /metrics over plain HTTP, and /flows to who asks from this node. Without it: nowhere.
     #[arg(long, value_name = "ADDR:PORT")]
     admin: Option<SocketAddr>,
-    /// The form of the log.
-    #[arg(long, value_name = "FORMAT", default_value = "text")]
-    log_format: LogFormat,
-    /// What is logged: a level, or directives such as `info,ringfence=debug`.
-    #[arg(
-        long,
-        value_name = "FILTER",
-        default_value = "info",
-        env = "RINGFENCE_LOG"
-    )]
-    log: String,
+    #[command(flatten)]
+    log: LogArgs,
 }
 
 /// What becomes of a new pod while the agent is down.
@@ -118,7 +110,7 @@ const PAUSE: Duration = Duration::from_secs(2);
 
 /// Runs until told to stop.
 pub(super) fn run(args: &Args) -> anyhow::Result<Exit> {
-    telemetry::init(args.log_format, &args.log, None)?;
+    args.log.start(None)?;
     if args.cleanup {
         if args.cni {
             let removed = args.installer()?.remove(PAUSE);

@@ -15,6 +15,7 @@ use kube::{Api, Client};
 use super::certs::SignedDurationArg;
 use super::cluster::{ClusterArgs, host};
 use super::inputs::engine;
+use super::logs::LogArgs;
 use super::traces::TraceArgs;
 use super::{Exit, ended};
 use crate::certs::Names;
@@ -27,7 +28,7 @@ use crate::k8s::live;
 use crate::report::policy_report::Form;
 use crate::runtime::{Readiness, Tasks, Trigger, admin, follow_signals};
 use crate::telemetry::events::EventMetrics;
-use crate::telemetry::{self, LogFormat, metrics};
+use crate::telemetry::metrics;
 
 /// Arguments of `ringfence controller`.
 #[derive(Debug, clap::Args)]
@@ -103,17 +104,8 @@ pub struct Args {
     admin: Option<SocketAddr>,
     #[command(flatten)]
     traces: TraceArgs,
-    /// The form of the log.
-    #[arg(long, value_name = "FORMAT", default_value = "text")]
-    log_format: LogFormat,
-    /// What is logged: a level, or directives such as `info,ringfence=debug`.
-    #[arg(
-        long,
-        value_name = "FILTER",
-        default_value = "info",
-        env = "RINGFENCE_LOG"
-    )]
-    log: String,
+    #[command(flatten)]
+    log: LogArgs,
 }
 
 /// An API for reports, as an argument.
@@ -133,7 +125,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<Exit> {
     let traces = args
         .traces
         .start("ringfence-controller", runtime.handle())?;
-    telemetry::init(args.log_format, &args.log, traces.as_ref())?;
+    args.log.start(traces.as_ref())?;
     let ending = runtime.block_on(work(args));
     if let Some(traces) = traces {
         traces.finish();

@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use serde_json::json;
 
 use super::cluster::ClusterArgs;
+use super::form::Form;
 use super::{Exit, style};
 use crate::agent::doctor;
 use crate::controller::registration;
@@ -41,15 +42,6 @@ pub struct Args {
     /// How to print it.
     #[arg(long, short, value_enum, default_value_t = Form::Text)]
     output: Form,
-}
-
-/// The forms of the answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-enum Form {
-    /// For people.
-    Text,
-    /// For programs; stable.
-    Json,
 }
 
 /// Where network plugins are configured, unless told otherwise.

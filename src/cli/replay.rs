@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use anyhow::bail;
 
 use super::Exit;
+use super::form::Form;
 use super::recorded::{self, Records};
 use crate::flows::{Recorded, Skip};
 use crate::netpol::replay::{Change, Replay};
@@ -51,14 +52,6 @@ enum FailOn {
     Any,
     /// Nothing.
     Never,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-enum Form {
-    /// For people.
-    Text,
-    /// For programs; stable.
-    Json,
 }
 
 /// Prints what would become of the flows.

@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use serde_json::json;
 
 use super::cluster::ClusterArgs;
+use super::form::Form;
 use super::{Exit, style};
 use crate::guard::enforcement::answer::{Answer, Lag, NodeAnswer, PolicyAnswer, answer};
 use crate::k8s::enforcement;
@@ -36,15 +37,6 @@ pub struct Args {
     /// How to print it.
     #[arg(long, short, value_enum, default_value_t = Form::Text)]
     output: Form,
-}
-
-/// The forms of the answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-enum Form {
-    /// For people.
-    Text,
-    /// For programs; stable.
-    Json,
 }
 
 /// Reads the cluster and prints who confirms what.

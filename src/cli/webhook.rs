@@ -13,6 +13,7 @@ use tokio::sync::watch;
 use super::clients::ClientArgs;
 use super::cluster::{ClusterArgs, host};
 use super::inputs::{Inputs, engine};
+use super::logs::LogArgs;
 use super::shown::{Place, ShownArgs};
 use super::traces::TraceArgs;
 use super::{Exit, ended};
@@ -25,7 +26,7 @@ use crate::k8s::live::{self, Live, ReadLimits};
 use crate::runtime::{Readiness, Tasks, Trigger, admin, follow_signals};
 use crate::telemetry::certificates::CertificateMetrics;
 use crate::telemetry::events::EventMetrics;
-use crate::telemetry::{self, LogFormat, metrics};
+use crate::telemetry::metrics;
 use crate::webhook::cluster::Cluster;
 use crate::webhook::deadline::go_duration;
 use crate::webhook::metrics::Metrics;
@@ -87,17 +88,8 @@ pub struct Args {
     drain_delay: u64,
     #[command(flatten)]
     traces: TraceArgs,
-    /// The form of the log.
-    #[arg(long, value_name = "FORMAT", default_value = "text")]
-    log_format: LogFormat,
-    /// What is logged: a level, or directives such as `info,ringfence=debug`.
-    #[arg(
-        long,
-        value_name = "FILTER",
-        default_value = "info",
-        env = "RINGFENCE_LOG"
-    )]
-    log: String,
+    #[command(flatten)]
+    log: LogArgs,
 }
 
 /// Serves until told to stop.
@@ -106,7 +98,7 @@ pub(super) fn run(args: Args) -> anyhow::Result<Exit> {
         .enable_all()
         .build()?;
     let traces = args.traces.start("ringfence-webhook", runtime.handle())?;
-    telemetry::init(args.log_format, &args.log, traces.as_ref())?;
+    args.log.start(traces.as_ref())?;
     let ending = runtime.block_on(serve(args));
     if let Some(traces) = traces {
         traces.finish();

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, bail};
 
+use super::form::Form;
 use super::reach::{Who, parse_port, parse_protocol, read};
 use super::{Exit, style};
 use crate::netpol::reach::{Explanation, Says, Step};
@@ -44,15 +45,6 @@ pub struct Args {
     /// How to print it.
     #[arg(long, short, value_enum, default_value_t = Form::Text)]
     output: Form,
-}
-
-/// The forms of an explanation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-enum Form {
-    /// For people.
-    Text,
-    /// For programs; stable.
-    Json,
 }
 
 /// Prints what the policies say of one flow.
