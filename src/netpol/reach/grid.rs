@@ -154,6 +154,11 @@ impl Grid {
         self.rows.get(row).map(Vec::as_slice).unwrap_or_default()
     }
 
+    /// How many classes there are.
+    pub(super) fn classes(&self) -> usize {
+        self.of_class.len()
+    }
+
     /// The faces of a class.
     pub(super) fn class(&self, class: usize) -> &[usize] {
         self.of_class

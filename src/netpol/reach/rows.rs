@@ -35,8 +35,8 @@ pub(super) struct Workloads<'r> {
     roots: Vec<&'r WorkloadRef>,
     /// The classes of each workload's pods.
     classes: Vec<BTreeSet<usize>>,
-    /// The workloads of each class: which, and whether it has two pods in the class at least.
-    members: HashMap<usize, BTreeMap<usize, bool>>,
+    /// The workloads of each class, by ascending numbers: which, and whether it has two pods in the class at least.
+    members: Vec<Vec<(usize, bool)>>,
     /// The workloads with which a workload shares a node, and what is open to them for that.
     near: HashMap<usize, BTreeMap<usize, PortSet>>,
     /// The patches from addresses outside, by the face that they lead to.
@@ -52,7 +52,7 @@ impl<'r> Workloads<'r> {
             .map(|(number, root)| (*root, number))
             .collect();
         let mut classes = vec![BTreeSet::new(); roots.len()];
-        let mut members: HashMap<usize, BTreeMap<usize, bool>> = HashMap::new();
+        let mut members = vec![BTreeMap::new(); reach.grid.classes()];
         for pod in reach.listed() {
             let Some(number) = numbers.get(&pod.root) else {
                 continue;
@@ -60,10 +60,11 @@ impl<'r> Workloads<'r> {
             if let Some(classes) = classes.get_mut(*number) {
                 classes.insert(pod.class);
             }
-            let of_class = members.entry(pod.class).or_default();
-            // A template stands for as many pods as one likes.
-            let is_there = of_class.contains_key(number);
-            of_class.insert(*number, pod.is_template || is_there);
+            if let Some(of_class) = members.get_mut(pod.class) {
+                // A template stands for as many pods as one likes.
+                let is_there = of_class.contains_key(number);
+                of_class.insert(*number, pod.is_template || is_there);
+            }
         }
         let mut near: HashMap<usize, BTreeMap<usize, PortSet>> = HashMap::new();
         for (host, pod) in with_own_node(reach) {
@@ -84,7 +85,10 @@ impl<'r> Workloads<'r> {
             reach,
             roots,
             classes,
-            members,
+            members: members
+                .into_iter()
+                .map(|of_class| of_class.into_iter().collect())
+                .collect(),
             near,
         }
     }
@@ -112,7 +116,12 @@ impl Ends for Workloads<'_> {
     /// A pod's own connection with itself is none.
     fn open_from(&self, source: usize) -> Open {
         let grid = &self.reach.grid;
-        let mut inside: HashMap<usize, PortSet> = HashMap::new();
+        let mut inside = vec![PortSet::none(); self.roots.len()];
+        let mut open_to = |number: usize, ports: &PortSet| {
+            if let Some(open) = inside.get_mut(number) {
+                join(open, ports);
+            }
+        };
         let mut regions: BTreeMap<usize, PortSet> = BTreeMap::new();
         for class in self.classes.get(source).into_iter().flatten() {
             for face in grid.class(*class) {
@@ -124,9 +133,9 @@ impl Ends for Workloads<'_> {
                             join(regions.entry(other.region).or_default(), &patch.ports);
                             continue;
                         };
-                        for (number, has_two) in self.members.get(&to).into_iter().flatten() {
+                        for (number, has_two) in self.members.get(to).into_iter().flatten() {
                             if *number != source || to != *class || *has_two {
-                                join(inside.entry(*number).or_default(), &patch.ports);
+                                open_to(*number, &patch.ports);
                             }
                         }
                     }
@@ -134,14 +143,11 @@ impl Ends for Workloads<'_> {
             }
         }
         for (number, ports) in self.near.get(&source).into_iter().flatten() {
-            if !ports.is_empty() {
-                join(inside.entry(*number).or_default(), ports);
-            }
+            open_to(*number, ports);
         }
-        let mut inside: Vec<(usize, PortSet)> = inside.into_iter().collect();
-        inside.sort_unstable_by_key(|(number, _)| *number);
+        let inside = inside.into_iter().enumerate();
         Open {
-            inside,
+            inside: inside.filter(|(_, ports)| !ports.is_empty()).collect(),
             outside: self.addresses(regions),
         }
     }
@@ -191,7 +197,9 @@ pub(super) fn blocks(addresses: Addresses) -> Vec<(IpNet, PortSet)> {
 }
 
 fn join(ports: &mut PortSet, more: &PortSet) {
-    *ports = ports.or(more);
+    if ports != more {
+        *ports = ports.or(more);
+    }
 }
 
 /// The patches whose sources are outside, by the faces of pods that they lead to.
