@@ -2,8 +2,9 @@
 //!
 //! `enforce` is the loop: changes of the cluster go into a plan, and what the plan says into the kernel through `nft`, which
 //! also reads our table back and notices when others touch it. `cut` ends connections that have become forbidden, through
-//! `conntrack`; `cni` holds a new pod back until its rules are in force; `nflog` reads what the rules tell of packets, which `told`
-//! explains and `flows` joins and keeps; `receipt` tells the API server what was read back. `netlink` is how netfilter is spoken to, without the `nft` program. Nothing here
+//! `conntrack`; `cni` holds a new pod back until its rules are in force; `nflog` reads what the rules tell of packets, which
+//! `told` explains, `flows` joins and keeps, and `notices` makes Events of; `receipt` tells the API server what was read back.
+//! `netlink` is how netfilter is spoken to, without the `nft` program. Nothing here
 //! decides about flows.
 
 pub mod cni;
@@ -20,6 +21,7 @@ pub mod told;
 mod cut;
 mod kernel;
 mod netlink;
+mod notices;
 mod others;
 mod overlay;
 

@@ -40,7 +40,7 @@ mod draft;
 mod frame;
 mod terms;
 
-pub use frame::{back_set, counters, cut_set};
+pub use frame::{back_set, cut_set};
 pub use plan::{Options, Plan};
 pub use table::{
     Chain, ChainName, CounterName, Element, End, Hook, Log, Match, Rule, Ruleset, Set, SetKind,

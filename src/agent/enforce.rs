@@ -450,6 +450,9 @@ impl Enforcer {
             match name.as_str() {
                 "denied-ingress" => self.metrics.denied(Direction::Ingress, more),
                 "denied-egress" => self.metrics.denied(Direction::Egress, more),
+                "unknown" => {
+                    self.metrics.unknown.inc_by(more);
+                }
                 _ => {}
             }
         }

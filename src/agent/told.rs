@@ -17,6 +17,8 @@ use tokio::time::{MissedTickBehavior, interval, sleep};
 use super::flows::{Details, End, Joiner, Kind, Recent, Record, Verdict};
 use super::nflog::packet::{Carries, Header};
 use super::nflog::{self, Counts, Reader};
+use super::notices;
+use crate::k8s::events::Events;
 use crate::k8s::one::chain;
 use crate::netpol::labels::TEMPLATE_HASH;
 use crate::netpol::{
@@ -43,6 +45,8 @@ pub struct Teller {
     recent: Recent,
     metrics: AgentMetrics,
     joiner: Joiner,
+    /// Where pods' Events go, if they are to be written.
+    events: Option<Events>,
 }
 
 /// How soon a group that cannot be read is tried again: the agent before this one may be on its way out.
@@ -59,7 +63,14 @@ impl Teller {
             recent: Recent::new(KEPT),
             metrics,
             joiner: Joiner::new(WINDOW, DIFFERENT),
+            events: None,
         }
+    }
+
+    /// The same, and pods get Events of what they lost.
+    #[must_use]
+    pub fn telling(self, events: Option<Events>) -> Self {
+        Self { events, ..self }
     }
 
     /// Where the last flows are kept.
@@ -145,6 +156,10 @@ impl Teller {
                 from = %kind.from, to = %kind.to, protocol = %kind.protocol, port, packets = record.count,
                 "allowed"
             ),
+        }
+        let notice = |events| Some((events, notices::denied(&record, &self.snapshot.load())?));
+        if let Some((events, notice)) = self.events.as_ref().and_then(notice) {
+            events.tell(notice);
         }
         self.recent.push(record);
     }

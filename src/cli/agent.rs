@@ -14,6 +14,10 @@ use axum::{Extension, Router};
 use clap::ValueEnum;
 use hyper::StatusCode;
 use hyper::header::CONTENT_TYPE;
+use ipnet::IpNet;
+use k8s_openapi::api::core::v1::Node;
+use kube::api::ListParams;
+use kube::{Api, Client};
 use tokio::sync::{mpsc, watch};
 
 use super::cluster::{self, ClusterArgs};
@@ -27,12 +31,14 @@ use crate::agent::flows::Recent;
 use crate::agent::host::{self, Bridged, HostError};
 use crate::agent::told::Teller;
 use crate::agent::{receipt, remove};
+use crate::k8s::events::{self, Reporter};
 use crate::k8s::live;
 use crate::netpol::NodeName;
 use crate::ruleset::Options;
 use crate::runtime::admin::Peer;
 use crate::runtime::{Readiness, Tasks, Trigger, admin, follow_signals};
 use crate::telemetry::agent::AgentMetrics;
+use crate::telemetry::events::EventMetrics;
 use crate::telemetry::metrics;
 
 /// Arguments of `ringfence agent`.
@@ -75,6 +81,13 @@ pub struct Args {
     /// What becomes of a new pod while the agent is down.
     #[arg(long, value_name = "WHAT", value_enum, default_value_t = Down::Fail)]
     when_agent_is_down: Down,
+    /// Drop what comes from or goes to addresses of the node's blocks for pods that are no known pod's: then no pod sends
+    /// anything before its policies hold it, also without --cni, and none while an agent is down.
+    #[arg(long)]
+    drop_unknown: bool,
+    /// These blocks, instead of the Node's spec.podCIDRs.
+    #[arg(long, value_name = "CIDR", requires = "drop_unknown")]
+    pod_cidr: Vec<IpNet>,
     /// The NFLOG group that denied packets are told to: another one where something else listens to this.
     #[arg(long, value_name = "NUMBER", default_value_t = 100)]
     log_group: u16,
@@ -87,6 +100,9 @@ pub struct Args {
     /// Write no receipt (`NodeEnforcement`).
     #[arg(long)]
     no_receipt: bool,
+    /// Write no Kubernetes Events on the pods whose packets are denied.
+    #[arg(long)]
+    no_events: bool,
     /// Where to serve /livez, /readyz and /metrics over plain HTTP, and /flows to who asks from this node. Without it: nowhere.
     #[arg(long, value_name = "ADDR:PORT")]
     admin: Option<SocketAddr>,
@@ -147,10 +163,18 @@ async fn work(args: &Args) -> anyhow::Result<Exit> {
         log_group: args.log_group,
         log_rate: args.log_rate,
         sample_rate: args.sample,
+        known_only: args.known_only(&client, &node).await?,
         ..Options::new(node.clone())
     };
     let enforcer = Enforcer::new(options, counted.clone(), readiness.clone())?;
-    let teller = Teller::new(node.clone(), enforcer.snapshot(), counted);
+    let events = (!args.no_events).then(|| {
+        let reporter = Reporter::new(events::AGENT, node.as_str());
+        let counted = EventMetrics::new(&mut numbers);
+        let (events, task) = events::writer(client.clone(), reporter, counted);
+        tasks.spawn("events", task);
+        events
+    });
+    let teller = Teller::new(node.clone(), enforcer.snapshot(), counted).telling(events);
     if let Some(address) = args.admin {
         let listener = admin::listen(address).await.context("--admin")?;
         let router =
@@ -261,6 +285,26 @@ impl Args {
             return Err(HostError::Another(another.to_owned()).into());
         }
         Ok(())
+    }
+
+    /// The blocks in which every address must be a known pod's.
+    async fn known_only(&self, client: &Client, node: &NodeName) -> anyhow::Result<Vec<IpNet>> {
+        if !self.drop_unknown || !self.pod_cidr.is_empty() {
+            return Ok(self.pod_cidr.clone());
+        }
+        let nodes: Api<Node> = Api::all(client.clone());
+        // The role lets it list and not get.
+        let only = ListParams::default().fields(&format!("metadata.name={node}"));
+        let found = nodes.list(&only).await.context("--drop-unknown")?;
+        let spec = found.items.into_iter().next().and_then(|node| node.spec);
+        let blocks = spec.and_then(|spec| spec.pod_cidrs).unwrap_or_default();
+        if blocks.is_empty() {
+            bail!("--drop-unknown: the Node {node} has no spec.podCIDRs; say --pod-cidr");
+        }
+        let parsed = blocks.iter().map(|block| block.parse());
+        parsed
+            .collect::<Result<_, _>>()
+            .context("--drop-unknown: spec.podCIDRs of the Node")
     }
 
     fn node(&self) -> anyhow::Result<NodeName> {

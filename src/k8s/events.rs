@@ -40,6 +40,11 @@ pub const WEBHOOK: &str = "ringfence.dev/webhook";
 /// The controller, as who reports.
 pub const CONTROLLER: &str = "ringfence.dev/controller";
 
+/// The agent of a node, as who reports.
+pub const AGENT: &str = "ringfence.dev/agent";
+
+/// The reason of packets that a node did not let pass.
+pub const DENIED: &str = "Denied";
 /// The reason of what was refused.
 pub const REFUSED: &str = "Refused";
 /// The reason of what was let pass and would be refused in mode `Enforce`.

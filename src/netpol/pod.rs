@@ -1,5 +1,6 @@
 //! Pods: running ones, and the representative pod of a workload's template. Both are the same type.
 
+use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -75,6 +76,21 @@ impl Uid {
             *byte = u8::try_from((high << 4) | low).ok()?;
         }
         digits.next().is_none().then_some(Self(bytes))
+    }
+}
+
+impl fmt::Display for Uid {
+    /// As API servers write it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, byte) in self.0.iter().enumerate() {
+            let hyphen = if matches!(index, 4 | 6 | 8 | 10) {
+                "-"
+            } else {
+                ""
+            };
+            write!(f, "{hyphen}{byte:02x}")?;
+        }
+        Ok(())
     }
 }
 

@@ -2,21 +2,26 @@
 
 use std::collections::BTreeSet;
 
+use super::addresses::Addresses;
 use super::body::Way;
 use super::compile::{denied_counter, digit};
 use super::plan::Options;
 use super::table::{
-    Chain, CounterName, End, Hook, Log, Match, Rule, Ruleset, Set, SetKind, SetName, Statement,
-    Tracked, Verdict,
+    Chain, ChainName, CounterName, End, Hook, Log, Match, Rule, Ruleset, Set, SetKind, SetName,
+    Statement, Tracked, Verdict,
 };
 use crate::netpol::Family;
 
 /// What is there whatever the policies say.
 pub(super) fn frame(options: &Options) -> Ruleset {
     let mut ruleset = Ruleset {
-        counters: counters().collect(),
+        counters: counters(options),
         ..Ruleset::default()
     };
+    let mut own_blocks = Addresses::default();
+    for block in &options.known_only {
+        own_blocks.join(Addresses::of(block, &[]));
+    }
     for family in Family::BOTH {
         let mut add = |name: SetName, kind| {
             let elements = BTreeSet::new();
@@ -28,6 +33,23 @@ pub(super) fn frame(options: &Options) -> Ruleset {
         }
         for way in Way::ALL {
             add(dispatch(way, family), SetKind::Dispatch(family));
+        }
+        if !options.known_only.is_empty() {
+            add(known_set(family), SetKind::Addresses(family));
+            let kind = SetKind::Blocks(family);
+            let elements = own_blocks.elements(family).collect();
+            ruleset
+                .sets
+                .insert(blocks_set(family), Set { kind, elements });
+        }
+    }
+    if !options.known_only.is_empty() {
+        for end in [End::Source, End::Destination] {
+            let rules = Chain {
+                hook: None,
+                rules: unknown(end),
+            };
+            ruleset.chains.insert(unknown_chain(end), rules);
         }
     }
     let chains = [
@@ -81,6 +103,15 @@ fn forward(options: &Options) -> Vec<Rule> {
             "a pod to itself, by way of a Service",
         ));
     }
+    if !options.known_only.is_empty() {
+        for (end, family) in each_end() {
+            rules.push(Rule::new(
+                vec![Match::Address(family, end, blocks_set(family))],
+                Verdict::Jump(unknown_chain(end)),
+                "an address of this node's pods must be a known one's",
+            ));
+        }
+    }
     for (way, end) in [(Way::Egress, End::Source), (Way::Ingress, End::Destination)] {
         for family in Family::BOTH {
             rules.push(to_chains(way, end, family));
@@ -106,6 +137,8 @@ const FORWARD: &str = "forward";
 const INPUT: &str = "input";
 /// Counts the packets of connections that were cut.
 const CUT_COUNTER: &str = "cut";
+/// Counts the packets of addresses that are no known pod's.
+const UNKNOWN_COUNTER: &str = "unknown";
 /// Why neighbour discovery passes.
 const ND: &str = "IPv6 does not work without finding neighbours (RFC 4861)";
 
@@ -122,6 +155,33 @@ fn input() -> Vec<Rule> {
         rules.push(to_chains(Way::ToNode, End::Source, family));
     }
     rules
+}
+
+/// Lets go on whose address is a known pod's.
+fn unknown(end: End) -> Vec<Rule> {
+    let known = |family| {
+        Rule::new(
+            vec![Match::Address(family, end, known_set(family))],
+            Verdict::Return,
+            "a known pod is held to its policies",
+        )
+    };
+    let mut rules: Vec<Rule> = Family::BOTH.into_iter().map(known).collect();
+    rules.push(Rule {
+        matches: Vec::new(),
+        does: vec![
+            Statement::Count(UNKNOWN_COUNTER.into()),
+            Statement::Verdict(Verdict::Drop),
+        ],
+        why: "of which pod it is, and which policies hold it, is not known yet, or not any more"
+            .into(),
+    });
+    rules
+}
+
+fn each_end() -> impl Iterator<Item = (End, Family)> {
+    let ends = [End::Source, End::Destination].into_iter();
+    ends.flat_map(|end| Family::BOTH.map(|family| (end, family)))
 }
 
 /// The rule that sends packets to the chains of local pods.
@@ -148,6 +208,25 @@ pub(super) fn own_set(family: Family) -> SetName {
     format!("itself{}", digit(family)).into()
 }
 
+/// The set of the addresses of local pods.
+pub(super) fn known_set(family: Family) -> SetName {
+    format!("known{}", digit(family)).into()
+}
+
+/// The set of the blocks that pods of the node have their addresses from.
+fn blocks_set(family: Family) -> SetName {
+    format!("pods{}", digit(family)).into()
+}
+
+/// The chain for packets of which one end is in these blocks.
+fn unknown_chain(end: End) -> ChainName {
+    match end {
+        End::Source => "unknown-source",
+        End::Destination => "unknown-destination",
+    }
+    .into()
+}
+
 /// The set of connections that were cut, each as its first packet was seen. Its elements are the agent's own: a plan never has any.
 pub fn cut_set(family: Family) -> SetName {
     format!("cut{}", digit(family)).into()
@@ -159,8 +238,9 @@ pub fn back_set(family: Family) -> SetName {
     format!("back{}", digit(family)).into()
 }
 
-/// Names of counters, for who reads them: what they count and in which direction.
-pub fn counters() -> impl Iterator<Item = CounterName> {
-    let denied: BTreeSet<CounterName> = Way::ALL.into_iter().map(denied_counter).collect();
-    denied.into_iter().chain([CUT_COUNTER.into()])
+/// What is counted.
+fn counters(options: &Options) -> BTreeSet<CounterName> {
+    let denied = Way::ALL.into_iter().map(denied_counter);
+    let unknown = (!options.known_only.is_empty()).then(|| UNKNOWN_COUNTER.into());
+    denied.chain([CUT_COUNTER.into()]).chain(unknown).collect()
 }

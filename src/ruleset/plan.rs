@@ -8,10 +8,12 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use ipnet::IpNet;
+
 use super::body::{Holding, Way};
 use super::compile::{self, Compiled, Telling};
 use super::draft::Draft;
-use super::frame::{self, dispatch, own_set};
+use super::frame::{self, dispatch, known_set, own_set};
 use super::table::{ChainName, Element, Ruleset, Set, SetKind, SetName};
 use super::terms::{PeerKey, elements_of};
 use super::transaction::{Change, Transaction};
@@ -32,6 +34,9 @@ pub struct Options {
     pub sample_rate: u32,
     /// For how many seconds the packets of a connection that was cut stay dropped.
     pub cut_seconds: u32,
+    /// The blocks that pods of this node have their addresses from, where packets of an address in them that is no known
+    /// pod's are to be dropped; none where they are to pass.
+    pub known_only: Vec<IpNet>,
 }
 
 /// The wanted table and what it was made from.
@@ -98,6 +103,7 @@ impl Options {
             log_rate: 100,
             sample_rate: 0,
             cut_seconds: 120,
+            known_only: Vec::new(),
         }
     }
 }
@@ -198,7 +204,7 @@ impl Plan {
             ruleset.sets.insert(name.clone(), set);
         }
         for (address, local) in &self.local {
-            for (set, kind, element) in local.elements(*address) {
+            for (set, kind, element) in local.elements(*address, &self.options) {
                 let set = ruleset.sets.entry(set).or_insert_with(|| Set {
                     kind,
                     elements: BTreeSet::new(),
@@ -275,7 +281,7 @@ impl Plan {
                 continue;
             }
             let elements = |local: Option<&Local>| -> BTreeSet<(SetName, SetKind, Element)> {
-                let elements = local.map(|local| local.elements(address));
+                let elements = local.map(|local| local.elements(address, &self.options));
                 elements.into_iter().flatten().collect()
             };
             let (before, after) = (elements(old), elements(new.as_ref()));
@@ -421,7 +427,7 @@ fn chains(local: Option<&Local>) -> impl Iterator<Item = &ChainName> {
 
 impl Local {
     /// What stands for an address in the sets of local pods.
-    fn elements(&self, address: IpAddr) -> Vec<(SetName, SetKind, Element)> {
+    fn elements(&self, address: IpAddr, options: &Options) -> Vec<(SetName, SetKind, Element)> {
         let family = Family::of(address);
         let own = (
             own_set(family),
@@ -435,7 +441,14 @@ impl Local {
                 Element::Dispatch(address, chain.clone()),
             )
         });
-        chains.chain([own]).collect()
+        let known = (!options.known_only.is_empty()).then(|| {
+            (
+                known_set(family),
+                SetKind::Addresses(family),
+                Element::Address(address),
+            )
+        });
+        chains.chain([own]).chain(known).collect()
     }
 }
 

@@ -31,6 +31,8 @@ pub struct AgentMetrics {
     pub cut: Counter,
     /// Told denied packets that were lost on the way from the kernel.
     pub lost: Counter,
+    /// Packets that were dropped because nobody knows whose their address of the node's blocks is.
+    pub unknown: Counter,
 }
 
 /// Why the table was made anew.
@@ -81,6 +83,7 @@ impl AgentMetrics {
             denied: Family::default(),
             cut: Counter::default(),
             lost: Counter::default(),
+            unknown: Counter::default(),
         };
         let registry = registry.sub_registry_with_prefix("agent");
         let mut add = |name: &str, help: &str, counter: &Counter| {
@@ -105,6 +108,11 @@ impl AgentMetrics {
             "lost_reports",
             "Reports of denied packets that were lost",
             &this.lost,
+        );
+        add(
+            "unknown_packets",
+            "Packets that were dropped because their address of the node's blocks is no known pod's",
+            &this.unknown,
         );
         let mut add = |name: &str, help: &str, gauge: &Gauge| {
             registry.register(name, help, gauge.clone());

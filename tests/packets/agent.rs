@@ -466,7 +466,9 @@ async fn open_connections_are_cut_when_policies_forbid_them_and_others_are_not()
 #[tokio::test(flavor = "multi_thread")]
 async fn the_agent_uses_every_right_of_its_role_and_asks_for_no_other() {
     const ACCOUNT: &str = "ringfence-agent";
-    let site = Site::new(&["web"]).await;
+    let site = Site::new(&["web", "db"]).await;
+    site.cluster.serve_all(&[5432]);
+    site.policy("default-deny", &deny_all());
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/agent");
     let applied = site.kubernetes.kubectl(
         &["apply", "--server-side", "--force-conflicts", "-k", folder],
@@ -495,12 +497,52 @@ async fn the_agent_uses_every_right_of_its_role_and_asks_for_no_other() {
     let agent = site.run_as(&by, "agent", &["--node-name", NODE]);
     agent.line(&["the table is made"]).await;
     let granted = granted(&site.kubernetes, ACCOUNT, ACCOUNT);
+    let denied = site.place("db").at(true, 5432);
     let all_used = async || {
+        // An Event, and after a while its count.
+        ask_one(site.place("web"), denied, Transport::Tcp);
         let (done, refused) = used(&site.kubernetes, ACCOUNT, ACCOUNT);
         assert_eq!(refused, BTreeSet::new(), "refused");
         granted.is_subset(&done).then_some(())
     };
     Kubernetes::eventually("every right used", all_used).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_address_of_the_node_that_is_no_known_pod_s_sends_and_gets_nothing() {
+    let mut site = Site::new(&["web", "db"]).await;
+    site.cluster.add(&[("stranger", 0)]);
+    site.cluster.serve_all(&[5432]);
+    let blocks = ["10.244.0.0/16", "fd00:10:244::/48"];
+    let nodes: Api<Node> = Api::all(site.client.clone());
+    let spec = json!({"spec": {"podCIDR": blocks[0], "podCIDRs": blocks}});
+    let params = PatchParams::default();
+    let patched = nodes.patch(NODE, &params, &Patch::Merge(&spec)).await;
+    patched.unwrap();
+    let agent = site.run("agent", &["--node-name", NODE, "--drop-unknown"]);
+    agent.line(&["the table is made"]).await;
+    let reaches = |from: &str, to: &str, v6| {
+        let to = site.place(to).at(v6, 5432);
+        ask_one(site.place(from), to, Transport::Tcp) == Outcome::Answered
+    };
+    for v6 in [false, true] {
+        assert!(
+            reaches("web", "db", v6),
+            "both are known and no policy is there"
+        );
+        assert!(!reaches("stranger", "db", v6) && !reaches("web", "stranger", v6));
+    }
+    // Also while nobody runs, and until it is known.
+    agent.signal("KILL");
+    assert!(!reaches("stranger", "db", false));
+    let agent = site.run("another", &["--node-name", NODE, "--drop-unknown"]);
+    agent.line(&["the table is made"]).await;
+    site.pod("stranger").await;
+    let begun = Instant::now();
+    while !reaches("stranger", "db", true) {
+        assert!(begun.elapsed() < PATIENCE, "{}", agent.log());
+    }
+    assert!(reaches("web", "stranger", false));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -611,6 +653,20 @@ async fn a_denied_packet_is_told_with_who_and_why_and_replay_reads_it() {
         .line(&["denied", "shop/web", "shop/db", "5432"])
         .await;
     assert!(line.contains("isolated by shop/default-deny"), "{line}");
+    let described = Kubernetes::eventually("an Event on the pod", async || {
+        let described = site
+            .kubernetes
+            .kubectl(&["describe", "pod", "-n", NAMESPACE, "web"], "");
+        let text = String::from_utf8_lossy(&described.stdout).into_owned();
+        text.contains("ringfence.dev/agent").then_some(text)
+    });
+    let described = described.await;
+    assert!(
+        described.contains(
+            "egress to shop/db at TCP 5432: does not pass, isolated by shop/default-deny"
+        ),
+        "{described}"
+    );
 
     let flows = |arguments: &[&str]| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_ringfence"));

@@ -67,9 +67,13 @@ fn passes(snapshot: &Snapshot, packet: &Packet, node: &NodeName) -> bool {
 /// How many packets were let pass and how many were not.
 type Seen = Cell<(u32, u32)>;
 
-fn check_node(snapshot: &Snapshot, node: &str, seen: &Seen) -> Result<(), TestCaseError> {
-    let ruleset = Plan::of(Options::new(node), snapshot).whole();
-    let node = NodeName::from(node);
+fn check_node(snapshot: &Snapshot, options: &Options, seen: &Seen) -> Result<(), TestCaseError> {
+    let ruleset = Plan::of(options.clone(), snapshot).whole();
+    let node = options.node.clone();
+    let is_known = |address| {
+        let mut blocks = options.known_only.iter();
+        !blocks.any(|block| block.contains(&address)) || is_at(snapshot, address, &node)
+    };
     let addresses = addresses(snapshot);
     let is_own = |address| matches!(snapshot.endpoint_at(address), Endpoint::Node { name, .. } if *name == node);
     for source in &addresses {
@@ -95,7 +99,9 @@ fn check_node(snapshot: &Snapshot, node: &str, seen: &Seen) -> Result<(), TestCa
                         port,
                     };
                     let fate = fate(&ruleset, chain, &packet);
-                    let passes = passes(snapshot, &packet, &node);
+                    let both = [packet.source, packet.destination];
+                    let passes = passes(snapshot, &packet, &node)
+                        && (chain == "input" || both.into_iter().all(is_known));
                     prop_assert_eq!(fate == Fate::Passed, passes, "{:?} at {}", packet, node);
                     let (yes, no) = seen.get();
                     seen.set(if passes { (yes + 1, no) } else { (yes, no + 1) });
@@ -112,12 +118,32 @@ fn the_table_lets_pass_what_the_model_lets_pass() {
     random::hold(150, &clusters::any_cluster(), |values| {
         let snapshot: Snapshot = objects(&values).into_iter().collect();
         for node in clusters::NODES {
-            check_node(&snapshot, node, &seen)?;
+            check_node(&snapshot, &Options::new(node), &seen)?;
         }
         Ok(())
     });
     let (passed, denied) = seen.get();
     assert!(passed > 10_000 && denied > 10_000, "{passed}, {denied}");
+}
+
+/// Where every address of some blocks, in which there are pods and others, must be a known pod's.
+fn known_only(node: &str) -> Options {
+    let blocks = ["10.0.0.0/24", "10.0.0.128/25", "fd00::/120"];
+    Options {
+        known_only: blocks.map(|block| block.parse().expect("a block")).into(),
+        ..Options::new(node)
+    }
+}
+
+#[test]
+fn of_a_nodes_blocks_only_known_pods_pass() {
+    let seen = Seen::default();
+    random::hold(50, &clusters::any_cluster(), |values| {
+        let snapshot: Snapshot = objects(&values).into_iter().collect();
+        check_node(&snapshot, &known_only(clusters::NODES[0]), &seen)
+    });
+    let (passed, denied) = seen.get();
+    assert!(passed > 1_000 && denied > 1_000, "{passed}, {denied}");
 }
 
 /// What becomes of a key on the way from one cluster to another.
@@ -137,9 +163,13 @@ fn step_by_step_comes_to_the_same_as_at_once() {
     let two = (clusters::any_cluster(), clusters::any_cluster());
     // In which order, and how many at a time.
     let order = proptest::collection::vec((any::<prop::sample::Index>(), 1_usize..4), 40);
-    random::hold(300, &(two, order), |((one, other), order)| {
+    let all = (two, order, any::<bool>());
+    random::hold(300, &all, |((one, other), order, is_strict)| {
         let (one, other) = (objects(&one), objects(&other));
-        let options = || Options::new(clusters::NODES[0]);
+        let options = || match is_strict {
+            true => known_only(clusters::NODES[0]),
+            false => Options::new(clusters::NODES[0]),
+        };
         let mut snapshot: Snapshot = one.iter().cloned().collect();
         let mut plan = Plan::of(options(), &snapshot);
         let mut table = Ruleset::default();
