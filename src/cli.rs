@@ -33,6 +33,7 @@ mod inputs;
 mod logs;
 mod outputs;
 pub mod policy;
+pub mod probe;
 mod progress;
 pub mod promote;
 pub mod reach;
@@ -115,6 +116,9 @@ enum Command {
     Ruleset(ruleset::Args),
     /// Answer a container runtime, as the CNI plugin that holds a pod back until its rules are in force.
     Cni(cni::Args),
+    /// Do what one of the pods of `ringfence doctor --probe` does.
+    #[command(hide = true)]
+    Probe(probe::Args),
     /// Show the main job on an example shop: real reviews over real TLS, no cluster.
     Demo(demo::Args),
     /// Make certificates for development.
@@ -182,6 +186,7 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::Webhook(args) => webhook::run(args),
         Command::Controller(args) => controller::run(&args),
         Command::Cni(args) => Ok(cni::run(&args)),
+        Command::Probe(args) => probe::run(&args),
         Command::Demo(args) => demo::run(&args),
         Command::Certs(args) => certs::run(&args, &mut anstream::stdout()).map(|()| Exit::Clean),
         Command::Crds(args) => crds::run(&args),

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use anyhow::Context as _;
 use jiff::Timestamp;
+use kube::Client;
 use serde_json::json;
 
 use super::cluster::ClusterArgs;
@@ -12,8 +13,9 @@ use super::form::Form;
 use super::{Exit, style};
 use crate::agent::doctor;
 use crate::controller::registration;
-use crate::guard::enforcement::doctor::{Check, Level, cluster, node};
-use crate::k8s::enforcement;
+use crate::guard::enforcement::doctor::{Check, Cluster, Level, cluster, node};
+use crate::guard::enforcement::probe::{self, Probe};
+use crate::k8s::{self, enforcement};
 use crate::report::text::printable;
 
 /// Arguments of `ringfence doctor`.
@@ -21,9 +23,10 @@ use crate::report::text::printable;
 #[command(after_help = "Examples:\n  \
     ringfence doctor --context prod\n  \
     ringfence doctor --node-checks --kubeconfig FILE     on a node: its kernel and its CNI configuration, too\n  \
-    ringfence doctor --node-checks --no-cluster\n\n\
-    Reads only: it makes no pod, no table and sets no switch. Network plugins are known by their DaemonSets, and on a node by\n\
-    the first CNI configuration. Whether they enforce is what is known of them, not a proof.\n\n\
+    ringfence doctor --node-checks --no-cluster\n  \
+    ringfence doctor --probe --probe-node worker-1       prove it by two pods and a policy that denies\n\n\
+    Reads only, but for --probe: it makes no pod, no table and sets no switch. Network plugins are known by their DaemonSets,\n\
+    and on a node by the first CNI configuration. Whether they enforce is what is known of them, not a proof: --probe gives one.\n\n\
     JSON: an object with `worst` and `checks`, each with `id`, `level` (\"ok\", \"warning\", \"problem\" or \"unknown\"), `says` and,\n\
     where there is something to do, `advice`.\n\n\
     Exit codes: 0 no problem (there may be warnings), 1 a problem, 2 something could not be found out.")]
@@ -39,6 +42,16 @@ pub struct Args {
     /// Where the network plugins of this node are configured. Looked at where it is named, or with --node-checks.
     #[arg(long, value_name = "DIR")]
     cni_conf_dir: Option<PathBuf>,
+    /// Prove or disprove it: in a namespace of its own, which is deleted afterwards, one pod asks another before and after a
+    /// policy denies that. Takes about a quarter of a minute, and rights to make namespaces, pods and network policies.
+    #[arg(long, conflicts_with = "no_cluster")]
+    probe: bool,
+    /// The image of the two pods: one whose entry point is ringfence. Without it, the image of the agents.
+    #[arg(long, value_name = "IMAGE", requires = "probe")]
+    probe_image: Option<String>,
+    /// The node that both pods run on. Without it, where the scheduler puts them.
+    #[arg(long, value_name = "NAME", requires = "probe")]
+    probe_node: Option<String>,
     /// How to print it.
     #[arg(long, short, value_enum, default_value_t = Form::Text)]
     output: Form,
@@ -89,12 +102,13 @@ fn of_cluster(args: &Args) -> anyhow::Result<Vec<Check>> {
         .enable_all()
         .build()?;
     let mut not_understood = Vec::new();
-    let seen = runtime.block_on(async {
-        let client = args.cluster.connect_from_outside().await?;
-        let read = enforcement::facts(&client, registration::NAME, &mut not_understood).await;
-        read.context("cannot read the cluster")
-    })?;
+    let client = runtime.block_on(args.cluster.connect_from_outside())?;
+    let read = enforcement::facts(&client, registration::NAME, &mut not_understood);
+    let seen = runtime.block_on(read).context("cannot read the cluster")?;
     let mut checks = cluster(&seen, Timestamp::now());
+    if args.probe {
+        checks.push(runtime.block_on(probed(args, &client, &seen))?);
+    }
     checks.extend(not_understood.into_iter().map(|thing| {
         Check::new(
             Level::Unknown,
@@ -103,6 +117,30 @@ fn of_cluster(args: &Args) -> anyhow::Result<Vec<Check>> {
         )
     }));
     Ok(checks)
+}
+
+/// Tries it.
+async fn probed(args: &Args, client: &Client, seen: &Cluster) -> anyhow::Result<Check> {
+    let image = args.probe_image.clone().or_else(|| seen.image.clone());
+    let image = image
+        .context("--probe: no agents run here whose image could be taken; say --probe-image")?;
+    let probe = Probe {
+        image,
+        node: args.probe_node.clone(),
+    };
+    let say = |words: &str| anstream::eprintln!("{}probe: {words}{:#}", style::DIM, style::DIM);
+    Ok(match k8s::probe::carry_out(client, &probe, say).await {
+        Ok(outcome) => probe::check(&outcome),
+        Err(error) => Check::new(
+            Level::Unknown,
+            "probe",
+            format!("nothing is proved: {error}"),
+        )
+        .advise(format!(
+            "a Guardrail that stands in the way can leave out namespaces with the label {}",
+            probe::LABEL
+        )),
+    })
 }
 
 fn write(out: &mut impl Write, checks: &[Check]) -> anyhow::Result<()> {

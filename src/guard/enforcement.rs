@@ -17,6 +17,7 @@ pub mod answer;
 pub mod confirmed;
 pub mod doctor;
 pub mod plugins;
+pub mod probe;
 
 /// The kind, as the API names it.
 pub const KIND: audit::Kind = audit::Kind {

@@ -123,6 +123,8 @@ fn take_daemon_set(facts: &mut Facts, object: &Value) {
             number.and_then(Value::as_u64).unwrap_or_default()
         };
         facts.agents = Some((number("desiredNumberScheduled"), number("numberReady")));
+        let image = object.pointer("/spec/template/spec/containers/0/image");
+        facts.image = image.and_then(Value::as_str).map(str::to_owned);
     }
 }
 

@@ -260,9 +260,10 @@ impl Seen {
             let flow = opened(tuple);
             if !judge.may_pass(flow, packet.at, nodes) {
                 self.leaks.push(format!(
-                    "{tuple:?} {:#x}, {}",
+                    "{tuple:?} {:#x}, {}; {}",
                     packet.kind,
-                    judge.around(packet.at)
+                    judge.around(packet.at),
+                    judge.history(flow, packet.at, nodes)
                 ));
             }
             self.late.extend(judge.lateness(flow, packet.at, nodes));

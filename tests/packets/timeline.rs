@@ -144,6 +144,39 @@ impl Judge {
         (!self.downs.iter().any(was_dead)).then(|| at - first.answered)
     }
 
+    /// Since when each end denies a flow, and when its agent was dead around that, in words.
+    pub(crate) fn history(&self, flow: Tuple, at: Instant, nodes: [usize; 2]) -> String {
+        let ends = nodes
+            .into_iter()
+            .zip([Direction::Egress, Direction::Ingress]);
+        let ends = ends.map(|(node, direction)| {
+            let end = self.states.partition_point(|state| state.asked <= at);
+            let denying = self.states[..end].iter().rev();
+            let first = denying
+                .take_while(|state| !verdict(&state.snapshot, flow).at(direction).passes())
+                .last();
+            let Some(first) = first else {
+                return format!("{direction} at n{node} passes");
+            };
+            let ago = |time: Instant| format!("{:?} ago", at.saturating_duration_since(time));
+            let near = |down: &&Down| {
+                down.node == node
+                    && down.from <= at
+                    && down.to + Duration::from_secs(2) >= first.answered
+            };
+            let downs = self.downs.iter().filter(near);
+            let downs: Vec<String> = downs
+                .map(|down| format!("{} to {}", ago(down.from), ago(down.to)))
+                .collect();
+            format!(
+                "{direction} at n{node} denied {}, agent dead {}",
+                ago(first.answered),
+                downs.join(" and ")
+            )
+        });
+        ends.collect::<Vec<_>>().join("; ")
+    }
+
     /// What was in force when, in words.
     pub(crate) fn around(&self, at: Instant) -> String {
         let end = self.states.partition_point(|state| state.asked <= at);

@@ -166,9 +166,13 @@ fn step_by_step_comes_to_the_same_as_at_once() {
     let all = (two, order, any::<bool>());
     random::hold(300, &all, |((one, other), order, is_strict)| {
         let (one, other) = (objects(&one), objects(&other));
-        let options = || match is_strict {
-            true => known_only(clusters::NODES[0]),
-            false => Options::new(clusters::NODES[0]),
+        let options = || {
+            let node = clusters::NODES[0];
+            if is_strict {
+                known_only(node)
+            } else {
+                Options::new(node)
+            }
         };
         let mut snapshot: Snapshot = one.iter().cloned().collect();
         let mut plan = Plan::of(options(), &snapshot);

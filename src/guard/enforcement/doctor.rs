@@ -48,6 +48,8 @@ pub struct Cluster {
     pub nodes: Vec<NodeName>,
     /// How many agents of Ringfence there should be and how many are ready; `None` without a DaemonSet of it.
     pub agents: Option<(u64, u64)>,
+    /// The image of these agents.
+    pub image: Option<String>,
     /// The receipts by node; `None` where the API server does not know the kind.
     pub receipts: Option<BTreeMap<NodeName, Receipt>>,
     /// How many policies of the whole cluster there are; `None` where the API server does not know the kind.
