@@ -245,7 +245,10 @@ impl Seen {
     ) {
         for packet in packets {
             let tuple = packet.tuple;
-            let (Some(from), Some(to)) = (places.get(&tuple.from), places.get(&tuple.to)) else {
+            let Some(from) = places
+                .get(&tuple.from)
+                .filter(|_| places.contains_key(&tuple.to))
+            else {
                 continue;
             };
             if !matches!(tuple.protocol, 6 | 17) {
@@ -256,8 +259,9 @@ impl Seen {
                 continue;
             }
             self.arrived += 1;
-            let nodes = [PODS[*from].1, PODS[*to].1];
             let flow = opened(tuple);
+            // A reply is held by the rules for who opened the flow, on the nodes of its two ends.
+            let nodes = [flow.from, flow.to].map(|address| PODS[places[&address]].1);
             if !judge.may_pass(flow, packet.at, nodes) {
                 self.leaks.push(format!(
                     "{tuple:?} {:#x}, {}; {}",
