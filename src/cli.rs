@@ -103,7 +103,7 @@ enum Command {
     Controller(controller::Args),
     /// Make network policies hold on a node, by nftables.
     Agent(agent::Args),
-    /// Say what the agent of a node denies: who, to whom, and by which policy.
+    /// Say what the agent of a node denies, and what policies on trial would: who, to whom, and by which policy.
     Flows(flows::Args),
     /// Say which policy is confirmed to be in force on which nodes of a cluster.
     Status(status::Args),

@@ -3,6 +3,9 @@
 //! A pod's chain returns to `forward` for what its policies let pass and goes to its `denied` chain for what they do not. Where
 //! a tier can be left early (Pass) or several policies have the same priority, what follows is a chain of its own, entered by
 //! `goto`, so that `return` always means that the flow passes at this end.
+//!
+//! Where policies are on trial, the first chain is one that asks twice: what is in force, and after it what would be if all of
+//! them were promoted. The second answer is counted and told where it is another one, and changes nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -37,9 +40,22 @@ pub(super) struct Telling {
     pub(super) rate: u32,
 }
 
+/// What is asked, and what it is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Asking {
+    /// What is in force: what it denies is dropped.
+    InForce,
+    /// What would be in force, of a packet that passes: what it denies is told, and passes.
+    OfPassing,
+    /// What would be in force, of a packet that does not pass: what it denies too is dropped untold.
+    OfDenied,
+}
+
 /// A place in the policies at which a chain begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Start {
+    /// Before all policies: what is in force is asked, and then what is on trial.
+    Twice,
     /// The Admin tier from one priority on.
     Admin(usize),
     /// What comes after it, from one priority on where it is the Baseline tier.
@@ -58,20 +74,32 @@ enum TierOf {
 
 /// Chains being written.
 struct Writer<'b> {
-    body: &'b Body,
+    in_force: &'b Body,
+    /// What would be in force; none where nothing is on trial.
+    tried: Option<&'b Body>,
+    /// For whom a chain is written.
+    asking: Asking,
     family: Family,
     way: Way,
     telling: Telling,
     /// What chains there are, by the order in which they were asked for.
-    starts: Vec<Start>,
+    starts: Vec<(Asking, Start)>,
     peers: BTreeMap<SetName, PeerKey>,
     fixed: BTreeMap<SetName, (SetKind, BTreeSet<Element>)>,
 }
 
-/// Writes the chains for what policies say.
-pub(super) fn compile(body: &Body, way: Way, family: Family, telling: Telling) -> Compiled {
+/// Writes the chains for what policies say, and for what they would say where some are on trial.
+pub(super) fn compile(
+    in_force: &Body,
+    tried: Option<&Body>,
+    way: Way,
+    family: Family,
+    telling: Telling,
+) -> Compiled {
     let mut writer = Writer {
-        body,
+        in_force,
+        tried,
+        asking: Asking::InForce,
         family,
         way,
         telling,
@@ -79,15 +107,15 @@ pub(super) fn compile(body: &Body, way: Way, family: Family, telling: Telling) -
         peers: BTreeMap::new(),
         fixed: BTreeMap::new(),
     };
-    let first = if body.admin.is_empty() {
-        Start::Then(0)
-    } else {
-        Start::Admin(0)
+    let first = match tried {
+        Some(_) => Start::Twice,
+        None => writer.first(Asking::InForce),
     };
-    writer.starts.push(first);
+    writer.starts.push((Asking::InForce, first));
     let mut chains = Vec::new();
     // Writing a chain may ask for more of them; there are as many as places, which are finite.
-    while let Some(start) = writer.starts.get(chains.len()).copied() {
+    while let Some((asking, start)) = writer.starts.get(chains.len()).copied() {
+        writer.asking = asking;
         chains.push(writer.chain(start));
     }
     let stem = format!(
@@ -98,7 +126,14 @@ pub(super) fn compile(body: &Body, way: Way, family: Family, telling: Telling) -
     );
     let name = |index: usize| match (index, writer.starts.get(index)) {
         (0, _) => ChainName::from(stem.as_str()),
-        (_, Some(Start::Denied)) => ChainName::from(format!("{stem}-denied")),
+        (_, Some((asking, Start::Denied))) => {
+            let word = match asking {
+                Asking::InForce => "denied",
+                Asking::OfPassing => "would-deny",
+                Asking::OfDenied => "dropped",
+            };
+            ChainName::from(format!("{stem}-{word}"))
+        }
         _ => ChainName::from(format!("{stem}-{index}")),
     };
     let chains = chains.into_iter().enumerate().map(|(index, rules)| {
@@ -129,6 +164,8 @@ enum Next {
     Drop,
     /// The chain with this number.
     Chain(usize),
+    /// The chain with this number, and back.
+    Jump(usize),
 }
 
 impl Draft {
@@ -139,6 +176,7 @@ impl Draft {
             Next::Return => does.push(Statement::Verdict(Verdict::Return)),
             Next::Drop => does.push(Statement::Verdict(Verdict::Drop)),
             Next::Chain(chain) => does.push(Statement::Verdict(Verdict::Goto(name(chain)))),
+            Next::Jump(chain) => does.push(Statement::Verdict(Verdict::Jump(name(chain)))),
         }
         Rule {
             matches: self.matches,
@@ -148,11 +186,33 @@ impl Draft {
     }
 }
 
-impl Writer<'_> {
+impl<'b> Writer<'b> {
+    /// What the policies say that are asked.
+    fn body(&self) -> &'b Body {
+        self.body_of(self.asking)
+    }
+
+    fn body_of(&self, asking: Asking) -> &'b Body {
+        match asking {
+            Asking::InForce => self.in_force,
+            Asking::OfPassing | Asking::OfDenied => self.tried.unwrap_or(self.in_force),
+        }
+    }
+
+    /// Where the policies begin that are asked.
+    fn first(&self, asking: Asking) -> Start {
+        if self.body_of(asking).admin.is_empty() {
+            Start::Then(0)
+        } else {
+            Start::Admin(0)
+        }
+    }
+
     /// The rules of the chain that begins at a place.
     fn chain(&mut self, start: Start) -> Vec<Draft> {
         let mut rules = Vec::new();
         match start {
+            Start::Twice => self.twice(&mut rules),
             Start::Denied => self.denied(&mut rules),
             Start::Admin(from) => self.tier(TierOf::Admin, from, &mut rules),
             Start::Then(from) => self.then(from, &mut rules),
@@ -165,7 +225,7 @@ impl Writer<'_> {
 
     /// A tier from one priority on, and what follows it.
     fn tier(&mut self, tier: TierOf, from: usize, rules: &mut Vec<Draft>) {
-        let body = self.body;
+        let body = self.body();
         for (at, tied) in tied_of(body, tier).iter().enumerate().skip(from) {
             let [clauses] = tied.as_slice() else {
                 let then = self.go(Start::Tied(tier, at, 0, None));
@@ -186,7 +246,7 @@ impl Writer<'_> {
         }
         match tier {
             // Where something leads to what follows, it is a chain already.
-            TierOf::Admin if self.starts.contains(&Start::Then(0)) => {
+            TierOf::Admin if self.starts.contains(&(self.asking, Start::Then(0))) => {
                 let then = self.go(Start::Then(0));
                 rules.push(always(then, "the Admin tier has not decided"));
             }
@@ -197,7 +257,7 @@ impl Writer<'_> {
 
     /// What comes after the Admin tier.
     fn then(&mut self, from: usize, rules: &mut Vec<Draft>) {
-        let body = self.body;
+        let body = self.body();
         match &body.then {
             Then::Isolated(clauses) => {
                 for clause in clauses {
@@ -222,7 +282,7 @@ impl Writer<'_> {
         strictest: Option<Action>,
         rules: &mut Vec<Draft>,
     ) {
-        let body = self.body;
+        let body = self.body();
         let policies = tied_of(body, tier).get(at);
         let clauses = policies.and_then(|policies| policies.get(index));
         for clause in clauses.into_iter().flatten() {
@@ -240,7 +300,7 @@ impl Writer<'_> {
             return self.go(Start::Denied);
         }
         let next = index.saturating_add(1);
-        let policies = tied_of(self.body, tier).get(at);
+        let policies = tied_of(self.body(), tier).get(at);
         if policies.is_some_and(|policies| next < policies.len()) {
             return self.go(Start::Tied(tier, at, next, strictest));
         }
@@ -261,28 +321,100 @@ impl Writer<'_> {
     }
 
     fn go(&mut self, start: Start) -> Next {
-        let known = self.starts.iter().position(|known| *known == start);
-        Next::Chain(known.unwrap_or_else(|| {
-            self.starts.push(start);
-            self.starts.len().saturating_sub(1)
-        }))
+        Next::Chain(self.place(self.asking, start))
     }
 
+    /// The number of a chain.
+    fn place(&mut self, asking: Asking, start: Start) -> usize {
+        let wanted = (asking, start);
+        let known = self.starts.iter().position(|known| *known == wanted);
+        known.unwrap_or_else(|| {
+            self.starts.push(wanted);
+            self.starts.len().saturating_sub(1)
+        })
+    }
+
+    /// The number of the chain at which the policies begin.
+    fn enter(&mut self, asking: Asking) -> usize {
+        self.place(asking, self.first(asking))
+    }
+
+    /// Asks what is in force, and of what passes there what is on trial.
+    fn twice(&mut self, rules: &mut Vec<Draft>) {
+        let in_force = self.enter(Asking::InForce);
+        rules.push(always(
+            Next::Jump(in_force),
+            "what is in force decides; what it denies does not come back",
+        ));
+        let tried = self.enter(Asking::OfPassing);
+        rules.push(always(
+            Next::Chain(tried),
+            "it passes; what is on trial is asked too, and changes nothing",
+        ));
+    }
+
+    /// What becomes of what the policies deny that are asked.
     fn denied(&mut self, rules: &mut Vec<Draft>) {
-        let word = match self.way {
-            Way::Egress | Way::ToNode => "egress",
-            Way::Ingress => "ingress",
+        match self.asking {
+            Asking::InForce => {
+                self.tell(
+                    "denied",
+                    "denied packets are told to the agent, up to a rate",
+                    rules,
+                );
+                if self.tried.is_some() {
+                    let tried = self.enter(Asking::OfDenied);
+                    rules.push(always(
+                        Next::Jump(tried),
+                        "it is denied; what is on trial is asked too, and changes nothing",
+                    ));
+                    self.would(Would::Allow, rules);
+                }
+                self.drop(rules);
+            }
+            Asking::OfPassing => self.would(Would::Deny, rules),
+            Asking::OfDenied => self.drop(rules),
+        }
+    }
+
+    /// Tells of a packet that would fare otherwise with what is on trial.
+    fn would(&self, would: Would, rules: &mut Vec<Draft>) {
+        let (word, told, counted) = match would {
+            Would::Deny => (
+                "would deny",
+                "what would be denied is told to the agent, up to a rate",
+                "what would be denied is counted, and passes",
+            ),
+            Would::Allow => (
+                "would allow",
+                "what would pass is told to the agent, up to a rate",
+                "what would pass is counted",
+            ),
         };
+        self.tell(word, told, rules);
+        rules.push(Draft {
+            matches: Vec::new(),
+            does: vec![Statement::Count(would_counter(would, self.way))],
+            then: Next::Nothing,
+            why: counted.to_owned(),
+        });
+    }
+
+    fn tell(&self, what: &str, why: &str, rules: &mut Vec<Draft>) {
+        let direction = self.way.direction();
         let log = Log {
             group: self.telling.group,
-            prefix: Arc::from(format!("ringfence denied {word}")),
+            prefix: Arc::from(format!("ringfence {what} {direction}")),
         };
         rules.push(Draft {
             matches: Vec::new(),
             does: vec![Statement::Limit(self.telling.rate), Statement::Log(log)],
             then: Next::Nothing,
-            why: "denied packets are told to the agent, up to a rate".to_owned(),
+            why: why.to_owned(),
         });
+    }
+
+    fn drop(&self, rules: &mut Vec<Draft>) {
         rules.push(Draft {
             matches: Vec::new(),
             does: vec![Statement::Count(denied_counter(self.way))],
@@ -473,6 +605,28 @@ pub(super) fn denied_counter(way: Way) -> CounterName {
         Way::Ingress => "denied-ingress",
     }
     .into()
+}
+
+/// What would be another answer, if what is on trial were promoted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Would {
+    /// It passes, and would be denied.
+    Deny,
+    /// It is denied, and would pass.
+    Allow,
+}
+
+impl Would {
+    pub(super) const BOTH: [Would; 2] = [Would::Deny, Would::Allow];
+}
+
+/// The counter of the packets on a way that would fare otherwise.
+pub(super) fn would_counter(would: Would, way: Way) -> CounterName {
+    let word = match would {
+        Would::Deny => "would-deny",
+        Would::Allow => "would-allow",
+    };
+    format!("{word}-{}", way.direction()).into()
 }
 
 /// The number in the name of a family.

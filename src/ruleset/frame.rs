@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::body::Way;
-use super::compile::{denied_counter, digit};
+use super::compile::{Would, denied_counter, digit, would_counter};
 use super::plan::Options;
 use super::table::{
     Chain, CounterName, End, Hook, Log, Match, Rule, Ruleset, Set, SetKind, SetName, Statement,
@@ -162,5 +162,11 @@ pub fn back_set(family: Family) -> SetName {
 /// Names of counters, for who reads them: what they count and in which direction.
 pub fn counters() -> impl Iterator<Item = CounterName> {
     let denied: BTreeSet<CounterName> = Way::ALL.into_iter().map(denied_counter).collect();
-    denied.into_iter().chain([CUT_COUNTER.into()])
+    let would = Would::BOTH.into_iter().flat_map(|would| {
+        let counters = Way::ALL
+            .into_iter()
+            .map(move |way| would_counter(would, way));
+        counters.collect::<BTreeSet<CounterName>>()
+    });
+    denied.into_iter().chain(would).chain([CUT_COUNTER.into()])
 }

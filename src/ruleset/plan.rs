@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::body::{Holding, Way};
+use super::body::{Body, Holding, Way};
 use super::compile::{self, Compiled, Telling};
 use super::draft::Draft;
 use super::frame::{self, dispatch, own_set};
@@ -86,8 +86,17 @@ struct Fixed {
 }
 
 /// Chains that were written for some policies; pods that differ in nothing that these ask share them.
-type Written =
-    HashMap<(Way, Family, Vec<PolicyRef>, Vec<String>, Vec<String>), Option<Arc<Compiled>>>;
+type Written = HashMap<Asked, Option<Arc<Compiled>>>;
+
+/// The policies in force, those that would be if what is on trial were promoted, cluster network policies, and ports.
+type Asked = (
+    Way,
+    Family,
+    Vec<PolicyRef>,
+    Option<Vec<PolicyRef>>,
+    Vec<String>,
+    Vec<String>,
+);
 
 impl Options {
     /// For a node, as the agent has it where nothing else is said.
@@ -231,6 +240,7 @@ impl Plan {
                         );
                     }
                     ObjectKey::NetworkPolicy(_)
+                    | ObjectKey::StagedNetworkPolicy(_)
                     | ObjectKey::ClusterNetworkPolicy(_)
                     | ObjectKey::Service { .. } => {}
                 }
@@ -249,7 +259,9 @@ impl Plan {
         let namespaces: BTreeSet<&NamespaceName> = changed
             .iter()
             .filter_map(|key| match key {
-                ObjectKey::NetworkPolicy(policy) => Some(&policy.namespace),
+                ObjectKey::NetworkPolicy(policy) | ObjectKey::StagedNetworkPolicy(policy) => {
+                    Some(&policy.namespace)
+                }
                 ObjectKey::Namespace(name) => Some(name),
                 _ => None,
             })
@@ -304,17 +316,28 @@ impl Plan {
         let mut chains = BTreeMap::new();
         for way in Way::ALL {
             let holding = Holding::of(&self.snapshot, pod, way.direction());
+            let promoted = holding.if_promoted(&self.snapshot, pod, way.direction());
             let (policies, wide) = holding.names();
+            let tried = promoted.as_ref().map(|promoted| promoted.names().0);
             let ports = if way == Way::Ingress {
                 pod.ports.iter().map(|port| format!("{port:?}")).collect()
             } else {
                 Vec::new()
             };
             let compiled = written
-                .entry((way, family, policies, wide, ports))
+                .entry((way, family, policies, tried, wide, ports))
                 .or_insert_with(|| {
-                    let body = holding.body(way, pod)?;
-                    Some(Arc::new(compile::compile(&body, way, family, telling)))
+                    let body = holding.body(way, pod);
+                    let tried = promoted.map(|promoted| promoted.body(way, pod));
+                    let tried = tried.filter(|tried| *tried != body);
+                    let tried = tried.map(|tried| tried.unwrap_or_else(Body::silent));
+                    if body.is_none() && tried.is_none() {
+                        return None;
+                    }
+                    let body = body.unwrap_or_else(Body::silent);
+                    let tried = tried.as_ref();
+                    let compiled = compile::compile(&body, tried, way, family, telling);
+                    Some(Arc::new(compiled))
                 });
             let Some((compiled, (name, _))) = compiled
                 .as_ref()

@@ -8,6 +8,7 @@
 mod clusters;
 #[path = "../support/random.rs"]
 mod random;
+mod staged;
 mod table;
 
 use std::cell::Cell;
@@ -134,10 +135,19 @@ fn steps(from: &[Object], to: &[Object]) -> Vec<(ObjectKey, Option<Object>)> {
 
 #[test]
 fn step_by_step_comes_to_the_same_as_at_once() {
-    let two = (clusters::any_cluster(), clusters::any_cluster());
+    hold_step_by_step(300, clusters::any_cluster);
+}
+
+#[test]
+fn step_by_step_with_policies_on_trial_comes_to_the_same_as_at_once() {
+    hold_step_by_step(150, staged::any_cluster);
+}
+
+fn hold_step_by_step<S: Strategy<Value = Vec<Value>>>(cases: u32, cluster: impl Fn() -> S) {
+    let two = (cluster(), cluster());
     // In which order, and how many at a time.
     let order = proptest::collection::vec((any::<prop::sample::Index>(), 1_usize..4), 40);
-    random::hold(300, &(two, order), |((one, other), order)| {
+    random::hold(cases, &(two, order), |((one, other), order)| {
         let (one, other) = (objects(&one), objects(&other));
         let options = || Options::new(clusters::NODES[0]);
         let mut snapshot: Snapshot = one.iter().cloned().collect();
