@@ -39,6 +39,7 @@ pub mod registry;
 pub mod replay;
 pub mod ruleset;
 mod shown;
+pub mod staged;
 pub mod status;
 pub mod suggest;
 pub mod template;
@@ -89,6 +90,8 @@ enum Command {
     Test(test::Args),
     /// Judge recorded flows by policies that are to come: what would newly be denied or allowed.
     Replay(replay::Args),
+    /// Say what promotion of policies on trial would break, and promote them.
+    Staged(staged::Args),
     /// Write least-privilege policies from recorded flows, and prove them by replay.
     Suggest(suggest::Args),
     /// Make policies from templates: default-deny, DNS, frontend to backend and others.
@@ -173,6 +176,7 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::Why(args) => why::run(&args),
         Command::Test(args) => test::run(&args),
         Command::Replay(args) => replay::run(&args),
+        Command::Staged(args) => staged::run(&args),
         Command::Suggest(args) => suggest::run(&args),
         Command::Template(args) => template::run(&args),
         Command::Registry(args) => registry::run(&args),

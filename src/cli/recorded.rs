@@ -30,6 +30,16 @@ pub(super) struct Records {
 // === impl Records ===
 
 impl Records {
+    /// Files of flows, of which all must be good.
+    pub(super) fn of(flows: Vec<PathBuf>, format: Option<Format>) -> Self {
+        Self {
+            flows,
+            format,
+            allow_broken: false,
+            cluster_cidr: Vec::new(),
+        }
+    }
+
     /// Reads all records, with a bar on a terminal.
     pub(super) fn read(&self) -> anyhow::Result<Recorded> {
         let inputs: Vec<Input> = self.flows.iter().map(|path| input(path)).collect();

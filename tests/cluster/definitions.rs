@@ -120,7 +120,11 @@ async fn a_bad_manifest_is_refused_with_its_field() {
             json!({"canary": {"percent": 100}}),
             "spec.canary.percent",
         ),
-        (staged, json!({"policyTypes": ["Up"]}), "spec.policyTypes[0]"),
+        (
+            staged,
+            json!({"policyTypes": ["Up"]}),
+            "spec.policyTypes[0]",
+        ),
         (
             staged,
             json!({"ingress": [{"from": [{"ipBlock": {}}]}]}),

@@ -150,7 +150,7 @@ fn walk(
     table: &Ruleset,
     chain: &ChainName,
     packet: &Packet,
-    counted: &mut BTreeSet<String>,
+    seen: &mut BTreeSet<String>,
 ) -> Option<Verdict> {
     for rule in &table.chains[chain].rules {
         if !rule
@@ -164,7 +164,7 @@ fn walk(
             let verdict = match does {
                 Statement::Count(counter) => {
                     assert!(
-                        counted.insert(counter.to_string()),
+                        seen.insert(counter.to_string()),
                         "counted twice by {counter}"
                     );
                     continue;
@@ -189,9 +189,9 @@ fn walk(
             match verdict {
                 Verdict::Accept | Verdict::Drop => return Some(verdict),
                 Verdict::Return => return None,
-                Verdict::Goto(chain) => return walk(table, &chain, packet, counted),
+                Verdict::Goto(chain) => return walk(table, &chain, packet, seen),
                 Verdict::Jump(chain) => {
-                    if let Some(verdict) = walk(table, &chain, packet, counted) {
+                    if let Some(verdict) = walk(table, &chain, packet, seen) {
                         return Some(verdict);
                     }
                 }
