@@ -105,7 +105,7 @@ fn a_bad_policy_on_trial_is_named_by_file_and_line() {
     );
     let report = ringfence(folder.path(), &["staged", "report", "bad.yaml"], "");
     assert!(report.starts_with("exit: 2"), "{report}");
-    assert!(report.contains("bad.yaml:33:20"), "{report}");
+    assert!(report.contains("bad.yaml:32:21"), "{report}");
 }
 
 #[test]

@@ -12,6 +12,8 @@ use crate::site::{Named, Site};
 
 const NAMESPACE: &str = "shop";
 const PORT: u16 = 5432;
+/// Where the agent is asked.
+const ADMIN: &str = "127.0.0.1:9471";
 /// How long a change may take until packets show it.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -64,7 +66,8 @@ async fn flow(site: &Site, verdict: &str) -> (Value, String) {
         let node = &site.cluster.node(0).namespace;
         let ask = || {
             Command::new(env!("CARGO_BIN_EXE_ringfence"))
-                .args(["flows", "--output", "json", "--verdict", verdict])
+                .args(["flows", "--agent", ADMIN, "--output", "json"])
+                .args(["--verdict", verdict])
                 .output()
         };
         let output = node.inside(ask).unwrap();
@@ -105,7 +108,7 @@ async fn a_policy_is_told_then_tried_on_some_pods_and_then_promoted() {
         site.running(pod, &site.cluster.pod(name).place).await;
     }
     site.cluster.serve_all(&[PORT]);
-    let agent = site.agent(0).await;
+    let agent = site.agent_with(0, &["--admin", ADMIN]).await;
 
     // In shadow it is counted and told, and drops nothing.
     site.kubernetes.apply(&staged(&json!({})));
