@@ -8,17 +8,17 @@
 //! them were promoted. The second answer is counted and told where it is another one, and changes nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Write as _;
 use std::sync::Arc;
 
 use super::body::{Body, Then, Tied, Way};
 use super::digest::short;
-use super::table::{
-    ChainName, CounterName, Element, End, Log, Match, Rule, SetKind, SetName, Statement, Verdict,
-};
-use super::terms::{ALL_PORTS, Clause, Member, PeerKey, Where, Who};
-use crate::netpol::spans::Span;
-use crate::netpol::{Action, Family, Port, Protocol};
+use super::table::{ChainName, Element, Match, Rule, SetKind, SetName, Statement, Verdict};
+use super::terms::PeerKey;
+use crate::netpol::{Action, Family};
+pub(super) use ends::{Would, denied_counter, would_counter};
+
+mod clause;
+mod ends;
 
 /// The chains of pods with equal policies, for one way and one family of addresses.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -338,231 +338,6 @@ impl<'b> Writer<'b> {
     fn enter(&mut self, asking: Asking) -> usize {
         self.place(asking, self.first(asking))
     }
-
-    /// Asks what is in force, and of what passes there what is on trial.
-    fn twice(&mut self, rules: &mut Vec<Draft>) {
-        let in_force = self.enter(Asking::InForce);
-        rules.push(always(
-            Next::Jump(in_force),
-            "what is in force decides; what it denies does not come back",
-        ));
-        let tried = self.enter(Asking::OfPassing);
-        rules.push(always(
-            Next::Chain(tried),
-            "it passes; what is on trial is asked too, and changes nothing",
-        ));
-    }
-
-    /// What becomes of what the policies deny that are asked.
-    fn denied(&mut self, rules: &mut Vec<Draft>) {
-        match self.asking {
-            Asking::InForce => {
-                self.tell(
-                    "denied",
-                    "denied packets are told to the agent, up to a rate",
-                    rules,
-                );
-                if self.tried.is_some() {
-                    let tried = self.enter(Asking::OfDenied);
-                    rules.push(always(
-                        Next::Jump(tried),
-                        "it is denied; what is on trial is asked too, and changes nothing",
-                    ));
-                    self.would(Would::Allow, rules);
-                }
-                self.drop(rules);
-            }
-            Asking::OfPassing => self.would(Would::Deny, rules),
-            Asking::OfDenied => self.drop(rules),
-        }
-    }
-
-    /// Tells of a packet that would fare otherwise with what is on trial.
-    fn would(&self, would: Would, rules: &mut Vec<Draft>) {
-        let (word, told, counted) = match would {
-            Would::Deny => (
-                "would deny",
-                "what would be denied is told to the agent, up to a rate",
-                "what would be denied is counted, and passes",
-            ),
-            Would::Allow => (
-                "would allow",
-                "what would pass is told to the agent, up to a rate",
-                "what would pass is counted",
-            ),
-        };
-        self.tell(word, told, rules);
-        rules.push(Draft {
-            matches: Vec::new(),
-            does: vec![Statement::Count(would_counter(would, self.way))],
-            then: Next::Nothing,
-            why: counted.to_owned(),
-        });
-    }
-
-    fn tell(&self, what: &str, why: &str, rules: &mut Vec<Draft>) {
-        let direction = self.way.direction();
-        let log = Log {
-            group: self.telling.group,
-            prefix: Arc::from(format!("ringfence {what} {direction}")),
-        };
-        rules.push(Draft {
-            matches: Vec::new(),
-            does: vec![Statement::Limit(self.telling.rate), Statement::Log(log)],
-            then: Next::Nothing,
-            why: why.to_owned(),
-        });
-    }
-
-    fn drop(&self, rules: &mut Vec<Draft>) {
-        rules.push(Draft {
-            matches: Vec::new(),
-            does: vec![Statement::Count(denied_counter(self.way))],
-            then: Next::Drop,
-            why: "denied packets are counted and dropped".to_owned(),
-        });
-    }
-
-    /// The rules for one clause: one for each kind of peer and each protocol.
-    fn clause(&mut self, clause: &Clause, then: Next, rules: &mut Vec<Draft>) {
-        for who in self.peers(&clause.who) {
-            for (matches, ports) in self.matches(&who, &clause.at) {
-                let verb = match clause.action {
-                    Action::Accept => "passes",
-                    Action::Deny => "is denied",
-                    Action::Pass => "leaves the tier",
-                };
-                let preposition = match self.way {
-                    Way::Ingress => "from",
-                    Way::Egress | Way::ToNode => "to",
-                };
-                rules.push(Draft {
-                    matches,
-                    does: Vec::new(),
-                    then,
-                    why: format!("{}: {ports} {preposition} {who} {verb}", clause.by),
-                });
-            }
-        }
-    }
-
-    fn peers(&self, who: &Who) -> Vec<OnePeer> {
-        match who {
-            Who::Anyone => vec![OnePeer::Anyone],
-            Who::Some(_, addresses) if addresses.is_everything(self.family) => {
-                vec![OnePeer::Anyone]
-            }
-            Who::Some(members, addresses) => {
-                let members = members.iter().cloned().map(OnePeer::Member);
-                let blocks =
-                    (!addresses.is_empty(self.family)).then(|| OnePeer::Blocks(addresses.clone()));
-                members.chain(blocks).collect()
-            }
-        }
-    }
-
-    /// What must hold of a packet from or to a peer, for each protocol and kind of port, each with its words.
-    fn matches(&mut self, who: &OnePeer, at: &Where) -> Vec<(Vec<Match>, String)> {
-        let Where::Some { numbers, named } = at else {
-            let matches = self.address(who, None).into_iter().collect();
-            return vec![(matches, "everything".to_owned())];
-        };
-        let mut all = Vec::new();
-        for (protocol, ranges) in numbers {
-            let mut matches: Vec<Match> = self.address(who, None).into_iter().collect();
-            matches.push(Match::Protocol(*protocol));
-            matches.extend(self.port(ranges));
-            all.push((matches, in_words(*protocol, ranges)));
-        }
-        for (name, protocol) in named {
-            let mut matches = vec![Match::Protocol(*protocol)];
-            matches.extend(self.address(who, Some((name.clone(), *protocol))));
-            all.push((matches, format!("{protocol} {name}")));
-        }
-        all
-    }
-
-    fn address(
-        &mut self,
-        who: &OnePeer,
-        named: Option<(crate::netpol::PortName, Protocol)>,
-    ) -> Option<Match> {
-        let end = match self.way {
-            Way::Ingress => End::Source,
-            Way::Egress | Way::ToNode => End::Destination,
-        };
-        let member = match (who, &named) {
-            (OnePeer::Anyone, None) => return None,
-            (OnePeer::Anyone, Some(_)) => Member::Pods,
-            (OnePeer::Member(member), _) => member.clone(),
-            (OnePeer::Blocks(addresses), Some(_)) => Member::PodsAt(addresses.clone()),
-            (OnePeer::Blocks(addresses), None) => {
-                let elements: BTreeSet<Element> = addresses.elements(self.family).collect();
-                let name = self.set_name("blocks", &elements);
-                let kind = SetKind::Blocks(self.family);
-                self.fixed.insert(name.clone(), (kind, elements));
-                return Some(Match::Address(self.family, end, name));
-            }
-        };
-        let word = match (member.is_of_nodes(), &named) {
-            (true, _) => "nodes",
-            (false, None) => "pods",
-            (false, Some(_)) => "named",
-        };
-        let key = PeerKey { member, named };
-        let name = self.set_name(word, &key);
-        let found = if key.named.is_some() {
-            Match::DestinationPort(self.family, name.clone())
-        } else {
-            Match::Address(self.family, end, name.clone())
-        };
-        self.peers.insert(name, key);
-        Some(found)
-    }
-
-    fn port(&mut self, ranges: &[Span<u32>]) -> Option<Match> {
-        let ports = ranges.iter().filter_map(|(first, last)| {
-            let port = |number: u32| u16::try_from(number).ok().and_then(Port::new);
-            Some((port(*first)?, port(*last)?))
-        });
-        let ports: Vec<(Port, Port)> = ports.collect();
-        match ports.as_slice() {
-            [_] if ranges == [ALL_PORTS] => None,
-            [(first, last)] => Some(Match::Port(*first, *last)),
-            _ => {
-                let elements: BTreeSet<Element> = ports
-                    .into_iter()
-                    .map(|(first, last)| Element::Ports(first, last))
-                    .collect();
-                let name = SetName::from(format!("ports-{}", short(&format!("{elements:?}"))));
-                self.fixed.insert(name.clone(), (SetKind::Ports, elements));
-                Some(Match::Ports(name))
-            }
-        }
-    }
-
-    /// Sets are named by what they hold or who they follow, so that equal ones are one.
-    fn set_name(&self, word: &str, of: &impl std::fmt::Debug) -> SetName {
-        let content = format!("{of:?}");
-        SetName::from(format!("{word}{}-{}", digit(self.family), short(&content)))
-    }
-}
-
-/// One kind of peers, which one lookup answers for.
-enum OnePeer {
-    Anyone,
-    Member(Member),
-    Blocks(super::addresses::Addresses),
-}
-
-impl std::fmt::Display for OnePeer {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Anyone => f.write_str("anyone"),
-            Self::Member(member) => member.fmt(f),
-            Self::Blocks(_) => f.write_str("addresses of its blocks"),
-        }
-    }
 }
 
 fn tied_of(body: &Body, tier: TierOf) -> &[Tied] {
@@ -580,53 +355,6 @@ fn always(then: Next, why: &str) -> Draft {
         then,
         why: why.to_owned(),
     }
-}
-
-fn in_words(protocol: Protocol, ranges: &[Span<u32>]) -> String {
-    let mut words = protocol.to_string();
-    if ranges == [ALL_PORTS] {
-        return words;
-    }
-    for (index, (first, last)) in ranges.iter().enumerate() {
-        words.push_str(if index == 0 { " " } else { ", " });
-        let _ = if first == last {
-            write!(words, "{first}")
-        } else {
-            write!(words, "{first}-{last}")
-        };
-    }
-    words
-}
-
-/// The counter of the packets that are denied on a way.
-pub(super) fn denied_counter(way: Way) -> CounterName {
-    match way {
-        Way::Egress | Way::ToNode => "denied-egress",
-        Way::Ingress => "denied-ingress",
-    }
-    .into()
-}
-
-/// What would be another answer, if what is on trial were promoted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Would {
-    /// It passes, and would be denied.
-    Deny,
-    /// It is denied, and would pass.
-    Allow,
-}
-
-impl Would {
-    pub(super) const BOTH: [Would; 2] = [Would::Deny, Would::Allow];
-}
-
-/// The counter of the packets on a way that would fare otherwise.
-pub(super) fn would_counter(would: Would, way: Way) -> CounterName {
-    let word = match would {
-        Would::Deny => "would-deny",
-        Would::Allow => "would-allow",
-    };
-    format!("{word}-{}", way.direction()).into()
 }
 
 /// The number in the name of a family.

@@ -13,11 +13,13 @@ use super::compile::{self, Compiled, Telling};
 use super::draft::Draft;
 use super::frame::{self, dispatch, own_set};
 use super::table::{ChainName, Element, Ruleset, Set, SetKind, SetName};
-use super::terms::{PeerKey, elements_of};
 use super::transaction::{Change, Transaction};
 use crate::netpol::{
     Family, NamespaceName, NodeName, ObjectKey, Pod, PolicyRef, Snapshot, WorkloadRef,
 };
+use following::Following;
+
+mod following;
 
 /// What the table of a node is to be like.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,16 +66,6 @@ struct Moved {
 #[derive(Clone, Debug)]
 struct Shared {
     compiled: Arc<Compiled>,
-    users: usize,
-}
-
-/// A set that follows the cluster.
-#[derive(Clone, Debug)]
-struct Following {
-    key: PeerKey,
-    family: Family,
-    kind: SetKind,
-    elements: BTreeSet<Element>,
     users: usize,
 }
 
@@ -459,47 +451,5 @@ impl Local {
             )
         });
         chains.chain([own]).collect()
-    }
-}
-
-// === impl Following ===
-
-impl Following {
-    fn new(key: PeerKey, family: Family, snapshot: &Snapshot) -> Self {
-        let kind = if key.named.is_some() {
-            SetKind::AddressPorts(family)
-        } else {
-            SetKind::Addresses(family)
-        };
-        Self {
-            elements: key.elements(family, snapshot),
-            key,
-            family,
-            kind,
-            users: 0,
-        }
-    }
-
-    /// Looks again at some addresses.
-    fn follow(
-        &mut self,
-        name: &SetName,
-        addresses: &BTreeSet<IpAddr>,
-        snapshot: &Snapshot,
-        draft: &mut Draft,
-    ) {
-        let own = |address: &&IpAddr| Family::of(**address) == self.family;
-        for address in addresses.iter().filter(own) {
-            let new = self.key.elements_at(*address, snapshot);
-            let old: BTreeSet<Element> = elements_of(&self.elements, *address).cloned().collect();
-            for gone in old.difference(&new) {
-                self.elements.remove(gone);
-                draft.leave(name, self.kind, gone.clone());
-            }
-            for come in new.difference(&old) {
-                self.elements.insert(come.clone());
-                draft.come(name, self.kind, [come.clone()]);
-            }
-        }
     }
 }

@@ -4,7 +4,7 @@ use insta::assert_snapshot;
 
 use super::{folder_with, ringfence};
 
-const SHOP: &str = r#"
+const SHOP: &str = "
 apiVersion: v1
 kind: Namespace
 metadata: {name: shop}
@@ -45,7 +45,7 @@ metadata: {name: web, namespace: shop}
 spec:
   podSelector: {matchLabels: {app: web}}
   ingress: [{from: [{podSelector: {matchLabels: {app: db}}}], ports: [{port: 80}]}]
-"#;
+";
 
 const FLOWS: &str = r#"{"from":{"namespace":"shop","pod":"web"},"to":{"namespace":"shop","pod":"db"},"port":5432,"verdict":"allowed","count":3}
 {"from":{"namespace":"shop","pod":"web"},"to":{"namespace":"shop","pod":"db"},"port":9000,"verdict":"would-deny","count":2}

@@ -5,65 +5,14 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use proptest::prelude::*;
-use proptest::sample::Index;
 use ringfence::netpol::{
     Direction, Endpoint, Family, Flow, NodeName, ObjectKey, Port, Protocol, Snapshot, Stage,
     StagedNetworkPolicy, Verdict,
 };
 use ringfence::ruleset::{Element, Options, Plan};
-use serde_json::{Value, json};
 
 use crate::table::{Fate, Packet, marks};
-use crate::{addresses, check_node, clusters, is_at, objects, ports, random};
-
-/// A random cluster, some of whose policies are on trial: instead of being in force, or beside what another one says under the
-/// same name.
-pub(crate) fn any_cluster() -> impl Strategy<Value = Vec<Value>> {
-    let trial = (0_u8..5, any::<Index>(), 1_u8..100);
-    (clusters::any_cluster(), proptest::collection::vec(trial, 8)).prop_map(
-        |(mut values, trials)| {
-            let policies: Vec<usize> = values
-                .iter()
-                .enumerate()
-                .filter(|(_, value)| value["kind"] == "NetworkPolicy")
-                .map(|(place, _)| place)
-                .collect();
-            for (place, (what, other, percent)) in policies.iter().zip(trials) {
-                let mut staged = values[*place].clone();
-                staged["apiVersion"] = json!("ringfence.dev/v1alpha1");
-                staged["kind"] = json!("StagedNetworkPolicy");
-                if what == 4 {
-                    // Tried in the place of the one of its name, which stays.
-                    let other = policies[other.index(policies.len())];
-                    staged["spec"] = values[other]["spec"].clone();
-                }
-                if !staged["spec"].is_object() {
-                    staged["spec"] = json!({});
-                }
-                match (what, percent % 3) {
-                    (0, _) => continue,
-                    (2, _) | (4, 0) => {
-                        staged["spec"]["stage"] = json!("Canary");
-                        staged["spec"]["canary"] = json!({"percent": percent});
-                    }
-                    (3, _) | (4, 1) => {
-                        staged["spec"]["stage"] = json!("Canary");
-                        let chosen = staged["spec"]["podSelector"].clone();
-                        let chosen = if chosen.is_null() { json!({}) } else { chosen };
-                        staged["spec"]["canary"] = json!({"podSelector": chosen});
-                    }
-                    _ => {}
-                }
-                if what == 4 {
-                    values.push(staged);
-                } else {
-                    values[*place] = staged;
-                }
-            }
-            values
-        },
-    )
-}
+use crate::{addresses, check_node, clusters, is_at, objects, ports, random, trials};
 
 fn flow_verdict(snapshot: &Snapshot, packet: &Packet) -> Verdict {
     let port = Port::new(packet.port).expect("a port");
@@ -154,7 +103,7 @@ fn check_marks(
 #[test]
 fn what_the_table_would_do_is_the_difference_of_the_model() {
     let seen = Cell::default();
-    random::hold(100, &any_cluster(), |values| {
+    random::hold(100, &trials::any_cluster(), |values| {
         let snapshot: Snapshot = objects(&values).into_iter().collect();
         for node in clusters::NODES {
             check_marks(&snapshot, node, &seen)?;
@@ -168,7 +117,7 @@ fn what_the_table_would_do_is_the_difference_of_the_model() {
 #[test]
 fn with_policies_on_trial_the_table_lets_pass_what_the_model_lets_pass() {
     let seen = Cell::default();
-    random::hold(60, &any_cluster(), |values| {
+    random::hold(60, &trials::any_cluster(), |values| {
         let snapshot: Snapshot = objects(&values).into_iter().collect();
         for node in clusters::NODES {
             check_node(&snapshot, node, &seen)?;
@@ -181,7 +130,7 @@ fn with_policies_on_trial_the_table_lets_pass_what_the_model_lets_pass() {
 
 #[test]
 fn in_shadow_nothing_is_decided_otherwise() {
-    random::hold(60, &any_cluster(), |values| {
+    random::hold(60, &trials::any_cluster(), |values| {
         let mut snapshot: Snapshot = objects(&values).into_iter().collect();
         let canaries: Vec<ObjectKey> = snapshot
             .staged_policies()
