@@ -438,7 +438,7 @@ mod tests {
         let record = explain(&header, would_allow, ingress, &cluster, &node, now);
         assert!(record.details.reason.contains("have changed since"));
         let (would_deny, egress) = meaning("ringfence would deny egress").unwrap();
-        header.source = "10.0.0.2".parse().unwrap();
+        std::mem::swap(&mut header.source, &mut header.destination);
         let closed = cluster.with(staged("db", json!({"policyTypes": ["Egress"]})));
         let record = explain(&header, would_deny, egress, &closed, &node, now);
         assert_eq!(record.details.policies, ["StagedNetworkPolicy shop/db"]);
@@ -449,7 +449,7 @@ mod tests {
         for verdict in Verdict::ALL {
             assert_eq!(json!(verdict), verdict.as_str());
         }
-        header.source = "10.0.0.1".parse().unwrap();
+        std::mem::swap(&mut header.source, &mut header.destination);
         header.carries = Carries::Icmp { kind: 8, code: 0 };
         let record = explain(&header, denied, ingress, &cluster, &node, now);
         assert!(record.details.reason.ends_with("no rule for all ports"));

@@ -39,17 +39,18 @@ enum Command {
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
-    ringfence staged report deploy/                                  manifests, with the StagedNetworkPolicies among them\n  \
-    ringfence staged report --context prod --namespace shop          what a cluster holds\n  \
-    ringfence flows --output json > flows.jsonl; ringfence staged report --context prod --flows flows.jsonl\n  \
+    ringfence staged report deploy/                            what is on trial among manifests\n  \
+    ringfence staged report --context prod --namespace shop    in a cluster\n  \
+    ringfence staged report --context prod --flows flows.jsonl and what was really seen\n  \
     ringfence staged report deploy/ --fail-on closed --output markdown > comment.md\n\n\
-    Each policy is promoted by itself, and then all of them together: the cluster as it is (canaries in force for the pods that\n\
-    they choose) against the cluster with the policy in force for all pods that it selects, in the place of a NetworkPolicy of\n\
-    its name. Recorded flows are told that fare otherwise after that than they would now; the formats are those of\n\
-    `ringfence replay`.\n\n\
-    JSON: an object with `policies`, each with `namespace`, `name`, `stage`, `replaces` (a NetworkPolicy of its name is there),\n\
-    `opened`, `closed`, `isolation` and `summary` as `ringfence diff` has them, and with --flows `flows` (`newlyDenied` and\n\
-    `newlyAllowed`, each `flows` and `connections`, and `unknown`); and `together`, the same of all, where there are several.\n\n\
+    Each policy is promoted by itself, and then all of them together: the cluster as it is (canaries in force for the \
+    pods that they choose) against the cluster with the policy in force for all pods that it selects, in the place of a \
+    NetworkPolicy of its name. Recorded flows are told that fare otherwise after that than they would now; the formats \
+    are those of `ringfence replay`.\n\n\
+    JSON: an object with `policies`, each with `namespace`, `name`, `stage`, `replaces` (a NetworkPolicy of its name is \
+    there), `opened`, `closed`, `isolation` and `summary` as `ringfence diff` has them, and with --flows `flows` \
+    (`newlyDenied` and `newlyAllowed`, each `flows` and `connections`, and `unknown`); and `together`, the same of all, \
+    where there are several.\n\n\
     Exit codes: 0 done, 1 there is what --fail-on asks for, 2 something could not be read.")]
 struct ReportArgs {
     /// Files or folders of manifests. Without one: a cluster.

@@ -54,3 +54,5 @@ mod staged;
 mod table;
 mod timeline;
 mod traffic;
+#[path = "../netpol_oracle/trials.rs"]
+mod trials;

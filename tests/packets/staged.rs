@@ -203,4 +203,6 @@ async fn a_policy_is_told_then_tried_on_some_pods_and_then_promoted() {
     becomes(&site, "db", Outcome::Answered);
     becomes(&site, "canary", Outcome::Answered);
     assert_eq!(kubectl(&["get", "snp"])["items"], json!([]));
+    // Whenever the kernel was read back, it held what was wanted.
+    assert!(!agent.log().contains("was not the wanted one"));
 }

@@ -21,13 +21,13 @@ use crate::report::yaml;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
     ringfence staged report --context prod --namespace shop       first: what it would break\n  \
-    ringfence staged promote shop/web --context prod --dry-run    what would be written; the API server is asked, too\n  \
+    ringfence staged promote shop/web --context prod --dry-run    what would be written\n  \
     ringfence staged promote shop/web --context prod\n  \
-    ringfence staged promote shop/web deploy/ > deploy/web.yaml   the manifest, for policies that are kept in Git\n\n\
-    The NetworkPolicy has the name, the labels, the annotations and the rules of the policy on trial. It is written first, and\n\
-    judged as any other by the webhook; only then the trial is ended. A NetworkPolicy of that name that says something else is\n\
-    left as it is, with the difference, unless --force is given. Where StagedNetworkPolicies are kept in Git, take the one away\n\
-    there: it would come back.\n\n\
+    ringfence staged promote shop/web deploy/ > web.yaml          the manifest, for Git\n\n\
+    The NetworkPolicy has the name, the labels, the annotations and the rules of the policy on trial. It is written \
+    first, and judged as any other by the webhook; only then the trial is ended. A NetworkPolicy of that name that says \
+    something else is left as it is, with the difference, unless --force is given. Where StagedNetworkPolicies are kept \
+    in Git, take the one away there: it would come back.\n\n\
     Exit codes: 0 promoted or printed, 1 a NetworkPolicy of that name says something else, 2 it could not be done.")]
 pub(super) struct Args {
     /// The policy on trial, as NAMESPACE/NAME.
