@@ -42,6 +42,7 @@ pub mod registry;
 pub mod replay;
 pub mod ruleset;
 mod shown;
+pub mod staged;
 pub mod status;
 pub mod suggest;
 pub mod template;
@@ -92,6 +93,8 @@ enum Command {
     Test(test::Args),
     /// Judge recorded flows by policies that are to come: what would newly be denied or allowed.
     Replay(replay::Args),
+    /// Say what promotion of policies on trial would break, and promote them.
+    Staged(staged::Args),
     /// Write least-privilege policies from recorded flows, and prove them by replay.
     Suggest(suggest::Args),
     /// Make policies from templates: default-deny, DNS, frontend to backend and others.
@@ -106,7 +109,7 @@ enum Command {
     Controller(controller::Args),
     /// Make network policies hold on a node, by nftables.
     Agent(agent::Args),
-    /// Say what the agent of a node denies: who, to whom, and by which policy.
+    /// Say what the agent of a node denies, and what policies on trial would: who, to whom, and by which policy.
     Flows(flows::Args),
     /// Say which policy is confirmed to be in force on which nodes of a cluster.
     Status(status::Args),
@@ -179,6 +182,7 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::Why(args) => why::run(&args),
         Command::Test(args) => test::run(&args),
         Command::Replay(args) => replay::run(&args),
+        Command::Staged(args) => staged::run(&args),
         Command::Suggest(args) => suggest::run(&args),
         Command::Template(args) => template::run(&args),
         Command::Registry(args) => registry::run(&args),

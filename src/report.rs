@@ -24,6 +24,7 @@ pub mod reach;
 pub mod register;
 pub mod replay;
 pub mod sarif;
+pub mod staged;
 pub mod text;
 pub mod why;
 pub mod yaml;

@@ -49,6 +49,7 @@ fn commands(readme: &str) -> Vec<String> {
                 "controller",
                 "doctor",
                 "promote",
+                "staged",
                 "status",
                 "webhook",
             ]

@@ -25,7 +25,7 @@ use crate::k8s::live::{Ended, Feed, Update};
 use crate::netpol::{Direction, ObjectKey, Pod, Snapshot, Uid, WorkloadKind, WorkloadRef};
 use crate::ruleset::{Change, CounterName, Options, Plan, Ruleset, SetKind, Transaction};
 use crate::runtime::{Phase, Readiness, Shutdown};
-use crate::telemetry::agent::{AgentMetrics, Rebuild};
+use crate::telemetry::agent::{AgentMetrics, Rebuild, Would};
 
 /// What the kernel was read back to hold, or why it was not.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -453,6 +453,10 @@ impl Enforcer {
                 "unknown" => {
                     self.metrics.unknown.inc_by(more);
                 }
+                "would-deny-ingress" => self.metrics.would(Would::Deny, Direction::Ingress, more),
+                "would-deny-egress" => self.metrics.would(Would::Deny, Direction::Egress, more),
+                "would-allow-ingress" => self.metrics.would(Would::Allow, Direction::Ingress, more),
+                "would-allow-egress" => self.metrics.would(Would::Allow, Direction::Egress, more),
                 _ => {}
             }
         }

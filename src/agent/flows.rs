@@ -64,12 +64,16 @@ pub struct End {
 
 /// What was done to a flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "kebab-case")]
 pub enum Verdict {
     /// It passed.
     Allowed,
     /// It was dropped.
     Denied,
+    /// It passed, and would be dropped if the policies on trial were promoted.
+    WouldDeny,
+    /// It was dropped, and would pass if they were.
+    WouldAllow,
 }
 
 /// What is known of flows beside what replay needs.
@@ -131,6 +135,28 @@ pub struct Page {
     pub lost: u64,
     /// The records, the oldest first.
     pub flows: Vec<Arc<Record>>,
+}
+
+// === impl Verdict ===
+
+impl Verdict {
+    /// All of them.
+    pub const ALL: [Self; 4] = [
+        Self::Allowed,
+        Self::Denied,
+        Self::WouldDeny,
+        Self::WouldAllow,
+    ];
+
+    /// As in a line of JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Allowed => "allowed",
+            Self::Denied => "denied",
+            Self::WouldDeny => "would-deny",
+            Self::WouldAllow => "would-allow",
+        }
+    }
 }
 
 impl fmt::Display for End {

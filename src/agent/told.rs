@@ -22,7 +22,8 @@ use crate::k8s::events::Events;
 use crate::k8s::one::chain;
 use crate::netpol::labels::TEMPLATE_HASH;
 use crate::netpol::{
-    Direction, EndVerdict, Endpoint, Family, Flow, NodeName, Pod, PolicyRef, Port, Snapshot,
+    Direction, EndVerdict, Endpoint, Family, Flow, NamespaceState, NetworkPolicy, NodeName, Pod,
+    PolicyRef, Port, Snapshot, Standing,
 };
 use crate::telemetry::agent::AgentMetrics;
 
@@ -152,6 +153,12 @@ impl Teller {
                 direction = %details.direction, node = %details.node, reason = %details.reason, packets = record.count,
                 "denied"
             ),
+            Verdict::WouldDeny | Verdict::WouldAllow => tracing::info!(
+                from = %kind.from, to = %kind.to, protocol = %kind.protocol, port,
+                direction = %details.direction, node = %details.node, reason = %details.reason, packets = record.count,
+                staged = %details.policies.join(", "),
+                "{}", kind.verdict.as_str()
+            ),
             Verdict::Allowed => tracing::debug!(
                 from = %kind.from, to = %kind.to, protocol = %kind.protocol, port, packets = record.count,
                 "allowed"
@@ -178,6 +185,10 @@ fn meaning(prefix: &str) -> Option<(Verdict, Direction)> {
         "denied ingress" => Some((Verdict::Denied, Direction::Ingress)),
         "denied egress" => Some((Verdict::Denied, Direction::Egress)),
         "allowed" => Some((Verdict::Allowed, Direction::Ingress)),
+        "would deny ingress" => Some((Verdict::WouldDeny, Direction::Ingress)),
+        "would deny egress" => Some((Verdict::WouldDeny, Direction::Egress)),
+        "would allow ingress" => Some((Verdict::WouldAllow, Direction::Ingress)),
+        "would allow egress" => Some((Verdict::WouldAllow, Direction::Egress)),
         _ => None,
     }
 }
@@ -202,32 +213,54 @@ fn explain(
         Carries::Icmp { .. } => ("ICMP".to_owned(), 0),
         Carries::Piece { protocol } | Carries::Other { protocol } => (protocol.to_string(), 0),
     };
+    let own = match direction {
+        Direction::Ingress => to,
+        Direction::Egress => from,
+    };
+    let promoted;
+    let judge = match verdict {
+        Verdict::Allowed | Verdict::Denied => snapshot,
+        Verdict::WouldDeny | Verdict::WouldAllow => {
+            promoted = if_promoted(snapshot, own);
+            &promoted
+        }
+    };
     let judged = match (header.carries, Port::new(port)) {
         (Carries::Ports { protocol, .. }, Some(port)) => {
             let flow = Flow::new(from, to, protocol, port).over(Family::of(header.source));
-            Some(snapshot.verdict(&flow).at(direction).clone())
+            Some(judge.verdict(&flow).at(direction).clone())
         }
         _ => None,
     };
     let (policies, reason) = match (&judged, verdict) {
         (_, Verdict::Allowed) => (Vec::new(), String::new()),
-        (Some(end), Verdict::Denied) if end.passes() => (
+        (Some(end), Verdict::Denied | Verdict::WouldDeny) if end.passes() => (
             Vec::new(),
             "the policies have changed since: it would pass now".to_owned(),
         ),
+        (Some(end), Verdict::WouldAllow) if !end.passes() => (
+            Vec::new(),
+            "the policies have changed since: it would not pass now".to_owned(),
+        ),
         (Some(end), Verdict::Denied) => (deciding(end), end.to_string()),
+        (Some(end), Verdict::WouldDeny | Verdict::WouldAllow) => {
+            (tried(own, direction, judge), end.to_string())
+        }
         // Only rules for all ports speak of what has none.
-        (None, Verdict::Denied) => {
-            let own = match direction {
-                Direction::Ingress => to,
-                Direction::Egress => from,
-            };
-            let policies = isolating(own, direction, snapshot);
+        (None, Verdict::Denied | Verdict::WouldDeny) => {
+            let isolating = names(isolating(own, direction, judge));
             let reason = format!(
                 "does not pass, isolated by {} and allowed by no rule for all ports",
-                policies.join(", ")
+                isolating.join(", ")
             );
-            (policies, reason)
+            match verdict {
+                Verdict::WouldDeny => (tried(own, direction, judge), reason),
+                _ => (isolating, reason),
+            }
+        }
+        (None, Verdict::WouldAllow) => {
+            let reason = "passes by a rule for all ports, or is isolated by nothing".to_owned();
+            (tried(own, direction, judge), reason)
         }
     };
     let pods = [from, to].into_iter().filter_map(|end| match end {
@@ -262,16 +295,49 @@ fn deciding(end: &EndVerdict) -> Vec<String> {
     }
 }
 
-fn isolating(end: Endpoint<'_>, direction: Direction, snapshot: &Snapshot) -> Vec<String> {
+/// The policies that isolate an end.
+fn isolating<'s>(
+    end: Endpoint<'_>,
+    direction: Direction,
+    snapshot: &'s Snapshot,
+) -> Vec<&'s NetworkPolicy> {
     let Endpoint::Pod(pod) = end else {
         return Vec::new();
     };
-    let coverage = snapshot.pod_coverage(pod);
-    let policies = match direction {
-        Direction::Ingress => coverage.ingress,
-        Direction::Egress => coverage.egress,
-    };
-    policies.iter().map(PolicyRef::to_string).collect()
+    let state = snapshot.namespace(pod.namespace()).into_iter();
+    let policies = state.flat_map(NamespaceState::policies_in_force);
+    policies
+        .filter(|policy| policy.isolates_pod(pod, direction))
+        .collect()
+}
+
+fn names<'s>(policies: impl IntoIterator<Item = &'s NetworkPolicy>) -> Vec<String> {
+    let policies = policies.into_iter();
+    policies
+        .map(|policy| policy.reference().to_string())
+        .collect()
+}
+
+/// The policies on trial that are asked at an end, in a snapshot in which they are promoted: those that isolate it, or where
+/// none does, all of its namespace, one of which has taken the place of what isolated it.
+fn tried(end: Endpoint<'_>, direction: Direction, promoted: &Snapshot) -> Vec<String> {
+    let is_tried = |policy: &&NetworkPolicy| policy.standing == Standing::Promoted;
+    let isolating = isolating(end, direction, promoted);
+    let own = names(isolating.into_iter().filter(is_tried));
+    match end {
+        Endpoint::Pod(pod) if own.is_empty() => {
+            names(promoted.policies_in(pod.namespace()).filter(is_tried))
+        }
+        _ => own,
+    }
+}
+
+/// The cluster as if the policies on trial at an end were promoted.
+fn if_promoted(snapshot: &Snapshot, end: Endpoint<'_>) -> Snapshot {
+    match end {
+        Endpoint::Pod(pod) => snapshot.promoting(snapshot.staged_policies_in(pod.namespace())),
+        Endpoint::Node { .. } | Endpoint::External(_) => snapshot.clone(),
+    }
 }
 
 /// An end as it is told: pods by their workload, so that what all of them do is told once.
@@ -368,6 +434,38 @@ mod tests {
                 },
             })
         );
+        let staged = |name: &str, spec: Value| {
+            let mut staged = json!({
+                "apiVersion": "ringfence.dev/v1alpha1", "kind": "StagedNetworkPolicy",
+                "metadata": {"namespace": "shop", "name": name}, "spec": spec,
+            });
+            staged["spec"]["podSelector"] = json!({"matchLabels": {"app": "db"}});
+            parse(&staged).unwrap().unwrap().object
+        };
+        let (would_allow, _) = meaning("ringfence would allow ingress").unwrap();
+        let open = cluster.with(staged("db", json!({"ingress": [{}]})));
+        let record = explain(&header, would_allow, ingress, &open, &node, now);
+        assert_eq!(record.details.policies, ["StagedNetworkPolicy shop/db"]);
+        assert_eq!(
+            record.details.reason,
+            "passes by StagedNetworkPolicy shop/db spec.ingress[0], isolated by StagedNetworkPolicy shop/db, shop/deny"
+        );
+        assert_eq!(json!(record)["verdict"], "would-allow");
+        let record = explain(&header, would_allow, ingress, &cluster, &node, now);
+        assert!(record.details.reason.contains("have changed since"));
+        let (would_deny, egress) = meaning("ringfence would deny egress").unwrap();
+        std::mem::swap(&mut header.source, &mut header.destination);
+        let closed = cluster.with(staged("db", json!({"policyTypes": ["Egress"]})));
+        let record = explain(&header, would_deny, egress, &closed, &node, now);
+        assert_eq!(record.details.policies, ["StagedNetworkPolicy shop/db"]);
+        assert_eq!(
+            record.details.reason,
+            "does not pass, isolated by StagedNetworkPolicy shop/db and allowed by no rule"
+        );
+        for verdict in Verdict::ALL {
+            assert_eq!(json!(verdict), verdict.as_str());
+        }
+        std::mem::swap(&mut header.source, &mut header.destination);
         header.carries = Carries::Icmp { kind: 8, code: 0 };
         let record = explain(&header, denied, ingress, &cluster, &node, now);
         assert!(record.details.reason.ends_with("no rule for all ports"));

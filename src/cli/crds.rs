@@ -14,6 +14,7 @@ use crate::guard::enforcement::NodeEnforcement;
 use crate::guard::exemption::ExemptionManifest;
 use crate::guard::guardrail::GuardrailManifest;
 use crate::guard::reachability::ReachabilityRuleManifest;
+use crate::netpol::staged::StagedNetworkPolicyManifest;
 use crate::report::yaml;
 
 /// Arguments of `ringfence crds`.
@@ -41,12 +42,13 @@ pub(super) fn run(args: &Args) -> anyhow::Result<Exit> {
     Ok(Exit::Clean)
 }
 
-fn definitions() -> [CustomResourceDefinition; 4] {
+fn definitions() -> [CustomResourceDefinition; 5] {
     let mut definitions = [
         ExemptionManifest::crd(),
         GuardrailManifest::crd(),
         NodeEnforcement::crd(),
         ReachabilityRuleManifest::crd(),
+        StagedNetworkPolicyManifest::crd(),
     ];
     let versions = definitions
         .iter_mut()

@@ -1,4 +1,4 @@
-//! `ringfence flows`: what the agent of a node has denied of late, and what it denies now.
+//! `ringfence flows`: what the agent of a node has denied of late, and what it denies now; and what policies on trial would.
 
 use std::io::Write as _;
 use std::net::SocketAddr;
@@ -22,9 +22,10 @@ use crate::agent::flows::{Page, Record, Verdict};
 #[command(after_help = "Examples:\n  \
         kubectl exec -n ringfence-agent POD -- ringfence flows --follow\n  \
         kubectl port-forward -n ringfence-agent POD 9471 & ringfence flows --namespace shop\n  \
+        ringfence flows --verdict would-deny                what policies on trial would drop\n  \
         ringfence flows --output json > denied.jsonl && ringfence replay denied.jsonl --policies DIR\n\n\
         JSON: a line for each flow, as `ringfence replay` and `ringfence suggest` read it: `time`, `from`, `to`, `protocol`, `port`,\n\
-        `verdict`, `count` (packets), and `details` with `direction`, `node`, `policies`, `reason` and the `pods` of the last one.")]
+        `verdict` (denied, allowed, would-deny, would-allow), `count` (packets), and `details` with `direction`, `node`, `policies`, `reason` and the `pods` of the last one.")]
 pub struct Args {
     /// The admin port of the agent. It tells this only on its own node, and by `kubectl port-forward`.
     #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:9471")]
@@ -35,9 +36,38 @@ pub struct Args {
     /// Only flows from or to pods of this namespace.
     #[arg(long, short, value_name = "NAME")]
     namespace: Option<String>,
+    /// Only flows with these verdicts. May be given several times, or as a list with commas. Without it: all.
+    #[arg(long, value_name = "VERDICT", value_enum, value_delimiter = ',')]
+    verdict: Vec<Which>,
     /// How to print it.
     #[arg(long, short, value_enum, default_value_t = Form::Text)]
     output: Form,
+}
+
+/// The verdicts of flows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Which {
+    /// It passed.
+    Allowed,
+    /// It was dropped.
+    Denied,
+    /// It passed, and a policy on trial would drop it.
+    WouldDeny,
+    /// It was dropped, and a policy on trial would let it pass.
+    WouldAllow,
+}
+
+// === impl Which ===
+
+impl From<Which> for Verdict {
+    fn from(which: Which) -> Self {
+        match which {
+            Which::Allowed => Self::Allowed,
+            Which::Denied => Self::Denied,
+            Which::WouldDeny => Self::WouldDeny,
+            Which::WouldAllow => Self::WouldAllow,
+        }
+    }
 }
 
 /// The forms of a flow.
@@ -112,6 +142,11 @@ async fn ask(agent: SocketAddr, from: u64) -> anyhow::Result<Page> {
 
 impl Args {
     fn wants(&self, record: &Record) -> bool {
+        let mut verdicts = self.verdict.iter().copied().map(Verdict::from);
+        let is_meant = verdicts.any(|verdict| verdict == record.kind.verdict);
+        if !self.verdict.is_empty() && !is_meant {
+            return false;
+        }
         let ends = [&record.kind.from, &record.kind.to];
         self.namespace.as_ref().is_none_or(|namespace| {
             ends.iter()
@@ -124,10 +159,13 @@ impl Args {
         match self.output {
             Form::Json => writeln!(out, "{}", serde_json::to_string(record)?)?,
             Form::Text => {
-                let (colour, word) = match record.kind.verdict {
-                    Verdict::Denied => (style::ERROR, "denied"),
-                    Verdict::Allowed => (style::GOOD, "allowed"),
+                let verdict = record.kind.verdict;
+                let colour = match verdict {
+                    Verdict::Denied => style::ERROR,
+                    Verdict::Allowed => style::GOOD,
+                    Verdict::WouldDeny | Verdict::WouldAllow => style::WARN,
                 };
+                let word = verdict.as_str();
                 let (kind, details) = (&record.kind, &record.details);
                 writeln!(
                     out,

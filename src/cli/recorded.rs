@@ -30,6 +30,16 @@ pub(super) struct Records {
 // === impl Records ===
 
 impl Records {
+    /// Files of flows, of which all must be good.
+    pub(super) fn of(flows: Vec<PathBuf>, format: Option<Format>) -> Self {
+        Self {
+            flows,
+            format,
+            allow_broken: false,
+            cluster_cidr: Vec::new(),
+        }
+    }
+
     /// Reads all records, with a bar on a terminal.
     pub(super) fn read(&self) -> anyhow::Result<Recorded> {
         let inputs: Vec<Input> = self.flows.iter().map(|path| input(path)).collect();
@@ -91,8 +101,12 @@ pub(super) fn without_policies(paths: &[PathBuf]) -> anyhow::Result<(Snapshot, u
         .cluster_policies()
         .map(|policy| ObjectKey::ClusterNetworkPolicy(policy.name.clone()));
     let policies: Vec<ObjectKey> = policies.chain(cluster).collect();
+    let staged = snapshot.staged_policies();
+    let staged = staged.map(|staged| ObjectKey::StagedNetworkPolicy(staged.reference()));
+    let staged: Vec<ObjectKey> = staged.collect();
     let bare = policies
         .iter()
+        .chain(&staged)
         .fold(snapshot, |snapshot, policy| snapshot.without(policy));
     Ok((bare, policies.len()))
 }
@@ -107,6 +121,12 @@ pub(super) fn joined(under: &Snapshot, over: &Snapshot) -> Snapshot {
         joined.extend(state.object().cloned().map(Object::Namespace));
         joined.extend(state.services().cloned().map(Object::Service));
         joined.extend(state.policies().cloned().map(Object::NetworkPolicy));
+        joined.extend(
+            state
+                .staged_policies()
+                .cloned()
+                .map(|staged| Object::StagedNetworkPolicy(Box::new(staged))),
+        );
         joined.extend(state.pods().cloned().map(|pod| {
             if pod.is_template() {
                 Object::Workload(pod)

@@ -45,6 +45,9 @@ struct Said<'a> {
 pub(super) fn read(text: &str) -> Result<Read<'_>, String> {
     let record: Record<'_> =
         serde_json::from_str(text).map_err(|error| line::wrong_json(&error))?;
+    if record.verdict == "would-allow" {
+        return Ok(Read::Skip(Skip::Repeated));
+    }
     let action = action(record.verdict)?;
     let Some(protocol) = line::protocol(record.protocol.unwrap_or("TCP"))? else {
         return Ok(Read::Skip(Skip::OtherProtocol));
@@ -63,7 +66,8 @@ pub(super) fn read(text: &str) -> Result<Read<'_>, String> {
 /// Reads a verdict.
 pub(super) fn action(text: &str) -> Result<Action, String> {
     match text {
-        "allowed" => Ok(Action::Allowed),
+        // It passed; only a policy on trial says otherwise.
+        "allowed" | "would-deny" => Ok(Action::Allowed),
         "denied" => Ok(Action::Denied),
         other => Err(format!("verdict {other:?} is neither allowed nor denied")),
     }

@@ -51,6 +51,8 @@ pub enum Skip {
     UnknownDirection,
     /// A protocol without ports, such as ICMP.
     OtherProtocol,
+    /// An agent tells that a policy on trial would let a flow pass, and tells beside it that it was denied.
+    Repeated,
     /// A request of an application protocol; its connection is a record of its own.
     Request,
     /// Dropped, but not by a policy.
@@ -109,6 +111,7 @@ impl Skip {
             Self::Reply => "replies",
             Self::UnknownDirection => "packets that may be replies",
             Self::OtherProtocol => "of a protocol without ports, such as ICMP",
+            Self::Repeated => "told of as denied too",
             Self::Request => "requests of application protocols",
             Self::OtherDrop => "dropped, but not by a policy",
             Self::NoVerdict => "without a verdict",

@@ -83,6 +83,14 @@ pub const KINDS: [Kind; 16] = [
     kind("", "v1", "Pod", "pods"),
 ];
 
+/// Policies on trial, which are not judged: that is done when they are promoted.
+pub const STAGED: Kind = kind(
+    "ringfence.dev",
+    "v1alpha1",
+    "StagedNetworkPolicy",
+    "stagednetworkpolicies",
+);
+
 /// What was found of templates, so that their pods need not repeat it.
 #[derive(Clone, Debug, Default)]
 pub struct Templates {

@@ -16,7 +16,7 @@ use crate::guard::exemption::Exemption;
 use crate::guard::guardrail::Guardrail;
 use crate::guard::reachability::ReachabilityRule;
 use crate::guard::review::{self, Review};
-use crate::netpol::{Object, Snapshot};
+use crate::netpol::{Object, ParseError, Snapshot};
 
 /// How many objects a page holds: what an API server gives without being asked to hold much at a time.
 const PAGE: u32 = 500;
@@ -209,6 +209,29 @@ pub async fn read(
     let receipts = enforcement::receipts(client, &mut not_understood).await?;
     cluster.confirmations = receipts.unwrap_or_default().into_iter().collect();
     Ok(cluster)
+}
+
+/// The policies on trial, each with its name, and what is wrong with those that are not understood.
+///
+/// # Errors
+/// They cannot be listed, or the API server does not know the kind.
+pub async fn staged(
+    client: &Client,
+) -> Result<Vec<(String, Result<Object, ParseError>)>, ListError> {
+    let mut found = Vec::new();
+    let mut pages = Pages::of(client, &audit::STAGED);
+    while let Some(page) = pages.next().await? {
+        for object in page.items {
+            let review = audit::review(object, &audit::STAGED);
+            let name = review.object_ref().to_string();
+            match review.object.map(|subject| subject.parsed) {
+                Some(review::Kind::Model(parsed)) => found.push((name, Ok(parsed.object))),
+                Some(review::Kind::Invalid(error)) => found.push((name, Err(error))),
+                Some(_) | None => {}
+            }
+        }
+    }
+    Ok(found)
 }
 
 // === impl Cluster ===

@@ -164,6 +164,7 @@ impl Live {
             }
             Kind::Node => snapshot.nodes().count(),
             Kind::NetworkPolicy => snapshot.policies().count(),
+            Kind::StagedNetworkPolicy => snapshot.staged_policies().count(),
             Kind::ClusterNetworkPolicy => snapshot.cluster_policies().count(),
             Kind::Guardrail => state.guardrails.iter().count(),
             Kind::ReachabilityRule => state.reachability.iter().count(),

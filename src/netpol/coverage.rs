@@ -1,8 +1,8 @@
 //! Coverage: which policies isolate a pod, or all pods of a namespace, in each direction.
 //!
 //! A pod is covered in a direction when at least one policy isolates it there. Names of policies do not matter,
-//! and neither does what the policies allow. Where something enforces them, cluster network policies of the Baseline tier can do the
-//! same: `coverage/baseline.rs`.
+//! and neither does what the policies allow. A policy on trial never covers, also where it is in force: it may be gone
+//! tomorrow. Where something enforces them, cluster network policies of the Baseline tier can do the same: `coverage/baseline.rs`.
 
 use std::fmt;
 

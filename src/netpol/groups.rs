@@ -18,6 +18,7 @@ use super::pod::Pod;
 use super::port::ContainerPort;
 use super::reach::PortSet;
 use super::snapshot::{NamespaceState, Snapshot};
+use super::staged::{Choice, StagedNetworkPolicy};
 use tiers::Wide;
 
 mod difference;
@@ -31,7 +32,8 @@ use passing::EVERY_PORT;
 pub(super) use passing::ports_of;
 pub use passing::{Holding, Other};
 
-/// Pods of one namespace with the same labels, ports and families of addresses.
+/// Pods of one namespace with the same labels, ports and families of addresses, for which the same policies on trial are in
+/// force.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Group {
     namespace: NamespaceName,
@@ -42,18 +44,23 @@ pub struct Group {
     egress: Holding,
 }
 
-/// What pods of a group have in common.
-type Likeness<'p> = (&'p Labels, &'p [ContainerPort], [bool; 2]);
+/// What pods of a group have in common: at last, which policies on trial are in force for them.
+type Likeness<'p> = (&'p Labels, &'p [ContainerPort], [bool; 2], Vec<bool>);
 
 impl Group {
     /// The groups of a namespace of a snapshot, in the order of what they have in common: the same pods give the same
     /// groups.
     pub fn of_namespace(state: &NamespaceState, snapshot: &Snapshot) -> Vec<Self> {
+        let choices: Vec<&Choice> = state
+            .staged_policies()
+            .filter_map(StagedNetworkPolicy::in_force_for)
+            .collect();
         let mut alike: BTreeMap<Likeness<'_>, Vec<Arc<Pod>>> = BTreeMap::new();
         for pod in state.shared_pods().filter(|pod| pod.is_held()) {
             let families = Family::BOTH.map(|family| is_of(pod, family));
+            let chosen = choices.iter().map(|choice| choice.chooses(pod)).collect();
             alike
-                .entry((&pod.labels, &pod.ports, families))
+                .entry((&pod.labels, &pod.ports, families, chosen))
                 .or_default()
                 .push(Arc::clone(pod));
         }

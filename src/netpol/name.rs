@@ -99,11 +99,61 @@ pub struct PolicyRef {
     pub namespace: NamespaceName,
     /// Its name there.
     pub name: PolicyName,
+    /// What it is a policy by.
+    #[serde(rename = "kind", skip_serializing_if = "PolicyKind::is_real")]
+    pub kind: PolicyKind,
+}
+
+/// By which object a policy is one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub enum PolicyKind {
+    /// A NetworkPolicy.
+    #[default]
+    NetworkPolicy,
+    /// A StagedNetworkPolicy that is in force on some of its pods.
+    Canary,
+    /// A StagedNetworkPolicy, asked what it would do.
+    StagedNetworkPolicy,
+}
+
+impl PolicyRef {
+    /// A NetworkPolicy.
+    pub fn new(namespace: impl Into<NamespaceName>, name: impl Into<PolicyName>) -> Self {
+        Self {
+            namespace: namespace.into(),
+            name: name.into(),
+            kind: PolicyKind::NetworkPolicy,
+        }
+    }
+
+    /// A StagedNetworkPolicy.
+    pub fn staged(namespace: impl Into<NamespaceName>, name: impl Into<PolicyName>) -> Self {
+        Self {
+            kind: PolicyKind::StagedNetworkPolicy,
+            ..Self::new(namespace, name)
+        }
+    }
+}
+
+impl PolicyKind {
+    #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde hands it over so")]
+    fn is_real(&self) -> bool {
+        *self == Self::NetworkPolicy
+    }
 }
 
 impl fmt::Display for PolicyRef {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.namespace, self.name)
+        let Self {
+            namespace, name, ..
+        } = self;
+        match self.kind {
+            PolicyKind::NetworkPolicy => write!(f, "{namespace}/{name}"),
+            PolicyKind::Canary => write!(f, "StagedNetworkPolicy {namespace}/{name} (canary)"),
+            PolicyKind::StagedNetworkPolicy => {
+                write!(f, "StagedNetworkPolicy {namespace}/{name}")
+            }
+        }
     }
 }
 
@@ -148,11 +198,16 @@ mod tests {
         let names = std::collections::BTreeSet::from([NamespaceName::from("shop")]);
         assert!(names.contains("shop"));
         assert_eq!(format!("{:>6}", NamespaceName::from("shop")), "  shop");
-        let policy = PolicyRef {
-            namespace: "shop".into(),
-            name: "default-deny".into(),
-        };
+        let policy = PolicyRef::new("shop", "default-deny");
         assert_eq!(policy.to_string(), "shop/default-deny");
+        let canary = PolicyRef {
+            kind: PolicyKind::Canary,
+            ..policy
+        };
+        assert_eq!(
+            canary.to_string(),
+            "StagedNetworkPolicy shop/default-deny (canary)"
+        );
     }
 
     #[test]

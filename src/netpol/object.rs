@@ -7,6 +7,7 @@ use super::node::Node;
 use super::pod::Pod;
 use super::policy::NetworkPolicy;
 use super::service::Service;
+use super::staged::StagedNetworkPolicy;
 use super::workload::WorkloadRef;
 
 /// An object of a kind that the model knows.
@@ -22,6 +23,8 @@ pub enum Object {
     Service(Service),
     /// A network policy.
     NetworkPolicy(NetworkPolicy),
+    /// A network policy on trial.
+    StagedNetworkPolicy(Box<StagedNetworkPolicy>),
     /// A cluster network policy.
     ClusterNetworkPolicy(ClusterNetworkPolicy),
     /// A node.
@@ -44,6 +47,8 @@ pub enum ObjectKey {
     },
     /// A network policy.
     NetworkPolicy(PolicyRef),
+    /// A network policy on trial.
+    StagedNetworkPolicy(PolicyRef),
     /// A cluster network policy.
     ClusterNetworkPolicy(PolicyName),
     /// A node.
@@ -60,7 +65,11 @@ impl Object {
                 namespace: service.namespace.clone(),
                 name: service.name.clone(),
             },
-            Self::NetworkPolicy(policy) => ObjectKey::NetworkPolicy(policy.reference()),
+            Self::NetworkPolicy(policy) => ObjectKey::NetworkPolicy(PolicyRef::new(
+                policy.namespace.clone(),
+                policy.name.clone(),
+            )),
+            Self::StagedNetworkPolicy(staged) => ObjectKey::StagedNetworkPolicy(staged.reference()),
             Self::ClusterNetworkPolicy(policy) => {
                 ObjectKey::ClusterNetworkPolicy(policy.name.clone())
             }
@@ -75,6 +84,7 @@ impl Object {
             Self::Pod(pod) | Self::Workload(pod) => Some(pod.namespace()),
             Self::Service(service) => Some(&service.namespace),
             Self::NetworkPolicy(policy) => Some(&policy.namespace),
+            Self::StagedNetworkPolicy(staged) => Some(&staged.policy.namespace),
             Self::ClusterNetworkPolicy(_) | Self::Node(_) => None,
         }
     }
@@ -86,7 +96,9 @@ impl ObjectKey {
         match self {
             Self::Namespace(namespace) | Self::Service { namespace, .. } => Some(namespace),
             Self::Workload(workload) => Some(&workload.namespace),
-            Self::NetworkPolicy(policy) => Some(&policy.namespace),
+            Self::NetworkPolicy(policy) | Self::StagedNetworkPolicy(policy) => {
+                Some(&policy.namespace)
+            }
             Self::ClusterNetworkPolicy(_) | Self::Node(_) => None,
         }
     }

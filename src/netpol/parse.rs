@@ -18,6 +18,7 @@ use super::pod::Pod;
 use super::policy::NetworkPolicy;
 use super::problem::{ParseError, Problem, Problems, Quoted};
 use super::service::Service;
+use super::staged::{StagedManifest, StagedNetworkPolicy};
 use super::workload::{self, WorkloadKind};
 
 /// An object that was read.
@@ -35,6 +36,7 @@ enum Kind {
     Namespace,
     Service,
     NetworkPolicy,
+    StagedNetworkPolicy,
     ClusterNetworkPolicy,
     Node,
     Workload(WorkloadKind),
@@ -88,6 +90,7 @@ impl Kind {
             "Service" => Some((Self::Service, "v1")),
             "Node" => Some((Self::Node, "v1")),
             "NetworkPolicy" => Some((Self::NetworkPolicy, "networking.k8s.io/v1")),
+            "StagedNetworkPolicy" => Some((Self::StagedNetworkPolicy, "ringfence.dev/v1alpha1")),
             "ClusterNetworkPolicy" => Some((
                 Self::ClusterNetworkPolicy,
                 "policy.networking.k8s.io/v1alpha2",
@@ -136,6 +139,10 @@ impl Kind {
                     Object::NetworkPolicy(NetworkPolicy::read(object, at, problems))
                 })
             }
+            Self::StagedNetworkPolicy => read(value, |object: &StagedManifest, at, problems| {
+                let staged = StagedNetworkPolicy::read(object, at, problems);
+                Object::StagedNetworkPolicy(Box::new(staged))
+            }),
             Self::ClusterNetworkPolicy => {
                 read(value, |object: &manifest::Manifest, at, problems| {
                     let policy = ClusterNetworkPolicy::read(object, value, at, problems);

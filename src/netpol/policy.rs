@@ -14,6 +14,7 @@ use super::pod::Pod;
 use super::port::PortMatch;
 use super::problem::Problems;
 use super::selector::Selector;
+use super::staged::Standing;
 
 mod manifest;
 mod read;
@@ -41,6 +42,8 @@ pub struct NetworkPolicy {
     pub annotations: Annotations,
     /// The number of its spec's version, where the API server has given one.
     pub generation: Option<i64>,
+    /// Whether it is in force, and for whom.
+    pub standing: Standing,
 }
 
 /// Whether pods are isolated in a direction: whether all that is not allowed is denied there.
@@ -122,6 +125,7 @@ impl NetworkPolicy {
         PolicyRef {
             namespace: self.namespace.clone(),
             name: self.name.clone(),
+            kind: self.standing.kind(),
         }
     }
 
@@ -135,9 +139,11 @@ impl NetworkPolicy {
         self.isolates(direction) && self.selects(pod)
     }
 
-    /// Whether it selects this pod by namespace and labels.
+    /// Whether it selects this pod by namespace and labels, and is in force for it where that is for some pods only.
     pub fn selects(&self, pod: &Pod) -> bool {
-        self.namespace == *pod.namespace() && self.selector.matches(&pod.labels)
+        self.namespace == *pod.namespace()
+            && self.selector.matches(&pod.labels)
+            && self.standing.is_for(pod)
     }
 
     /// The rules that count in a direction: none where the policy does not isolate, whatever is written there.

@@ -18,7 +18,7 @@ use super::labels::NAMESPACE_NAME_LABEL;
 use super::name::{NamespaceName, NodeName, ObjectName, PolicyRef};
 use super::policy::{NamespaceScope, Peer, Peers, Ports};
 use super::port::{Port, PortSpec, Protocol};
-use super::snapshot::Snapshot;
+use super::snapshot::{NamespaceState, Snapshot};
 use super::verdict::{EndVerdict, Verdict};
 use super::workload::WorkloadKind;
 pub(in crate::netpol) use resolve::{Resolved, Resolver};
@@ -299,7 +299,10 @@ fn has_namespace_labels(snapshot: &Snapshot) -> bool {
 
 /// Every peer of every rule that counts.
 fn peers(snapshot: &Snapshot) -> impl Iterator<Item = &Peer> {
-    snapshot.policies().flat_map(|policy| {
+    let policies = snapshot
+        .namespaces()
+        .flat_map(NamespaceState::policies_in_force);
+    policies.flat_map(|policy| {
         let directions = [Direction::Ingress, Direction::Egress].into_iter();
         let rules = directions.flat_map(|direction| policy.rules(direction));
         rules.flat_map(|rule| match &rule.peers {

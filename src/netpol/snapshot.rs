@@ -13,7 +13,7 @@ use rpds::RedBlackTreeMapSync;
 use super::cluster_policy::{ClusterNetworkPolicy, Tier};
 use super::flow::Endpoint;
 use super::labels::Labels;
-use super::name::{NamespaceName, NodeName, ObjectName, PolicyName, PolicyRef};
+use super::name::{NamespaceName, NodeName, ObjectName, PolicyKind, PolicyName, PolicyRef};
 use super::namespace::{Namespace, automatic_labels};
 use super::node::Node;
 use super::object::{Object, ObjectKey};
@@ -21,9 +21,11 @@ use super::pod::Pod;
 use super::policy::NetworkPolicy;
 use super::service::Service;
 use super::workload::{WorkloadKind, WorkloadRef};
+use trials::Trial;
 pub(super) use wide::Nodes;
 use wide::Wide;
 
+mod trials;
 mod wide;
 
 /// The objects of a cluster; cheap to clone, to change and to send to other threads.
@@ -43,6 +45,7 @@ pub struct NamespaceState {
     object: Option<Arc<Namespace>>,
     pods: RedBlackTreeMapSync<(WorkloadKind, ObjectName), Arc<Pod>>,
     policies: RedBlackTreeMapSync<PolicyName, Arc<NetworkPolicy>>,
+    trials: RedBlackTreeMapSync<PolicyName, Trial>,
     services: RedBlackTreeMapSync<ObjectName, Arc<Service>>,
 }
 
@@ -119,12 +122,16 @@ impl Snapshot {
             .map(|pod| &**pod)
     }
 
-    /// A network policy.
+    /// A network policy, or one on trial.
     pub fn policy(&self, policy: &PolicyRef) -> Option<&NetworkPolicy> {
-        self.namespace(&policy.namespace)?
-            .policies
-            .get(&policy.name)
-            .map(|policy| &**policy)
+        let state = self.namespace(&policy.namespace)?;
+        let staged = match policy.kind {
+            PolicyKind::NetworkPolicy => None,
+            PolicyKind::Canary | PolicyKind::StagedNetworkPolicy => self.staged_policy(policy),
+        };
+        // One that is promoted for a question is among the others.
+        let real = || state.policies.get(&policy.name).map(|policy| &**policy);
+        staged.map(|staged| &staged.policy).or_else(real)
     }
 
     /// All cluster network policies in the order in which they are asked: by tier, priority and name.
@@ -242,9 +249,12 @@ impl Snapshot {
             Object::Service(service) => state
                 .services
                 .insert_mut(service.name.clone(), Arc::new(service)),
-            Object::NetworkPolicy(policy) => state
-                .policies
-                .insert_mut(policy.name.clone(), Arc::new(policy)),
+            Object::NetworkPolicy(policy) => {
+                let name = policy.name.clone();
+                state.policies.insert_mut(name.clone(), Arc::new(policy));
+                state.follow_trial(&name);
+            }
+            Object::StagedNetworkPolicy(staged) => state.try_out(*staged),
             Object::ClusterNetworkPolicy(_) | Object::Node(_) => {}
         }
         self.namespaces.insert_mut(name, state);
@@ -277,6 +287,10 @@ impl Snapshot {
             }
             ObjectKey::NetworkPolicy(policy) => {
                 state.policies.remove_mut(&policy.name);
+                state.follow_trial(&policy.name);
+            }
+            ObjectKey::StagedNetworkPolicy(policy) => {
+                state.trials.remove_mut(&policy.name);
             }
             ObjectKey::ClusterNetworkPolicy(_) | ObjectKey::Node(_) => {}
         }
@@ -329,6 +343,7 @@ impl NamespaceState {
             object: None,
             pods: RedBlackTreeMapSync::default(),
             policies: RedBlackTreeMapSync::default(),
+            trials: RedBlackTreeMapSync::default(),
             services: RedBlackTreeMapSync::default(),
         }
     }
@@ -368,12 +383,6 @@ impl NamespaceState {
         self.policies.values().map(|policy| &**policy)
     }
 
-    /// Those that can be counted upon, as they are shared between snapshots.
-    pub(super) fn shared_policies(&self) -> impl Iterator<Item = &Arc<NetworkPolicy>> {
-        let counted = !self.is_terminating();
-        self.policies.values().filter(move |_| counted)
-    }
-
     /// Its network policies that can be counted upon: none while the namespace is being deleted, since they go
     /// with it, and nothing says that they go last.
     pub fn effective_policies(&self) -> impl Iterator<Item = &NetworkPolicy> {
@@ -390,6 +399,7 @@ impl NamespaceState {
         self.object.is_none()
             && self.pods.is_empty()
             && self.policies.is_empty()
+            && self.trials.is_empty()
             && self.services.is_empty()
     }
 }

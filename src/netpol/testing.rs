@@ -27,10 +27,7 @@ impl Cluster {
     }
 
     pub(crate) fn without_policy(&self, namespace: &str, name: &str) -> Self {
-        let policy = PolicyRef {
-            namespace: namespace.into(),
-            name: name.into(),
-        };
+        let policy = PolicyRef::new(namespace, name);
         Self(self.0.without(&ObjectKey::NetworkPolicy(policy)))
     }
 
@@ -157,6 +154,14 @@ pub(crate) fn policy(place: &str, spec: Value) -> Value {
         "metadata": {"namespace": namespace, "name": name},
         "spec": spec,
     })
+}
+
+/// A policy on trial, in stage `Shadow` where the spec says nothing.
+pub(crate) fn staged(place: &str, spec: Value) -> Value {
+    let mut manifest = policy(place, spec);
+    manifest["apiVersion"] = json!("ringfence.dev/v1alpha1");
+    manifest["kind"] = json!("StagedNetworkPolicy");
+    manifest
 }
 
 /// A policy of a tier for all pods, with some rules for egress.

@@ -171,7 +171,7 @@ impl Snapshot {
         let policies = self
             .namespace(pod.namespace())
             .into_iter()
-            .flat_map(NamespaceState::effective_policies);
+            .flat_map(NamespaceState::policies_in_force);
         for policy in policies.filter(|policy| policy.isolates_pod(pod, direction)) {
             isolated_by.push(policy.reference());
             if allowed_by.is_none() && !is_own_node {

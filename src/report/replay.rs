@@ -50,7 +50,7 @@ struct DocumentChange<'a> {
 }
 
 #[derive(Serialize)]
-struct DocumentRow<'a> {
+pub(super) struct DocumentRow<'a> {
     from: &'a Who,
     to: &'a Who,
     protocol: Protocol,
@@ -101,10 +101,7 @@ impl Told {
                 counted(count as u64, "connection")
             );
             if matches!(change, Change::NewlyDenied | Change::NewlyAllowed) {
-                for row in self.replay.of_change(change).take(ROWS) {
-                    self::row(&mut text, row);
-                }
-                left_out(&mut text, count);
+                rows(&mut text, self.replay.of_change(change), count);
             }
         }
         if !self.replay.unknown.is_empty() {
@@ -174,7 +171,7 @@ impl Told {
 }
 
 impl<'a> DocumentRow<'a> {
-    fn of(row: &'a Row) -> Self {
+    pub(super) fn of(row: &'a Row) -> Self {
         let because = row.because.iter().map(|because| DocumentBecause {
             direction: because.direction.field(),
             policies: &because.policies,
@@ -188,6 +185,14 @@ impl<'a> DocumentRow<'a> {
             because: because.collect(),
         }
     }
+}
+
+/// The first of so many rows, and how many more there are.
+pub(super) fn rows<'r>(text: &mut String, rows: impl Iterator<Item = &'r Row>, count: usize) {
+    for row in rows.take(ROWS) {
+        self::row(text, row);
+    }
+    left_out(text, count);
 }
 
 fn row(text: &mut String, row: &Row) {
@@ -230,6 +235,6 @@ fn left_out(text: &mut String, count: usize) {
     }
 }
 
-fn counted(count: u64, what: &str) -> String {
+pub(super) fn counted(count: u64, what: &str) -> String {
     format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }

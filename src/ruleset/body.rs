@@ -4,8 +4,7 @@ use std::collections::BTreeSet;
 
 use super::terms::Clause;
 use crate::netpol::{
-    ClusterNetworkPolicy, Direction, Labels, NamespaceState, NetworkPolicy, Pod, PolicyRef,
-    Snapshot, Tier,
+    ClusterNetworkPolicy, Direction, Labels, NetworkPolicy, Pod, PolicyRef, Snapshot, Tier,
 };
 
 /// The three places where a packet of a pod is judged.
@@ -17,6 +16,15 @@ pub(super) enum Way {
     ToNode,
     /// It comes to the pod, and not from its node.
     Ingress,
+}
+
+/// Which network policies are asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) enum Asked {
+    /// Those that are in force.
+    InForce,
+    /// Those that would be if all that are on trial were promoted.
+    IfPromoted,
 }
 
 /// The policies that hold a pod in a direction.
@@ -68,8 +76,18 @@ impl Way {
     }
 }
 
+impl Body {
+    /// What no policy says anything to.
+    pub(super) fn silent() -> Self {
+        Self {
+            admin: Vec::new(),
+            then: Then::Baseline(Vec::new()),
+        }
+    }
+}
+
 impl<'s> Holding<'s> {
-    /// Those of a snapshot.
+    /// Those of a snapshot that are in force.
     pub(super) fn of(snapshot: &'s Snapshot, pod: &Pod, direction: Direction) -> Self {
         let mut labels: Option<Labels> = None;
         let mut tier = |tier| {
@@ -84,16 +102,37 @@ impl<'s> Holding<'s> {
             ruling
         };
         let (admin, baseline) = (tier(Tier::Admin), tier(Tier::Baseline));
-        let policies = snapshot
-            .namespace(pod.namespace())
-            .into_iter()
-            .flat_map(NamespaceState::effective_policies);
-        let policies = policies.filter(|policy| policy.isolates_pod(pod, direction));
         Self {
             admin,
-            policies: policies.collect(),
+            policies: isolating(snapshot, pod, direction, Asked::InForce),
             baseline,
         }
+    }
+
+    /// The same with all policies promoted that are on trial; none where that changes nothing for the pod.
+    pub(super) fn if_promoted(
+        &self,
+        snapshot: &'s Snapshot,
+        pod: &Pod,
+        direction: Direction,
+    ) -> Option<Self> {
+        let mut trials = snapshot.staged_policies_in(pod.namespace());
+        trials.next()?;
+        let policies = isolating(snapshot, pod, direction, Asked::IfPromoted);
+        let promoted = Self {
+            policies,
+            ..self.clone()
+        };
+        let is_same = |one: &&NetworkPolicy, other: &&NetworkPolicy| {
+            one.name == other.name && one.rules(direction) == other.rules(direction)
+        };
+        let count = (self.policies.len(), promoted.policies.len());
+        let differs = count.0 != count.1
+            || promoted.policies.iter().any(|one| {
+                let mut others = self.policies.iter();
+                !others.any(|other| is_same(one, other))
+            });
+        differs.then_some(promoted)
     }
 
     /// Which policies they are: network policies, and cluster network policies.
@@ -136,6 +175,23 @@ impl<'s> Holding<'s> {
         clauses
             .filter(|clause| known.insert((clause.who.clone(), clause.at.clone())))
             .collect()
+    }
+}
+
+/// The network policies that isolate a pod.
+fn isolating<'s>(
+    snapshot: &'s Snapshot,
+    pod: &Pod,
+    direction: Direction,
+    asked: Asked,
+) -> Vec<&'s NetworkPolicy> {
+    let Some(state) = snapshot.namespace(pod.namespace()) else {
+        return Vec::new();
+    };
+    let isolates = |policy: &&NetworkPolicy| policy.isolates_pod(pod, direction);
+    match asked {
+        Asked::InForce => state.policies_in_force().filter(isolates).collect(),
+        Asked::IfPromoted => state.policies_if_promoted().filter(isolates).collect(),
     }
 }
 

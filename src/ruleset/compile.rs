@@ -3,19 +3,22 @@
 //! A pod's chain returns to `forward` for what its policies let pass and goes to its `denied` chain for what they do not. Where
 //! a tier can be left early (Pass) or several policies have the same priority, what follows is a chain of its own, entered by
 //! `goto`, so that `return` always means that the flow passes at this end.
+//!
+//! Where policies are on trial, the first chain is one that asks twice: what is in force, and after it what would be if all of
+//! them were promoted. The second answer is counted and told where it is another one, and changes nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Write as _;
 use std::sync::Arc;
 
 use super::body::{Body, Then, Tied, Way};
 use super::digest::short;
-use super::table::{
-    ChainName, CounterName, Element, End, Log, Match, Rule, SetKind, SetName, Statement, Verdict,
-};
-use super::terms::{ALL_PORTS, Clause, Member, PeerKey, Where, Who};
-use crate::netpol::spans::Span;
-use crate::netpol::{Action, Family, Port, Protocol};
+use super::table::{ChainName, Element, Match, Rule, SetKind, SetName, Statement, Verdict};
+use super::terms::PeerKey;
+use crate::netpol::{Action, Family};
+pub(super) use ends::{Would, denied_counter, would_counter};
+
+mod clause;
+mod ends;
 
 /// The chains of pods with equal policies, for one way and one family of addresses.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,9 +40,22 @@ pub(super) struct Telling {
     pub(super) rate: u32,
 }
 
+/// What is asked, and what it is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Asking {
+    /// What is in force: what it denies is dropped.
+    InForce,
+    /// What would be in force, of a packet that passes: what it denies is told, and passes.
+    OfPassing,
+    /// What would be in force, of a packet that does not pass: what it denies too is dropped untold.
+    OfDenied,
+}
+
 /// A place in the policies at which a chain begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Start {
+    /// Before all policies: what is in force is asked, and then what is on trial.
+    Twice,
     /// The Admin tier from one priority on.
     Admin(usize),
     /// What comes after it, from one priority on where it is the Baseline tier.
@@ -58,20 +74,32 @@ enum TierOf {
 
 /// Chains being written.
 struct Writer<'b> {
-    body: &'b Body,
+    in_force: &'b Body,
+    /// What would be in force; none where nothing is on trial.
+    tried: Option<&'b Body>,
+    /// For whom a chain is written.
+    asking: Asking,
     family: Family,
     way: Way,
     telling: Telling,
     /// What chains there are, by the order in which they were asked for.
-    starts: Vec<Start>,
+    starts: Vec<(Asking, Start)>,
     peers: BTreeMap<SetName, PeerKey>,
     fixed: BTreeMap<SetName, (SetKind, BTreeSet<Element>)>,
 }
 
-/// Writes the chains for what policies say.
-pub(super) fn compile(body: &Body, way: Way, family: Family, telling: Telling) -> Compiled {
+/// Writes the chains for what policies say, and for what they would say where some are on trial.
+pub(super) fn compile(
+    in_force: &Body,
+    tried: Option<&Body>,
+    way: Way,
+    family: Family,
+    telling: Telling,
+) -> Compiled {
     let mut writer = Writer {
-        body,
+        in_force,
+        tried,
+        asking: Asking::InForce,
         family,
         way,
         telling,
@@ -79,15 +107,15 @@ pub(super) fn compile(body: &Body, way: Way, family: Family, telling: Telling) -
         peers: BTreeMap::new(),
         fixed: BTreeMap::new(),
     };
-    let first = if body.admin.is_empty() {
-        Start::Then(0)
-    } else {
-        Start::Admin(0)
+    let first = match tried {
+        Some(_) => Start::Twice,
+        None => writer.first(Asking::InForce),
     };
-    writer.starts.push(first);
+    writer.starts.push((Asking::InForce, first));
     let mut chains = Vec::new();
     // Writing a chain may ask for more of them; there are as many as places, which are finite.
-    while let Some(start) = writer.starts.get(chains.len()).copied() {
+    while let Some((asking, start)) = writer.starts.get(chains.len()).copied() {
+        writer.asking = asking;
         chains.push(writer.chain(start));
     }
     let stem = format!(
@@ -98,7 +126,14 @@ pub(super) fn compile(body: &Body, way: Way, family: Family, telling: Telling) -
     );
     let name = |index: usize| match (index, writer.starts.get(index)) {
         (0, _) => ChainName::from(stem.as_str()),
-        (_, Some(Start::Denied)) => ChainName::from(format!("{stem}-denied")),
+        (_, Some((asking, Start::Denied))) => {
+            let word = match asking {
+                Asking::InForce => "denied",
+                Asking::OfPassing => "would-deny",
+                Asking::OfDenied => "dropped",
+            };
+            ChainName::from(format!("{stem}-{word}"))
+        }
         _ => ChainName::from(format!("{stem}-{index}")),
     };
     let chains = chains.into_iter().enumerate().map(|(index, rules)| {
@@ -129,6 +164,8 @@ enum Next {
     Drop,
     /// The chain with this number.
     Chain(usize),
+    /// The chain with this number, and back.
+    Jump(usize),
 }
 
 impl Draft {
@@ -139,6 +176,7 @@ impl Draft {
             Next::Return => does.push(Statement::Verdict(Verdict::Return)),
             Next::Drop => does.push(Statement::Verdict(Verdict::Drop)),
             Next::Chain(chain) => does.push(Statement::Verdict(Verdict::Goto(name(chain)))),
+            Next::Jump(chain) => does.push(Statement::Verdict(Verdict::Jump(name(chain)))),
         }
         Rule {
             matches: self.matches,
@@ -148,11 +186,33 @@ impl Draft {
     }
 }
 
-impl Writer<'_> {
+impl<'b> Writer<'b> {
+    /// What the policies say that are asked.
+    fn body(&self) -> &'b Body {
+        self.body_of(self.asking)
+    }
+
+    fn body_of(&self, asking: Asking) -> &'b Body {
+        match asking {
+            Asking::InForce => self.in_force,
+            Asking::OfPassing | Asking::OfDenied => self.tried.unwrap_or(self.in_force),
+        }
+    }
+
+    /// Where the policies begin that are asked.
+    fn first(&self, asking: Asking) -> Start {
+        if self.body_of(asking).admin.is_empty() {
+            Start::Then(0)
+        } else {
+            Start::Admin(0)
+        }
+    }
+
     /// The rules of the chain that begins at a place.
     fn chain(&mut self, start: Start) -> Vec<Draft> {
         let mut rules = Vec::new();
         match start {
+            Start::Twice => self.twice(&mut rules),
             Start::Denied => self.denied(&mut rules),
             Start::Admin(from) => self.tier(TierOf::Admin, from, &mut rules),
             Start::Then(from) => self.then(from, &mut rules),
@@ -165,7 +225,7 @@ impl Writer<'_> {
 
     /// A tier from one priority on, and what follows it.
     fn tier(&mut self, tier: TierOf, from: usize, rules: &mut Vec<Draft>) {
-        let body = self.body;
+        let body = self.body();
         for (at, tied) in tied_of(body, tier).iter().enumerate().skip(from) {
             let [clauses] = tied.as_slice() else {
                 let then = self.go(Start::Tied(tier, at, 0, None));
@@ -186,7 +246,7 @@ impl Writer<'_> {
         }
         match tier {
             // Where something leads to what follows, it is a chain already.
-            TierOf::Admin if self.starts.contains(&Start::Then(0)) => {
+            TierOf::Admin if self.starts.contains(&(self.asking, Start::Then(0))) => {
                 let then = self.go(Start::Then(0));
                 rules.push(always(then, "the Admin tier has not decided"));
             }
@@ -197,7 +257,7 @@ impl Writer<'_> {
 
     /// What comes after the Admin tier.
     fn then(&mut self, from: usize, rules: &mut Vec<Draft>) {
-        let body = self.body;
+        let body = self.body();
         match &body.then {
             Then::Isolated(clauses) => {
                 for clause in clauses {
@@ -222,7 +282,7 @@ impl Writer<'_> {
         strictest: Option<Action>,
         rules: &mut Vec<Draft>,
     ) {
-        let body = self.body;
+        let body = self.body();
         let policies = tied_of(body, tier).get(at);
         let clauses = policies.and_then(|policies| policies.get(index));
         for clause in clauses.into_iter().flatten() {
@@ -240,7 +300,7 @@ impl Writer<'_> {
             return self.go(Start::Denied);
         }
         let next = index.saturating_add(1);
-        let policies = tied_of(self.body, tier).get(at);
+        let policies = tied_of(self.body(), tier).get(at);
         if policies.is_some_and(|policies| next < policies.len()) {
             return self.go(Start::Tied(tier, at, next, strictest));
         }
@@ -261,172 +321,22 @@ impl Writer<'_> {
     }
 
     fn go(&mut self, start: Start) -> Next {
-        let known = self.starts.iter().position(|known| *known == start);
-        Next::Chain(known.unwrap_or_else(|| {
-            self.starts.push(start);
+        Next::Chain(self.place(self.asking, start))
+    }
+
+    /// The number of a chain.
+    fn place(&mut self, asking: Asking, start: Start) -> usize {
+        let wanted = (asking, start);
+        let known = self.starts.iter().position(|known| *known == wanted);
+        known.unwrap_or_else(|| {
+            self.starts.push(wanted);
             self.starts.len().saturating_sub(1)
-        }))
+        })
     }
 
-    fn denied(&mut self, rules: &mut Vec<Draft>) {
-        let direction = self.way.direction().field();
-        let log = Log {
-            group: self.telling.group,
-            prefix: Arc::from(format!("ringfence denied {direction}")),
-        };
-        rules.push(Draft {
-            matches: Vec::new(),
-            does: vec![Statement::Limit(self.telling.rate), Statement::Log(log)],
-            then: Next::Nothing,
-            why: "denied packets are told to the agent, up to a rate".to_owned(),
-        });
-        rules.push(Draft {
-            matches: Vec::new(),
-            does: vec![Statement::Count(denied_counter(self.way))],
-            then: Next::Drop,
-            why: "denied packets are counted and dropped".to_owned(),
-        });
-    }
-
-    /// The rules for one clause: one for each kind of peer and each protocol.
-    fn clause(&mut self, clause: &Clause, then: Next, rules: &mut Vec<Draft>) {
-        for who in self.peers(&clause.who) {
-            for (matches, ports) in self.matches(&who, &clause.at) {
-                let verb = match clause.action {
-                    Action::Accept => "passes",
-                    Action::Deny => "is denied",
-                    Action::Pass => "leaves the tier",
-                };
-                let preposition = match self.way {
-                    Way::Ingress => "from",
-                    Way::Egress | Way::ToNode => "to",
-                };
-                rules.push(Draft {
-                    matches,
-                    does: Vec::new(),
-                    then,
-                    why: format!("{}: {ports} {preposition} {who} {verb}", clause.by),
-                });
-            }
-        }
-    }
-
-    fn peers(&self, who: &Who) -> Vec<OnePeer> {
-        match who {
-            Who::Anyone => vec![OnePeer::Anyone],
-            Who::Some(_, addresses) if addresses.is_everything(self.family) => {
-                vec![OnePeer::Anyone]
-            }
-            Who::Some(members, addresses) => {
-                let members = members.iter().cloned().map(OnePeer::Member);
-                let blocks =
-                    (!addresses.is_empty(self.family)).then(|| OnePeer::Blocks(addresses.clone()));
-                members.chain(blocks).collect()
-            }
-        }
-    }
-
-    /// What must hold of a packet from or to a peer, for each protocol and kind of port, each with its words.
-    fn matches(&mut self, who: &OnePeer, at: &Where) -> Vec<(Vec<Match>, String)> {
-        let Where::Some { numbers, named } = at else {
-            let matches = self.address(who, None).into_iter().collect();
-            return vec![(matches, "everything".to_owned())];
-        };
-        let mut all = Vec::new();
-        for (protocol, ranges) in numbers {
-            let mut matches: Vec<Match> = self.address(who, None).into_iter().collect();
-            matches.push(Match::Protocol(*protocol));
-            matches.extend(self.port(ranges));
-            all.push((matches, in_words(*protocol, ranges)));
-        }
-        for (name, protocol) in named {
-            let mut matches = vec![Match::Protocol(*protocol)];
-            matches.extend(self.address(who, Some((name.clone(), *protocol))));
-            all.push((matches, format!("{protocol} {name}")));
-        }
-        all
-    }
-
-    fn address(
-        &mut self,
-        who: &OnePeer,
-        named: Option<(crate::netpol::PortName, Protocol)>,
-    ) -> Option<Match> {
-        let end = match self.way {
-            Way::Ingress => End::Source,
-            Way::Egress | Way::ToNode => End::Destination,
-        };
-        let member = match (who, &named) {
-            (OnePeer::Anyone, None) => return None,
-            (OnePeer::Anyone, Some(_)) => Member::Pods,
-            (OnePeer::Member(member), _) => member.clone(),
-            (OnePeer::Blocks(addresses), Some(_)) => Member::PodsAt(addresses.clone()),
-            (OnePeer::Blocks(addresses), None) => {
-                let elements: BTreeSet<Element> = addresses.elements(self.family).collect();
-                let name = self.set_name("blocks", &elements);
-                let kind = SetKind::Blocks(self.family);
-                self.fixed.insert(name.clone(), (kind, elements));
-                return Some(Match::Address(self.family, end, name));
-            }
-        };
-        let word = match (member.is_of_nodes(), &named) {
-            (true, _) => "nodes",
-            (false, None) => "pods",
-            (false, Some(_)) => "named",
-        };
-        let key = PeerKey { member, named };
-        let name = self.set_name(word, &key);
-        let found = if key.named.is_some() {
-            Match::DestinationPort(self.family, name.clone())
-        } else {
-            Match::Address(self.family, end, name.clone())
-        };
-        self.peers.insert(name, key);
-        Some(found)
-    }
-
-    fn port(&mut self, ranges: &[Span<u32>]) -> Option<Match> {
-        let ports = ranges.iter().filter_map(|(first, last)| {
-            let port = |number: u32| u16::try_from(number).ok().and_then(Port::new);
-            Some((port(*first)?, port(*last)?))
-        });
-        let ports: Vec<(Port, Port)> = ports.collect();
-        match ports.as_slice() {
-            [_] if ranges == [ALL_PORTS] => None,
-            [(first, last)] => Some(Match::Port(*first, *last)),
-            _ => {
-                let elements: BTreeSet<Element> = ports
-                    .into_iter()
-                    .map(|(first, last)| Element::Ports(first, last))
-                    .collect();
-                let name = SetName::from(format!("ports-{}", short(&format!("{elements:?}"))));
-                self.fixed.insert(name.clone(), (SetKind::Ports, elements));
-                Some(Match::Ports(name))
-            }
-        }
-    }
-
-    /// Sets are named by what they hold or who they follow, so that equal ones are one.
-    fn set_name(&self, word: &str, of: &impl std::fmt::Debug) -> SetName {
-        let content = format!("{of:?}");
-        SetName::from(format!("{word}{}-{}", digit(self.family), short(&content)))
-    }
-}
-
-/// One kind of peers, which one lookup answers for.
-enum OnePeer {
-    Anyone,
-    Member(Member),
-    Blocks(super::addresses::Addresses),
-}
-
-impl std::fmt::Display for OnePeer {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Anyone => f.write_str("anyone"),
-            Self::Member(member) => member.fmt(f),
-            Self::Blocks(_) => f.write_str("addresses of its blocks"),
-        }
+    /// The number of the chain at which the policies begin.
+    fn enter(&mut self, asking: Asking) -> usize {
+        self.place(asking, self.first(asking))
     }
 }
 
@@ -445,27 +355,6 @@ fn always(then: Next, why: &str) -> Draft {
         then,
         why: why.to_owned(),
     }
-}
-
-fn in_words(protocol: Protocol, ranges: &[Span<u32>]) -> String {
-    let mut words = protocol.to_string();
-    if ranges == [ALL_PORTS] {
-        return words;
-    }
-    for (index, (first, last)) in ranges.iter().enumerate() {
-        words.push_str(if index == 0 { " " } else { ", " });
-        let _ = if first == last {
-            write!(words, "{first}")
-        } else {
-            write!(words, "{first}-{last}")
-        };
-    }
-    words
-}
-
-/// The counter of the packets that are denied on a way.
-pub(super) fn denied_counter(way: Way) -> CounterName {
-    format!("denied-{}", way.direction().field()).into()
 }
 
 /// The number in the name of a family.

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::addresses::Addresses;
 use super::body::Way;
-use super::compile::{denied_counter, digit};
+use super::compile::{Would, denied_counter, digit, would_counter};
 use super::plan::Options;
 use super::table::{
     Chain, ChainName, CounterName, End, Hook, Log, Match, Rule, Ruleset, Set, SetKind, SetName,
@@ -238,9 +238,17 @@ pub fn back_set(family: Family) -> SetName {
     format!("back{}", digit(family)).into()
 }
 
-/// What is counted.
+/// What is counted, and in which direction.
 fn counters(options: &Options) -> BTreeSet<CounterName> {
-    let denied = Way::ALL.into_iter().map(denied_counter);
+    let ways = || Way::ALL.into_iter();
+    let would = Would::BOTH
+        .into_iter()
+        .flat_map(|would| ways().map(move |way| would_counter(would, way)));
     let unknown = (!options.known_only.is_empty()).then(|| UNKNOWN_COUNTER.into());
-    denied.chain([CUT_COUNTER.into()]).chain(unknown).collect()
+    let fixed = [CounterName::from(CUT_COUNTER)].into_iter().chain(unknown);
+    ways()
+        .map(denied_counter)
+        .chain(would)
+        .chain(fixed)
+        .collect()
 }

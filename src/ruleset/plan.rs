@@ -10,16 +10,18 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
-use super::body::{Holding, Way};
+use super::body::{Body, Holding, Way};
 use super::compile::{self, Compiled, Telling};
 use super::draft::Draft;
 use super::frame::{self, dispatch, known_set, own_set};
 use super::table::{ChainName, Element, Ruleset, Set, SetKind, SetName};
-use super::terms::{PeerKey, elements_of};
 use super::transaction::{Change, Transaction};
 use crate::netpol::{
     Family, NamespaceName, NodeName, ObjectKey, Pod, PolicyRef, Snapshot, WorkloadRef,
 };
+use following::Following;
+
+mod following;
 
 /// What the table of a node is to be like.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,16 +74,6 @@ struct Shared {
     users: usize,
 }
 
-/// A set that follows the cluster.
-#[derive(Clone, Debug)]
-struct Following {
-    key: PeerKey,
-    family: Family,
-    kind: SetKind,
-    elements: BTreeSet<Element>,
-    users: usize,
-}
-
 /// A set that stays as it is.
 #[derive(Clone, Debug)]
 struct Fixed {
@@ -91,8 +83,17 @@ struct Fixed {
 }
 
 /// Chains that were written for some policies; pods that differ in nothing that these ask share them.
-type Written =
-    HashMap<(Way, Family, Vec<PolicyRef>, Vec<String>, Vec<String>), Option<Arc<Compiled>>>;
+type Written = HashMap<Asked, Option<Arc<Compiled>>>;
+
+/// The policies in force, those that would be if what is on trial were promoted, cluster network policies, and ports.
+type Asked = (
+    Way,
+    Family,
+    Vec<PolicyRef>,
+    Option<Vec<PolicyRef>>,
+    Vec<String>,
+    Vec<String>,
+);
 
 impl Options {
     /// For a node, as the agent has it where nothing else is said.
@@ -237,6 +238,7 @@ impl Plan {
                         );
                     }
                     ObjectKey::NetworkPolicy(_)
+                    | ObjectKey::StagedNetworkPolicy(_)
                     | ObjectKey::ClusterNetworkPolicy(_)
                     | ObjectKey::Service { .. } => {}
                 }
@@ -255,7 +257,9 @@ impl Plan {
         let namespaces: BTreeSet<&NamespaceName> = changed
             .iter()
             .filter_map(|key| match key {
-                ObjectKey::NetworkPolicy(policy) => Some(&policy.namespace),
+                ObjectKey::NetworkPolicy(policy) | ObjectKey::StagedNetworkPolicy(policy) => {
+                    Some(&policy.namespace)
+                }
                 ObjectKey::Namespace(name) => Some(name),
                 _ => None,
             })
@@ -310,17 +314,28 @@ impl Plan {
         let mut chains = BTreeMap::new();
         for way in Way::ALL {
             let holding = Holding::of(&self.snapshot, pod, way.direction());
+            let promoted = holding.if_promoted(&self.snapshot, pod, way.direction());
             let (policies, wide) = holding.names();
+            let tried = promoted.as_ref().map(|promoted| promoted.names().0);
             let ports = if way == Way::Ingress {
                 pod.ports.iter().map(|port| format!("{port:?}")).collect()
             } else {
                 Vec::new()
             };
             let compiled = written
-                .entry((way, family, policies, wide, ports))
+                .entry((way, family, policies, tried, wide, ports))
                 .or_insert_with(|| {
-                    let body = holding.body(way, pod)?;
-                    Some(Arc::new(compile::compile(&body, way, family, telling)))
+                    let body = holding.body(way, pod);
+                    let tried = promoted.map(|promoted| promoted.body(way, pod));
+                    let tried = tried.filter(|tried| *tried != body);
+                    let tried = tried.map(|tried| tried.unwrap_or_else(Body::silent));
+                    if body.is_none() && tried.is_none() {
+                        return None;
+                    }
+                    let body = body.unwrap_or_else(Body::silent);
+                    let tried = tried.as_ref();
+                    let compiled = compile::compile(&body, tried, way, family, telling);
+                    Some(Arc::new(compiled))
                 });
             let Some((compiled, (name, _))) = compiled
                 .as_ref()
@@ -449,47 +464,5 @@ impl Local {
             )
         });
         chains.chain([own]).chain(known).collect()
-    }
-}
-
-// === impl Following ===
-
-impl Following {
-    fn new(key: PeerKey, family: Family, snapshot: &Snapshot) -> Self {
-        let kind = if key.named.is_some() {
-            SetKind::AddressPorts(family)
-        } else {
-            SetKind::Addresses(family)
-        };
-        Self {
-            elements: key.elements(family, snapshot),
-            key,
-            family,
-            kind,
-            users: 0,
-        }
-    }
-
-    /// Looks again at some addresses.
-    fn follow(
-        &mut self,
-        name: &SetName,
-        addresses: &BTreeSet<IpAddr>,
-        snapshot: &Snapshot,
-        draft: &mut Draft,
-    ) {
-        let own = |address: &&IpAddr| Family::of(**address) == self.family;
-        for address in addresses.iter().filter(own) {
-            let new = self.key.elements_at(*address, snapshot);
-            let old: BTreeSet<Element> = elements_of(&self.elements, *address).cloned().collect();
-            for gone in old.difference(&new) {
-                self.elements.remove(gone);
-                draft.leave(name, self.kind, gone.clone());
-            }
-            for come in new.difference(&old) {
-                self.elements.insert(come.clone());
-                draft.come(name, self.kind, [come.clone()]);
-            }
-        }
     }
 }

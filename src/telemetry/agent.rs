@@ -27,6 +27,7 @@ pub struct AgentMetrics {
     /// Whether the kernel holds what is wanted: 1 or 0.
     pub in_force: Gauge,
     denied: Family<To, Counter>,
+    would: Family<WouldTo, Counter>,
     /// Connections that were cut because policies deny them now.
     pub cut: Counter,
     /// Told denied packets that were lost on the way from the kernel.
@@ -56,6 +57,21 @@ struct To {
     direction: Side,
 }
 
+/// What would become of a packet if the policies on trial were promoted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+pub enum Would {
+    /// It passed and would be dropped.
+    Deny,
+    /// It was dropped and would pass.
+    Allow,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct WouldTo {
+    direction: Side,
+    would: Would,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
 enum Side {
     Ingress,
@@ -81,6 +97,7 @@ impl AgentMetrics {
             policies: Gauge::default(),
             in_force: Gauge::default(),
             denied: Family::default(),
+            would: Family::default(),
             cut: Counter::default(),
             lost: Counter::default(),
             unknown: Counter::default(),
@@ -147,6 +164,11 @@ impl AgentMetrics {
             "Packets that were dropped because no policy lets them pass",
             this.denied.clone(),
         );
+        registry.register(
+            "staged_packets",
+            "Packets of which policies on trial would decide otherwise",
+            this.would.clone(),
+        );
         this
     }
 
@@ -162,10 +184,23 @@ impl AgentMetrics {
 
     /// So many more packets were denied.
     pub fn denied(&self, direction: Direction, packets: u64) {
-        let direction = match direction {
-            Direction::Ingress => Side::Ingress,
-            Direction::Egress => Side::Egress,
-        };
+        let direction = direction.into();
         self.denied.get_or_create(&To { direction }).inc_by(packets);
+    }
+
+    /// Of so many more packets policies on trial would decide otherwise.
+    pub fn would(&self, would: Would, direction: Direction, packets: u64) {
+        let direction = direction.into();
+        let of = WouldTo { direction, would };
+        self.would.get_or_create(&of).inc_by(packets);
+    }
+}
+
+impl From<Direction> for Side {
+    fn from(direction: Direction) -> Self {
+        match direction {
+            Direction::Ingress => Self::Ingress,
+            Direction::Egress => Self::Egress,
+        }
     }
 }

@@ -238,10 +238,7 @@ fn reachability(criterion: &mut Criterion) {
     group.bench_function("index", |bencher| {
         bencher.iter(|| ReachabilityRules::new(rules(), &state.snapshot));
     });
-    let key = ObjectKey::NetworkPolicy(PolicyRef {
-        namespace: "team-7".into(),
-        name: "scrape".into(),
-    });
+    let key = ObjectKey::NetworkPolicy(PolicyRef::new("team-7", "scrape"));
     group.bench_function("following", |bencher| {
         bencher.iter(|| {
             let changed = std::slice::from_ref(&key);

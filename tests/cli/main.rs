@@ -11,6 +11,7 @@ mod diff;
 mod others;
 mod registry;
 mod replay;
+mod staged;
 mod suggest;
 mod template;
 mod test;

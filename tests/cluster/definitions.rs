@@ -45,6 +45,7 @@ async fn a_bad_manifest_is_refused_with_its_field() {
         spec
     };
     let (guardrail, reachability) = ("Guardrail", "ReachabilityRule");
+    let staged = "StagedNetworkPolicy";
     let labels = |rule: Value| json!({"labels": {"rules": [rule]}});
     let tries = [
         (guardrail, json!({"mode": "Loud"}), "spec.mode"),
@@ -107,6 +108,28 @@ async fn a_bad_manifest_is_refused_with_its_field() {
                    "owner": "o", "expires": "tomorrow"}),
             "spec.expires",
         ),
+        (staged, json!({"stage": "Loud"}), "spec.stage"),
+        (staged, json!({"stage": "Canary"}), "stage Canary needs"),
+        (
+            staged,
+            json!({"canary": {"percent": 5, "podSelector": {}}}),
+            "spec.canary",
+        ),
+        (
+            staged,
+            json!({"canary": {"percent": 100}}),
+            "spec.canary.percent",
+        ),
+        (
+            staged,
+            json!({"policyTypes": ["Up"]}),
+            "spec.policyTypes[0]",
+        ),
+        (
+            staged,
+            json!({"ingress": [{"from": [{"ipBlock": {}}]}]}),
+            "spec.ingress[0].from[0].ipBlock.cidr",
+        ),
     ];
     for (kind, spec, field) in tries {
         let said = refused(cluster, kind, &spec);
@@ -137,4 +160,40 @@ async fn what_is_kept_means_what_was_applied() {
         assert!(kept.spec.baseline.unwrap().dns.is_none());
         assert!(kept.spec.breadth.unwrap().egress.is_none());
     }
+}
+
+/// What is tried is what was written: nothing that a NetworkPolicy can say is lost on the way.
+#[tokio::test]
+async fn a_staged_policy_is_kept_as_it_was_written() {
+    let cluster = cluster().await;
+    let spec = json!({
+        "stage": "Canary", "canary": {"percent": 10},
+        "podSelector": {"matchExpressions": [{"key": "app", "operator": "In", "values": ["web"]}]},
+        "policyTypes": ["Ingress", "Egress"],
+        "ingress": [{}, {
+            "from": [
+                {"podSelector": {}, "namespaceSelector": {"matchLabels": {"team": "shop"}}},
+                {"ipBlock": {"cidr": "10.0.0.0/8", "except": ["10.1.0.0/16"]}},
+            ],
+            "ports": [{"port": "http"}, {"port": 80, "endPort": 90, "protocol": "UDP"}, {"protocol": "SCTP"}],
+        }],
+        "egress": [],
+    });
+    let manifest = json!({
+        "apiVersion": "ringfence.dev/v1alpha1", "kind": "StagedNetworkPolicy",
+        "metadata": {"name": "kept", "namespace": "default"}, "spec": spec,
+    });
+    cluster.apply(&manifest.to_string());
+    let output = cluster.kubectl(&["get", "snp", "kept", "-o", "json"], "");
+    let kept: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(kept["spec"], spec);
+    let sparse = json!({
+        "apiVersion": "ringfence.dev/v1alpha1", "kind": "StagedNetworkPolicy",
+        "metadata": {"name": "sparse", "namespace": "default"}, "spec": {},
+    });
+    cluster.apply(&sparse.to_string());
+    let output = cluster.kubectl(&["get", "stagednetworkpolicies"], "");
+    let table = String::from_utf8(output.stdout).unwrap();
+    assert!(table.contains("Canary") && table.contains("10"), "{table}");
+    assert!(table.contains("Shadow"), "{table}");
 }

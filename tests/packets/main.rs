@@ -49,7 +49,10 @@ mod sctp;
 mod serve;
 mod service;
 mod site;
+mod staged;
 #[path = "../cyclonus/table.rs"]
 mod table;
 mod timeline;
 mod traffic;
+#[path = "../netpol_oracle/trials.rs"]
+mod trials;

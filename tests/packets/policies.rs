@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use proptest::strategy::{Strategy as _, ValueTree as _};
 use proptest::test_runner::{Config, TestRunner};
-use ringfence::agent::nft::Socket;
+use ringfence::agent::nft::{self, Socket};
 use ringfence::netpol::{
     Endpoint, Family, Flow, Object, ObjectKey, Port, Protocol, Snapshot, parse,
 };
@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 use crate::cluster::{Cluster, Place};
 use crate::clusters;
 use crate::probe::{Cell, Table, Transport};
+use crate::trials;
 
 /// How many clusters are tried; more of them when asked for.
 fn count() -> usize {
@@ -157,11 +158,14 @@ fn the_kernel_lets_pass_what_the_model_lets_pass() {
 
     let mut runner = TestRunner::new(Config::default());
     let (mut known, mut passed, mut denied) = (BTreeSet::new(), 0, 0);
-    for _ in 0..count() {
-        let values = clusters::any_cluster()
-            .new_tree(&mut runner)
-            .unwrap()
-            .current();
+    for number in 0..count() {
+        // In every other one policies are on trial, too.
+        let cluster_of_kind = if number % 2 == 0 {
+            clusters::any_cluster().boxed()
+        } else {
+            trials::any_cluster().boxed()
+        };
+        let values = cluster_of_kind.new_tree(&mut runner).unwrap().current();
         let objects = objects(&values, &cluster);
         let keys: BTreeSet<ObjectKey> = objects.iter().map(Object::key).collect();
         let changed: Vec<ObjectKey> = known.union(&keys).cloned().collect();
@@ -171,6 +175,9 @@ fn the_kernel_lets_pass_what_the_model_lets_pass() {
             socket
                 .apply(&plan.advance(snapshot.clone(), &changed))
                 .unwrap();
+            let found = nft::read(socket).unwrap().expect("a table");
+            let wanted = plan.whole().as_kept();
+            assert!(found.ruleset.as_kept() == wanted, "in {snapshot:#?}");
             // What was open under the policies before is not asked here.
             cluster.node(number).namespace.run("conntrack", &["-F"], "");
         }

@@ -85,6 +85,11 @@ impl Site {
 
     /// Starts a node's agent and waits until its rules are there.
     pub(crate) async fn agent(&self, number: usize) -> Process {
+        self.agent_with(number, &[]).await
+    }
+
+    /// The same with more arguments.
+    pub(crate) async fn agent_with(&self, number: usize, more: &[&str]) -> Process {
         let name = format!("n{number}");
         let mut command = Command::new("nsenter");
         let node = &self.cluster.node(number).namespace;
@@ -94,7 +99,8 @@ impl Site {
             .args(["agent", "--node-name", &name, "--kubeconfig"])
             .arg(self.kubernetes.kubeconfig())
             .arg("--cni-conf-dir")
-            .arg(self.kubernetes.folder());
+            .arg(self.kubernetes.folder())
+            .args(more);
         let agent = Process::start(
             &format!("agent-{name}"),
             self.kubernetes.folder(),

@@ -11,6 +11,8 @@ mod examples;
 mod exposure;
 #[path = "../support/random.rs"]
 mod random;
+#[path = "../netpol_oracle/trials.rs"]
+mod trials;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -214,14 +216,19 @@ fn every_explanation_is_the_verdict_in_steps_and_ends_in_a_change_that_helps() {
     random::hold(32, &clusters::any_cluster(), |objects| {
         check_explanations(&snapshot(&objects))
     });
+    random::hold(16, &trials::any_cluster(), |objects| {
+        check_explanations(&snapshot(&objects))
+    });
 }
 
 #[test]
 fn reachability_is_the_verdict_on_every_pair_at_every_boundary() {
-    random::hold(256, &clusters::any_cluster(), |objects| {
+    let check = |objects: Vec<Value>| {
         let snapshot = snapshot(&objects);
         let reach = Reachability::of(&snapshot);
         check_pairs(&snapshot, &reach)?;
         check_list(&snapshot, &reach)
-    });
+    };
+    random::hold(256, &clusters::any_cluster(), check);
+    random::hold(128, &trials::any_cluster(), check);
 }

@@ -9,6 +9,8 @@
 mod clusters;
 #[path = "../support/random.rs"]
 mod random;
+#[path = "../netpol_oracle/trials.rs"]
+mod trials;
 
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -427,6 +429,11 @@ fn what_a_change_breaks_is_what_is_wrong_after_it_and_was_not_before() {
 fn what_a_rule_meets_is_what_is_wrong() {
     let cases = (any_cluster(), any_rules());
     random::hold(256, &cases, |(objects, rules)| {
+        check_whole(&objects, &rules)
+    });
+    // Where policies are on trial, for some pods of a kind and not for others.
+    let cases = (trials::any_cluster(), any_rules());
+    random::hold(128, &cases, |(objects, rules)| {
         check_whole(&objects, &rules)
     });
 }

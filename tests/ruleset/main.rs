@@ -8,7 +8,10 @@
 mod clusters;
 #[path = "../support/random.rs"]
 mod random;
+mod staged;
 mod table;
+#[path = "../netpol_oracle/trials.rs"]
+mod trials;
 
 use std::cell::Cell;
 use std::collections::BTreeSet;
@@ -160,11 +163,20 @@ fn steps(from: &[Object], to: &[Object]) -> Vec<(ObjectKey, Option<Object>)> {
 
 #[test]
 fn step_by_step_comes_to_the_same_as_at_once() {
-    let two = (clusters::any_cluster(), clusters::any_cluster());
+    hold_step_by_step(300, clusters::any_cluster);
+}
+
+#[test]
+fn step_by_step_with_policies_on_trial_comes_to_the_same_as_at_once() {
+    hold_step_by_step(150, trials::any_cluster);
+}
+
+fn hold_step_by_step<S: Strategy<Value = Vec<Value>>>(cases: u32, cluster: impl Fn() -> S) {
+    let two = (cluster(), cluster());
     // In which order, and how many at a time.
     let order = proptest::collection::vec((any::<prop::sample::Index>(), 1_usize..4), 40);
     let all = (two, order, any::<bool>());
-    random::hold(300, &all, |((one, other), order, is_strict)| {
+    random::hold(cases, &all, |((one, other), order, is_strict)| {
         let (one, other) = (objects(&one), objects(&other));
         let options = || {
             let node = clusters::NODES[0];

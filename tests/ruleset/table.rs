@@ -132,14 +132,26 @@ fn led_to(table: &Ruleset) -> BTreeSet<ChainName> {
 
 /// What becomes of a packet that comes into a chain with a hook.
 pub(crate) fn fate(table: &Ruleset, chain: &str, packet: &Packet) -> Fate {
-    match walk(table, &chain.into(), packet) {
+    marks(table, chain, packet).0
+}
+
+/// What becomes of it, and the counters that count it.
+pub(crate) fn marks(table: &Ruleset, chain: &str, packet: &Packet) -> (Fate, BTreeSet<String>) {
+    let mut counted = BTreeSet::new();
+    let fate = match walk(table, &chain.into(), packet, &mut counted) {
         Some(Verdict::Drop) => Fate::Dropped,
         _ => Fate::Passed,
-    }
+    };
+    (fate, counted)
 }
 
 /// What a chain says: a final verdict, or nothing where the packet comes back.
-fn walk(table: &Ruleset, chain: &ChainName, packet: &Packet) -> Option<Verdict> {
+fn walk(
+    table: &Ruleset,
+    chain: &ChainName,
+    packet: &Packet,
+    seen: &mut BTreeSet<String>,
+) -> Option<Verdict> {
     for rule in &table.chains[chain].rules {
         if !rule
             .matches
@@ -150,7 +162,14 @@ fn walk(table: &Ruleset, chain: &ChainName, packet: &Packet) -> Option<Verdict> 
         }
         for does in &rule.does {
             let verdict = match does {
-                Statement::Count(_) | Statement::Limit(_) | Statement::Log(_) => continue,
+                Statement::Count(counter) => {
+                    assert!(
+                        seen.insert(counter.to_string()),
+                        "counted twice by {counter}"
+                    );
+                    continue;
+                }
+                Statement::Limit(_) | Statement::Log(_) => continue,
                 Statement::Verdict(verdict) => verdict.clone(),
                 Statement::Dispatch(family, end, map) => {
                     let address = at(packet, *end);
@@ -170,9 +189,9 @@ fn walk(table: &Ruleset, chain: &ChainName, packet: &Packet) -> Option<Verdict> 
             match verdict {
                 Verdict::Accept | Verdict::Drop => return Some(verdict),
                 Verdict::Return => return None,
-                Verdict::Goto(chain) => return walk(table, &chain, packet),
+                Verdict::Goto(chain) => return walk(table, &chain, packet, seen),
                 Verdict::Jump(chain) => {
-                    if let Some(verdict) = walk(table, &chain, packet) {
+                    if let Some(verdict) = walk(table, &chain, packet, seen) {
                         return Some(verdict);
                     }
                 }

@@ -46,7 +46,7 @@ const fn target(
     }
 }
 
-pub(super) const TARGETS: [Target; 16] = {
+pub(super) const TARGETS: [Target; 17] = {
     use Power::{
         ClusterNetworkPolicies, Exempt, Exemptions, Guardrails, NamespaceLabels, NetworkPolicies,
         Rights, Webhooks,
@@ -59,6 +59,14 @@ pub(super) const TARGETS: [Target; 16] = {
             NetworkPolicies,
             policies,
             "networkpolicies",
+            WRITE,
+            Namespace,
+        ),
+        // In stage `Canary` one is in force as a NetworkPolicy is.
+        target(
+            NetworkPolicies,
+            GROUP,
+            "stagednetworkpolicies",
             WRITE,
             Namespace,
         ),

@@ -20,11 +20,12 @@ use crate::netpol::{Object, ObjectKey, Snapshot};
 use crate::runtime::Tasks;
 
 /// The kinds of the model that say who may reach whom.
-const KINDS: [Kind; 5] = [
+const KINDS: [Kind; 6] = [
     Kind::Namespace,
     Kind::Pod,
     Kind::Node,
     Kind::NetworkPolicy,
+    Kind::StagedNetworkPolicy,
     Kind::ClusterNetworkPolicy,
 ];
 

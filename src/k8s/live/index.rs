@@ -245,6 +245,7 @@ impl Index {
             | Kind::Service
             | Kind::Node
             | Kind::NetworkPolicy
+            | Kind::StagedNetworkPolicy
             | Kind::ClusterNetworkPolicy => {
                 let there = self.has(kind, key);
                 if let Some(key) = model_key(kind, key).filter(|_| there) {
@@ -267,6 +268,7 @@ impl Index {
             | Kind::Service
             | Kind::Node
             | Kind::NetworkPolicy
+            | Kind::StagedNetworkPolicy
             | Kind::ClusterNetworkPolicy => {
                 model_key(kind, key).is_some_and(|key| self.has_model(&key))
             }
@@ -282,6 +284,7 @@ impl Index {
             ObjectKey::Workload(workload) => snapshot.pod(workload).is_some(),
             ObjectKey::Service { namespace, name } => snapshot.service(namespace, name).is_some(),
             ObjectKey::NetworkPolicy(policy) => snapshot.policy(policy).is_some(),
+            ObjectKey::StagedNetworkPolicy(policy) => snapshot.staged_policy(policy).is_some(),
             ObjectKey::ClusterNetworkPolicy(name) => snapshot.cluster_policy(name).is_some(),
             ObjectKey::Node(name) => snapshot.node(name).is_some(),
         }
@@ -309,6 +312,10 @@ impl Index {
             Kind::NetworkPolicy => snapshot
                 .policies()
                 .map(|it| Key::new(Some(it.namespace.as_str()), it.name.as_str()))
+                .collect(),
+            Kind::StagedNetworkPolicy => snapshot
+                .staged_policies()
+                .map(|it| Key::new(Some(it.policy.namespace.as_str()), it.policy.name.as_str()))
                 .collect(),
             Kind::Node => snapshot.nodes().map(|it| wide(it.name.as_str())).collect(),
             Kind::ClusterNetworkPolicy => snapshot
@@ -345,6 +352,9 @@ fn is_known(snapshot: &Snapshot, object: &Object) -> bool {
         Object::Pod(new) | Object::Workload(new) => snapshot.pod(&new.workload) == Some(new),
         Object::Service(new) => snapshot.service(&new.namespace, &new.name) == Some(new),
         Object::NetworkPolicy(new) => snapshot.policy(&new.reference()) == Some(new),
+        Object::StagedNetworkPolicy(new) => {
+            snapshot.staged_policy(&new.reference()) == Some(&**new)
+        }
         Object::ClusterNetworkPolicy(new) => snapshot.cluster_policy(&new.name) == Some(new),
         Object::Node(new) => snapshot.node(&new.name) == Some(new),
     }
@@ -366,10 +376,12 @@ fn model_key(kind: Kind, key: &Key) -> Option<ObjectKey> {
             namespace: key.namespace.clone()?,
             name: name.into(),
         },
-        Kind::NetworkPolicy => ObjectKey::NetworkPolicy(PolicyRef {
-            namespace: key.namespace.clone()?,
-            name: name.into(),
-        }),
+        Kind::NetworkPolicy => {
+            ObjectKey::NetworkPolicy(PolicyRef::new(key.namespace.clone()?, name))
+        }
+        Kind::StagedNetworkPolicy => {
+            ObjectKey::StagedNetworkPolicy(PolicyRef::staged(key.namespace.clone()?, name))
+        }
         Kind::Guardrail | Kind::ReachabilityRule | Kind::Exemption | Kind::NodeEnforcement => {
             return None;
         }

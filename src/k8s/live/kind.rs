@@ -17,6 +17,8 @@ pub enum Kind {
     Node,
     /// `networking.k8s.io/v1`.
     NetworkPolicy,
+    /// Ringfence's own, where its CRD is there: only who follows what is in force on a node watches it.
+    StagedNetworkPolicy,
     /// `policy.networking.k8s.io/v1alpha2`, where its CRD is there.
     ClusterNetworkPolicy,
     /// Ringfence's own, where its CRD is there.
@@ -30,7 +32,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// All of them.
+    /// Those that decisions are made by.
     pub const ALL: [Self; 10] = [
         Self::Namespace,
         Self::Pod,
@@ -52,6 +54,7 @@ impl Kind {
             Self::Service => "Service",
             Self::Node => "Node",
             Self::NetworkPolicy => "NetworkPolicy",
+            Self::StagedNetworkPolicy => "StagedNetworkPolicy",
             Self::ClusterNetworkPolicy => "ClusterNetworkPolicy",
             Self::Guardrail => "Guardrail",
             Self::ReachabilityRule => "ReachabilityRule",
@@ -68,6 +71,7 @@ impl Kind {
             Self::Service => "services",
             Self::Node => "nodes",
             Self::NetworkPolicy => "networkpolicies",
+            Self::StagedNetworkPolicy => "stagednetworkpolicies",
             Self::ClusterNetworkPolicy => "clusternetworkpolicies",
             Self::Guardrail => "guardrails",
             Self::ReachabilityRule => "reachabilityrules",
@@ -114,9 +118,11 @@ impl Kind {
             Self::Namespace | Self::Pod | Self::Service | Self::Node => ("", "v1"),
             Self::NetworkPolicy => ("networking.k8s.io", "v1"),
             Self::ClusterNetworkPolicy => ("policy.networking.k8s.io", "v1alpha2"),
-            Self::Guardrail | Self::ReachabilityRule | Self::Exemption | Self::NodeEnforcement => {
-                (GROUP, VERSION)
-            }
+            Self::StagedNetworkPolicy
+            | Self::Guardrail
+            | Self::ReachabilityRule
+            | Self::Exemption
+            | Self::NodeEnforcement => (GROUP, VERSION),
         }
     }
 }

@@ -12,6 +12,7 @@ use crate::netpol::net::{Family, parse_block};
 use crate::netpol::port::{Port, PortMatch, PortSpec, Protocol};
 use crate::netpol::problem::{Problems, Quoted};
 use crate::netpol::selector::Selector;
+use crate::netpol::staged::Standing;
 
 pub(super) fn policy(
     object: &api::NetworkPolicy,
@@ -68,6 +69,7 @@ pub(super) fn policy(
         labels,
         annotations,
         generation: meta.generation,
+        standing: Standing::InForce,
     }
 }
 

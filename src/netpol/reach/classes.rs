@@ -67,6 +67,8 @@ impl<'s> Classes<'s> {
     pub(super) fn of(snapshot: &'s Snapshot, words: &Words<'_>, space: &Space) -> Self {
         let kinds = kinds(snapshot, words);
         let nothing = Seen::default();
+        let mut standings = words.policies.iter().map(|spoken| &spoken.policy.standing);
+        let has_trials = standings.any(|standing| !standing.is_for_all());
         let mut classes = Numbered::default();
         let mut tables = Numbered::default();
         // The table of everything that has no ports of its own comes first.
@@ -76,8 +78,12 @@ impl<'s> Classes<'s> {
             let seen = kinds
                 .get(pod.namespace())
                 .and_then(|kinds| kinds.get(&pod.labels));
+            let mut seen = seen.filter(|_| pod.is_held()).unwrap_or(&nothing).clone();
+            if has_trials {
+                seen.only_in_force(pod, words);
+            }
             let class = Class {
-                seen: seen.filter(|_| pod.is_held()).unwrap_or(&nothing).clone(),
+                seen,
                 table: if pod.is_held() && !pod.ports.is_empty() {
                     tables.number(table(pod, words))
                 } else {
@@ -93,6 +99,18 @@ impl<'s> Classes<'s> {
             tables: tables.values().to_vec(),
             pods,
         }
+    }
+}
+
+impl Seen {
+    /// Without the policies that select a pod and are in force for others only.
+    fn only_in_force(&mut self, pod: &Pod, words: &Words<'_>) {
+        let is_for = |policy: &usize| {
+            let spoken = words.policies.get(*policy);
+            spoken.is_some_and(|spoken| spoken.policy.standing.is_for(pod))
+        };
+        self.ingress.retain(is_for);
+        self.egress.retain(is_for);
     }
 }
 

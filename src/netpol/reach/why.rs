@@ -244,8 +244,9 @@ impl Snapshot {
             .into_iter()
             .filter_map(Endpoint::selectable)
         {
-            for policy in self.policies_in(pod.namespace()) {
-                without.remove(&ObjectKey::NetworkPolicy(policy.reference()));
+            let state = self.namespace(pod.namespace()).into_iter();
+            for key in state.flat_map(NamespaceState::policy_keys) {
+                without.remove(&key);
             }
         }
         without
@@ -254,7 +255,7 @@ impl Snapshot {
     fn isolating<'s>(&'s self, pod: &'s Pod, direction: Direction) -> Vec<&'s NetworkPolicy> {
         self.namespace(pod.namespace())
             .into_iter()
-            .flat_map(NamespaceState::effective_policies)
+            .flat_map(NamespaceState::policies_in_force)
             .filter(|policy| policy.isolates_pod(pod, direction))
             .collect()
     }

@@ -106,7 +106,7 @@ impl<'s> Words<'s> {
         let mut words = Self::default();
         let policies = snapshot
             .namespaces()
-            .flat_map(NamespaceState::effective_policies);
+            .flat_map(NamespaceState::policies_in_force);
         for policy in policies {
             let mut rules = |direction| {
                 let rules = policy.rules(direction).iter();

@@ -50,10 +50,7 @@ fn what_was_put_in_is_found() {
     assert_eq!(snapshot.policies().count(), 1);
     assert!(
         snapshot
-            .policy(&PolicyRef {
-                namespace: a.clone(),
-                name: "deny".into()
-            })
+            .policy(&PolicyRef::new(a.clone(), "deny"))
             .is_some()
     );
     assert!(

@@ -25,9 +25,14 @@ struct Part<'t> {
 impl Comparison<'_> {
     /// For a comment on a pull request.
     pub fn markdown(&self) -> (String, Counts) {
+        self.markdown_titled("### Network reachability")
+    }
+
+    /// The same under another title.
+    pub fn markdown_titled(&self, title: &str) -> (String, Counts) {
         let findings = Findings::of(self.diff, MOST_SINGLE);
         let counts = findings.counts();
-        let mut text = String::from("### Network reachability\n\n");
+        let mut text = format!("{title}\n\n");
         let (old, new) = (code(self.old), code(self.new));
         let _ = writeln!(text, "{old} → {new}: **{counts}**");
         let mut left = MOST_BYTES;

@@ -50,10 +50,10 @@ fn applied(snapshot: &Snapshot, plans: &[Plan]) -> Snapshot {
                     after.insert(Object::NetworkPolicy(wanted.policy.clone()));
                 }
                 Step::Remove(name) => {
-                    after.remove(&ObjectKey::NetworkPolicy(crate::netpol::PolicyRef {
-                        namespace: plan.namespace.clone(),
-                        name: name.clone(),
-                    }));
+                    after.remove(&ObjectKey::NetworkPolicy(crate::netpol::PolicyRef::new(
+                        plan.namespace.clone(),
+                        name.clone(),
+                    )));
                 }
             }
         }

@@ -42,7 +42,7 @@ impl<'s> Side<'s> {
         let labels = snapshot.namespace_labels(pod.namespace());
         let policies = state
             .into_iter()
-            .flat_map(NamespaceState::effective_policies);
+            .flat_map(NamespaceState::policies_in_force);
         let policies =
             policies.filter(|policy| policy.isolates_pod(pod, direction) && pod.is_held());
         let policies: Vec<&NetworkPolicy> = policies.collect();

@@ -67,7 +67,9 @@ impl Snapshot {
         let own_labels = self.telling(pod);
         let telling = Selector::of_labels(&own_labels);
         let isolating = self.isolating(pod, direction);
-        let is_own = |policy: &&&NetworkPolicy| policy.selector.implies(&telling);
+        let is_own = |policy: &&&NetworkPolicy| {
+            policy.standing.is_for_all() && policy.selector.implies(&telling)
+        };
         if let Some(policy) = isolating.iter().find(is_own) {
             let parsed = read(&manifest(
                 &policy.reference(),
@@ -90,10 +92,10 @@ impl Snapshot {
             };
             return Some((change, policy));
         }
-        let name = PolicyRef {
-            namespace: pod.namespace().clone(),
-            name: self.free_name(pod, direction).as_str().into(),
-        };
+        let name = PolicyRef::new(
+            pod.namespace().clone(),
+            self.free_name(pod, direction).as_str(),
+        );
         let manifest = manifest(&name, &own_labels, direction, &rule);
         let policy = read(&manifest)?;
         let change = Change {

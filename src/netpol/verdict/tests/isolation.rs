@@ -289,10 +289,7 @@ fn a_verdict_says_which_policies_isolate_and_which_rule_allows() {
     let EndVerdict::Allowed { isolated_by, by } = &verdict.ingress else {
         panic!("{verdict}")
     };
-    let reference = |name: &str| PolicyRef {
-        namespace: "a".into(),
-        name: name.into(),
-    };
+    let reference = |name: &str| PolicyRef::new("a", name);
     assert_eq!(*isolated_by, [reference("deny"), reference("open")]);
     assert_eq!((by.index, by.peer, by.port), (1, Some(1), Some(1)));
     assert_eq!(
