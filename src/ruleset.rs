@@ -13,7 +13,9 @@
 //! A chain returns for what is allowed and ends with a counter, a limited log and a drop. Pods with equal policies share a
 //! chain, and rules with the same peers share a set. Flows from a pod to its own node meet `input`, where only
 //! `ClusterNetworkPolicies` count: network policies never stand between a pod and its node.
-//! cluster network policies count: network policies never stand between a pod and its node.
+//!
+//! Where policies are on trial for a pod, its chain asks twice: what is in force decides, and what would be if they were promoted is
+//! counted and told where it is another answer.
 
 // A panic in the agent is a node whose rules nobody keeps; tests may still say `expect`.
 #![cfg_attr(
