@@ -187,7 +187,7 @@ pub(crate) fn isolating<'c>(cluster: &'c [Value], direction: &str, pod: &Value) 
         return isolating;
     }
     for policy in cluster {
-        if policy["kind"] == "NetworkPolicy"
+        if is_in_force(cluster, policy, pod)
             && policy["metadata"]["namespace"] == pod["metadata"]["namespace"]
             && !is_terminating(cluster, &policy["metadata"]["namespace"])
             && selects(
@@ -200,6 +200,50 @@ pub(crate) fn isolating<'c>(cluster: &'c [Value], direction: &str, pod: &Value) 
         }
     }
     isolating
+}
+
+/// Whether a policy is in force for a pod of its namespace. A NetworkPolicy is, but where one of its name is tried on the pod in its
+/// place; one on trial is for the pods that it is tried on.
+fn is_in_force(cluster: &[Value], policy: &Value, pod: &Value) -> bool {
+    match policy["kind"].as_str() {
+        Some("NetworkPolicy") => {
+            let is_of_name = |other: &&Value| {
+                other["kind"] == "StagedNetworkPolicy"
+                    && other["metadata"]["namespace"] == policy["metadata"]["namespace"]
+                    && other["metadata"]["name"] == policy["metadata"]["name"]
+            };
+            !cluster
+                .iter()
+                .filter(is_of_name)
+                .any(|other| is_tried_on(other, pod))
+        }
+        Some("StagedNetworkPolicy") => is_tried_on(policy, pod),
+        _ => false,
+    }
+}
+
+/// Whether a policy on trial is in force for a pod of its namespace.
+fn is_tried_on(policy: &Value, pod: &Value) -> bool {
+    if policy["spec"]["stage"] != "Canary" {
+        return false;
+    }
+    let canary = &policy["spec"]["canary"];
+    match canary["percent"].as_u64() {
+        None => selects(&canary["podSelector"], &pod_of(pod)["metadata"]["labels"]),
+        // The pods of a template have no names yet.
+        Some(percent) => pod["kind"] == "Pod" && lot(pod) < percent,
+    }
+}
+
+/// FNV-1a of `namespace/name`, its halves put together, of which the rest by a hundred counts.
+fn lot(pod: &Value) -> u64 {
+    let text = |field: &str| pod["metadata"][field].as_str().unwrap_or("default");
+    let mut hash: u64 = 14_695_981_039_346_656_037;
+    for byte in format!("{}/{}", text("namespace"), text("name")).bytes() {
+        hash ^= u64::from(byte);
+        hash = hash.wrapping_mul(1_099_511_628_211);
+    }
+    (hash ^ (hash >> 32)) % 100
 }
 
 /// "If this field is not specified, it will default based on the existence of ingress or egress rules; policies that contain an

@@ -8,6 +8,7 @@ mod clusters;
 mod evaluator;
 mod seen;
 mod tiers;
+mod trials;
 
 use std::cell::RefCell;
 use std::net::IpAddr;
@@ -16,8 +17,8 @@ use evaluator::{Address, Connection, EGRESS, End, INGRESS};
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
 use ringfence::netpol::{
-    Direction, EndVerdict, Endpoint, Family, Flow, NodeName, Object, Pod, Port, Protocol, RuleRef,
-    Snapshot, Tier, Verdict, WorkloadKind, WorkloadRef, parse,
+    Direction, EndVerdict, Endpoint, Family, Flow, NodeName, Object, Pod, PolicyKind, Port,
+    Protocol, RuleRef, Snapshot, Tier, Verdict, WorkloadKind, WorkloadRef, parse,
 };
 use seen::Seen;
 use serde_json::{Value, json};
@@ -130,7 +131,8 @@ impl Both {
         };
         let word = word(direction);
         let isolating = names(&evaluator::isolating(&self.objects, word, pod));
-        let named: Vec<String> = end.isolated_by().iter().map(ToString::to_string).collect();
+        let mut named: Vec<String> = end.isolated_by().iter().map(ToString::to_string).collect();
+        named.sort();
         let address = match (direction, verdict.addresses) {
             (Direction::Ingress, (source, _)) => source,
             (Direction::Egress, (_, destination)) => destination,
@@ -241,8 +243,12 @@ fn is_workload(object: &Value) -> bool {
 
 /// The policy that a rule is of.
 fn policy_of<'o>(by: &RuleRef, objects: &'o [Value]) -> &'o Value {
+    let kind = match by.policy.kind {
+        PolicyKind::NetworkPolicy => "NetworkPolicy",
+        PolicyKind::Canary | PolicyKind::StagedNetworkPolicy => "StagedNetworkPolicy",
+    };
     let is_named = |policy: &&Value| {
-        policy["kind"] == "NetworkPolicy"
+        policy["kind"] == kind
             && policy["metadata"]["namespace"] == by.policy.namespace.as_str()
             && policy["metadata"]["name"] == by.policy.name.as_str()
     };
@@ -262,11 +268,16 @@ fn names(policies: &[&Value]) -> Vec<String> {
     let mut names: Vec<String> = policies
         .iter()
         .map(|policy| {
-            format!(
-                "{}/{}",
-                text(&policy["metadata"]["namespace"]),
-                text(&policy["metadata"]["name"])
-            )
+            let (namespace, name) = (
+                &policy["metadata"]["namespace"],
+                &policy["metadata"]["name"],
+            );
+            let name = format!("{}/{}", text(namespace), text(name));
+            if policy["kind"] == "StagedNetworkPolicy" {
+                format!("StagedNetworkPolicy {name} (canary)")
+            } else {
+                name
+            }
         })
         .collect();
     names.sort();
@@ -285,7 +296,7 @@ fn config(cases: u32) -> ProptestConfig {
 #[test]
 fn the_model_gives_the_verdicts_of_the_naive_evaluator() {
     let seen = RefCell::new(Seen::default());
-    let result = TestRunner::new(config(128)).run(&clusters::any_cluster(), |objects| {
+    let check = |objects: Vec<Value>| {
         let both = Both::new(objects);
         let ends = both.ends();
         let seen = &mut seen.borrow_mut();
@@ -320,7 +331,10 @@ fn the_model_gives_the_verdicts_of_the_naive_evaluator() {
             }
         }
         Ok(())
-    });
+    };
+    let result = TestRunner::new(config(128)).run(&clusters::any_cluster(), check);
+    result.unwrap_or_else(|failure| panic!("{failure}"));
+    let result = TestRunner::new(config(64)).run(&trials::any_cluster(), check);
     result.unwrap_or_else(|failure| panic!("{failure}"));
     seen.borrow().at_least(&[
         ("allowed", 2000),
@@ -347,6 +361,7 @@ fn the_model_gives_the_verdicts_of_the_naive_evaluator() {
         ("denied by the Admin tier", 150),
         ("accepted by the Baseline tier", 1),
         ("denied by the Baseline tier", 10),
+        ("canary", 100),
     ]);
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use ringfence::netpol::{EndVerdict, NotHeld, RuleRef, Tier, Verdict};
+use ringfence::netpol::{EndVerdict, NotHeld, PolicyKind, RuleRef, Tier, Verdict};
 use serde_json::Value;
 
 use crate::{evaluator, policy_of, word};
@@ -25,6 +25,10 @@ impl Seen {
             "denied"
         });
         for end in [&verdict.egress, &verdict.ingress] {
+            let mut isolated_by = end.isolated_by().iter();
+            if isolated_by.any(|policy| policy.kind == PolicyKind::Canary) {
+                self.count("canary");
+            }
             self.count(match end {
                 EndVerdict::NotIsolated => "not isolated",
                 EndVerdict::Ruled(ruled) => match (ruled.by.tier, ruled.accepts) {
