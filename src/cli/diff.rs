@@ -74,8 +74,12 @@ pub(super) fn run(args: &Args) -> anyhow::Result<Exit> {
     if args.old == "-" && args.new == "-" {
         bail!("only one of OLD and NEW can be standard input");
     }
-    let old = Reachability::of(&read(&args.old).context("OLD")?);
-    let new = Reachability::of(&read(&args.new).context("NEW")?);
+    let old = read(&args.old).context("OLD")?;
+    let new = read(&args.new).context("NEW")?;
+    if old.pods().next().is_none() && new.pods().next().is_none() {
+        bail!("{}: give the workloads with the policies", whole::NOBODY);
+    }
+    let (old, new) = (Reachability::of(&old), Reachability::of(&new));
     let diff = Diff::of(&old, &new);
     let comparison = Comparison {
         old: &args.old,

@@ -129,7 +129,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<Exit> {
     }
     let folder = Inputs::of(args.paths.clone(), Vec::new(), Vec::new()).read()?;
     let rules = folder.rules.clone();
-    let snapshot = whole::snapshot(folder)?;
+    let snapshot = whole::inhabited(folder)?;
     let reach = Reachability::of(&snapshot);
     let from = args.from.as_ref().map(|who| who.find(&reach)).transpose();
     let from = from.context("--from")?;

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use serde_json::json;
 
 use super::inputs::Inputs;
-use super::{Exit, check, digest, outputs};
+use super::{Exit, check, digest, outputs, whole};
 use crate::guard::decide::State;
 use crate::guard::register::{Register, Source};
 use crate::guard::review::Subject;
@@ -62,6 +62,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<Exit> {
     if let Some(error) = folder.first_error() {
         return Err(error.into());
     }
+    whole::tell_doubts(&folder)?;
     let snapshot = &folder.snapshot;
     if snapshot.policies().next().is_none() && snapshot.cluster_policies().next().is_none() {
         bail!(

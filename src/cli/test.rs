@@ -10,7 +10,7 @@ use clap::ValueEnum;
 use quick_junit::{NonSuccessKind, TestCase, TestCaseStatus, TestSuite};
 use serde::Serialize;
 
-use super::{Exit, style, why};
+use super::{Exit, style, whole, why};
 use crate::guard::reachability::{
     self, Expect, Failure, ReachabilityRule, Side, Sizes, Tried, Who,
 };
@@ -183,10 +183,11 @@ fn read(paths: &[PathBuf]) -> anyhow::Result<Folder> {
         Some(_) | None => Ok(Input::Path(path.clone())),
     });
     let folder = folder::read(inputs.collect::<anyhow::Result<_>>()?, &limits);
-    match folder.first_error() {
-        Some(error) => Err(error.into()),
-        None => Ok(folder),
+    if let Some(error) = folder.first_error() {
+        return Err(error.into());
     }
+    whole::tell_doubts(&folder)?;
+    Ok(folder)
 }
 
 /// Who was asked for: `1 pod → 3 pods`, `outside → 3 pods`.

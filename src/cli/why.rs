@@ -7,9 +7,11 @@ use anyhow::{Context, bail};
 
 use super::form::Form;
 use super::reach::{Who, parse_port, parse_protocol, read};
-use super::{Exit, style};
+use super::{Exit, style, whole};
 use crate::netpol::reach::{Explanation, Says, Step};
-use crate::netpol::{Action, Direction, Endpoint, Flow, Pod, Port, Protocol, Snapshot};
+use crate::netpol::{
+    Action, Direction, Endpoint, Flow, Pod, Port, Protocol, Snapshot, WorkloadKind,
+};
 use crate::report::why;
 
 /// Arguments of `ringfence why`.
@@ -34,8 +36,8 @@ pub struct Args {
     #[arg(value_name = "TO")]
     to: Who,
     /// The destination's own port: `5432`, `tcp/5432` or `udp/53`.
-    #[arg(value_name = "PORT", value_parser = parse_port)]
-    port: (Protocol, Port),
+    #[arg(value_name = "PORT", value_parser = parse_asked)]
+    port: (Option<Protocol>, Port),
     /// Files or folders of manifests (YAML or JSON); `-` for standard input.
     #[arg(required = true, value_name = "PATH")]
     paths: Vec<PathBuf>,
@@ -49,11 +51,20 @@ pub struct Args {
 
 /// Prints what the policies say of one flow.
 pub(super) fn run(args: &Args) -> anyhow::Result<Exit> {
+    let (said, port) = args.port;
+    let protocol = match (said, args.protocol) {
+        (Some(said), Some(other)) if said != other => {
+            bail!("PORT says {said}, and --protocol {other}: give one of them")
+        }
+        (said, other) => said.or(other).unwrap_or(Protocol::Tcp),
+    };
     let snapshot = read(&args.paths)?;
-    let from = endpoint(&args.from, &snapshot).context("FROM")?;
-    let to = endpoint(&args.to, &snapshot).context("TO")?;
-    let (protocol, port) = args.port;
-    let flow = Flow::new(from, to, args.protocol.unwrap_or(protocol), port);
+    let from = endpoints(&args.from, &snapshot).context("FROM")?;
+    let to = endpoints(&args.to, &snapshot).context("TO")?;
+    let flow = one_of(&snapshot, &from, &to, |from, to| {
+        Flow::new(from, to, protocol, port)
+    });
+    let flow = flow.context("nobody is meant")?;
     let explanation = snapshot.explain(&flow);
     match args.output {
         Form::Text => write(&mut anstream::stdout().lock(), &flow, &explanation)?,
@@ -66,6 +77,66 @@ pub(super) fn run(args: &Args) -> anyhow::Result<Exit> {
         Exit::Clean
     } else {
         Exit::Findings
+    })
+}
+
+/// Reads a port; the protocol where it is said.
+fn parse_asked(text: &str) -> Result<(Option<Protocol>, Port), String> {
+    let (protocol, port) = parse_port(text)?;
+    Ok((text.contains('/').then_some(protocol), port))
+}
+
+/// More pods of a workload than these are not compared.
+const MOST_PODS: usize = 64;
+
+/// The flow of which most is to be said: where the pods of two workloads fare differently, one that is allowed, as `reach` lists
+/// it; that others are not is said on standard error.
+fn one_of<'s>(
+    snapshot: &Snapshot,
+    from: &[Endpoint<'s>],
+    to: &[Endpoint<'s>],
+    flow: impl Fn(Endpoint<'s>, Endpoint<'s>) -> Flow<'s>,
+) -> Option<Flow<'s>> {
+    let is_itself = |from: &Endpoint<'_>, to: &Endpoint<'_>| match (from, to) {
+        (Endpoint::Pod(from), Endpoint::Pod(to)) => from.workload == to.workload,
+        _ => false,
+    };
+    let is_alone = from.len() == 1 && to.len() == 1;
+    let pairs = from
+        .iter()
+        .flat_map(|from| to.iter().map(move |to| (*from, *to)));
+    let pairs = pairs.filter(|(from, to)| is_alone || !is_itself(from, to));
+    let (allowed, denied): (Vec<Flow<'s>>, Vec<Flow<'s>>) = pairs
+        .map(|(from, to)| flow(from, to))
+        .partition(|flow| snapshot.verdict(flow).allowed());
+    if let (Some(_), Some(other)) = (allowed.first(), denied.first()) {
+        whole::warn(&format!(
+            "not all pods fare alike: {} of {} pairs are denied, such as {other}",
+            denied.len(),
+            allowed.len().saturating_add(denied.len())
+        ));
+    }
+    allowed.into_iter().chain(denied).next()
+}
+
+/// The pods of a workload, or the one pod, node or address, that is meant. What runs counts more than a template.
+fn endpoints<'s>(who: &Who, snapshot: &'s Snapshot) -> anyhow::Result<Vec<Endpoint<'s>>> {
+    let template = endpoint(who, snapshot)?;
+    let Endpoint::Pod(template) = template else {
+        return Ok(vec![template]);
+    };
+    if template.workload.kind == WorkloadKind::Pod && who.names(&template.workload) {
+        return Ok(vec![Endpoint::Pod(template)]);
+    }
+    let root = snapshot.root(template);
+    let running = snapshot.pods().filter(|pod| {
+        pod.workload.kind == WorkloadKind::Pod && !pod.is_finished() && snapshot.root(pod) == root
+    });
+    let running: Vec<Endpoint<'s>> = running.take(MOST_PODS).map(Endpoint::Pod).collect();
+    Ok(if running.is_empty() {
+        vec![Endpoint::Pod(template)]
+    } else {
+        running
     })
 }
 

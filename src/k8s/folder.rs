@@ -3,6 +3,8 @@
 //! The command line judges the objects of such a folder; the webhook without a cluster judges others against it.
 //! Guardrails, exemptions and reachability rules that lie among the manifests are read with them, as a cluster would hold them.
 
+pub use doubts::Doubt;
+
 use std::collections::HashMap;
 
 use rayon::prelude::*;
@@ -16,6 +18,8 @@ use crate::k8s::manifests::{self, Input, Problem, Source};
 use crate::k8s::yaml::{Limits, Places};
 use crate::netpol::{FieldPath, Object, ObjectKey, Snapshot};
 use crate::report::Location;
+
+mod doubts;
 
 /// One manifest, ready to be judged, and where it stands.
 #[derive(Clone, Debug)]

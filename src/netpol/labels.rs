@@ -30,6 +30,11 @@ pub(super) const VOLATILE: [&str; 9] = [
     "statefulset.kubernetes.io/pod-name",
 ];
 
+/// Whether a label says which of the pods one is, or of which generation: controllers set it when they make a pod.
+pub(crate) fn is_volatile(key: &str) -> bool {
+    VOLATILE.contains(&key)
+}
+
 /// Labels that by habit name an application, the recommended one first.
 ///
 /// <https://kubernetes.io/docs/concepts/overview/working-with-objects/common-labels/>

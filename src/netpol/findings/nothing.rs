@@ -9,7 +9,7 @@ use super::neighbourhood::{Crowd, Neighbourhood};
 use super::{Flaw, Near, Nothing, What, peers_field};
 use crate::netpol::coverage::Direction;
 use crate::netpol::field::FieldPath;
-use crate::netpol::labels::Labels;
+use crate::netpol::labels::{Labels, is_volatile};
 use crate::netpol::near_miss::near_miss;
 use crate::netpol::policy::{NamespaceScope, NetworkPolicy, Peer, Peers, Rule};
 use crate::netpol::selector::{Operator, Requirement, Selector};
@@ -122,6 +122,14 @@ fn nobody(
 
 /// Why a selector means none of some pods, as far as that can be said.
 fn empty(crowds: &[&Crowd<'_>], pods: &Selector, is_certain: bool) -> Option<Nothing> {
+    // What controllers set when they make pods is in no template.
+    if pods
+        .requirements()
+        .iter()
+        .any(|asked| is_volatile(asked.key()))
+    {
+        return None;
+    }
     let is_held = |crowd: &&Crowd<'_>| crowd.kinds.iter().any(|kind| pods.matches(kind.labels));
     if crowds.iter().any(is_held) {
         return None;
