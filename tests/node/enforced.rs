@@ -21,6 +21,7 @@ const PODS: [u8; 3] = [10, 244, 0];
 fn the_agent_of_the_manifests_holds_real_pods_to_their_policies() {
     on_a_node(async |machine| {
         the_smallest_installation(machine).await;
+        machine.say("the smallest installation is Ready");
         machine.switch_bridge("0");
         machine.install(&["cni", "prepare"]);
         machine.rolled_out();
@@ -28,12 +29,19 @@ fn the_agent_of_the_manifests_holds_real_pods_to_their_policies() {
         assert!(list.contains("ringfence-cni"), "{list}");
 
         let shop = Shop::open(machine);
+        machine.say("pods run");
         policies_hold(machine, &shop).await;
+        machine.say("policies hold, also behind a Service, and not against probes");
         people_are_told(machine).await;
+        machine.say("status, doctor and flows tell of it");
         new_pods_are_not_heard(machine).await;
+        machine.say("new pods are not heard");
         updates_go_on(machine, &shop).await;
+        machine.say("a Deployment is updated while policies change");
         agents_come_and_go(machine, &shop).await;
+        machine.say("agents were killed, deleted, restarted and gone");
         it_is_taken_away(machine, &shop).await;
+        machine.say("all is taken away");
     });
 }
 
@@ -144,7 +152,8 @@ async fn people_are_told(machine: &Machine) {
     assert!(!asked.0 && !asked.1.contains("denied  shop"), "{}", asked.1);
 }
 
-/// Pods that send from their first instant, to another pod and to the world outside. The same pods without a policy are heard.
+/// Pods that send from their first instant to their last, to another pod and to the world outside. The same pods without a policy
+/// are heard.
 async fn new_pods_are_not_heard(machine: &Machine) {
     machine.kubernetes.apply(&namespace("open").to_string());
     let note = "echo heard >>/heard";
@@ -177,17 +186,17 @@ async fn new_pods_are_not_heard(machine: &Machine) {
             ready(machine, namespace, name);
             machine.until("all is sent", sent).await;
         }
-        for name in &names {
-            machine.kubectl(&[
-                "delete",
-                "pod",
-                "-n",
-                namespace,
-                name,
-                "--now",
-                "--wait=false",
-            ]);
+        // By force they are gone from the API server at once, while the kubelet has yet to end them.
+        for (name, how) in names.iter().zip(["--force", "--now"].iter().cycle()) {
+            machine.kubectl(&["delete", "pod", "-n", namespace, name, how, "--wait=false"]);
         }
+        let ended = async || {
+            machine
+                .groups
+                .processes(&["/bin/sh", "-c", &line])
+                .is_empty()
+        };
+        machine.until("the pods have ended", ended).await;
         let is_pod = |address: std::net::IpAddr| match address {
             std::net::IpAddr::V4(address) => address.octets()[..3] == PODS,
             std::net::IpAddr::V6(_) => false,
@@ -198,13 +207,14 @@ async fn new_pods_are_not_heard(machine: &Machine) {
             .filter(|packet| is_pod(packet.tuple.from))
             .count();
         let read = ["exec", "-n", "open", "listener", "--", "/bin/sh", "-c"];
-        let read = machine.kubectl(&[&read[..], &["cat /heard; rm -f /heard; true"]].concat());
+        let read =
+            machine.kubectl(&[&read[..], &["cat /heard 2>/dev/null; rm -f /heard"]].concat());
         (outside, read.lines().count())
     };
     let denied = heard_of(SHOP, 6).await;
     let allowed = heard_of("open", 1).await;
     println!(
-        "6 new pods that send from their first instant: {denied:?} packets and connections; without a policy one: {allowed:?}"
+        "6 pods that send from their first instant to their last: {denied:?} packets and connections; without a policy one: {allowed:?}"
     );
     assert_eq!(denied, (0, 0));
     assert!(allowed.0 > 100 && allowed.1 > 50, "{allowed:?}");
@@ -238,7 +248,7 @@ async fn updates_go_on(machine: &Machine, shop: &Shop<'_>) {
         let forgotten = async || {
             let (table, now) = (Machine::table(), shop.addresses());
             let mut gone = before.iter().filter(|address| !now.contains(address));
-            gone.all(|address| !table.contains(&format!("{address} ")))
+            gone.all(|address| !table.contains(&format!("{address} : jump")))
         };
         machine
             .until("the pods that are gone are forgotten", forgotten)

@@ -15,13 +15,17 @@ pub(crate) const RINGFENCE: &str = "localhost/ringfence:test";
 
 /// What of busybox is called by its own name.
 const APPLETS: [&str; 9] = [
-    "sh", "cat", "echo", "httpd", "nc", "ping", "sleep", "tail", "usleep",
+    "sh", "cat", "httpd", "nc", "ping", "rm", "sleep", "timeout", "usleep",
 ];
 
 /// Makes both images in a folder. Each is `NAME.tar`.
 pub(crate) fn make(folder: &Path) {
     let root = folder.join("busybox.root");
-    put(&root, Path::new("/bin/busybox"), Path::new("/bin/busybox"));
+    let busybox = Path::new("/bin/busybox");
+    put(&root, busybox, busybox);
+    for library in libraries(busybox) {
+        put(&root, &library, &library);
+    }
     for applet in APPLETS {
         symlink("busybox", root.join("bin").join(applet)).unwrap();
     }

@@ -145,6 +145,8 @@ async fn rounds(machine: &Machine, to: SocketAddr, what: &str) -> Duration {
 /// Memory and processor time of a process, of which nothing is asked meanwhile.
 async fn idle(id: u32, what: &str) -> u64 {
     const SPAN: Duration = Duration::from_secs(20);
+    // What was asked before is answered, and the receipt is written.
+    const PAUSE: Duration = Duration::from_secs(10);
     let ticks = || -> u64 {
         let stat = fs::read_to_string(format!("/proc/{id}/stat")).unwrap();
         let (_, rest) = stat.rsplit_once(')').unwrap();
@@ -154,6 +156,7 @@ async fn idle(id: u32, what: &str) -> u64 {
             .map(|field| field.parse::<u64>().unwrap())
             .sum()
     };
+    tokio::time::sleep(PAUSE).await;
     let before = ticks();
     tokio::time::sleep(SPAN).await;
     let used = ticks() - before;
@@ -164,8 +167,10 @@ async fn idle(id: u32, what: &str) -> u64 {
     };
     // A tick is ten milliseconds.
     println!(
-        "{what}: {} KiB, {} KiB at most; {} ms of a processor in {SPAN:?} in which nothing happens; load {}",
+        "{what}: {} KiB, {} KiB of them its own data, {} KiB at most; {} ms of a processor in {SPAN:?} in which nothing happens; \
+         load {}",
         kib("VmRSS:"),
+        kib("RssAnon:"),
         kib("VmHWM:"),
         used * 10,
         load_average()

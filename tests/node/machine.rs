@@ -25,6 +25,7 @@ const PATIENCE: Duration = Duration::from_mins(2);
 
 /// A node that is Ready; all of it ends when this is dropped.
 pub(crate) struct Machine {
+    begun: Instant,
     // In the order in which they are to end.
     programs: Process,
     _scheduler: Process,
@@ -52,6 +53,7 @@ pub(crate) fn on_a_node(test: impl AsyncFnOnce(&Machine) + Send) {
 
 impl Machine {
     async fn start(cluster: Cluster) -> Self {
+        let begun = Instant::now();
         let place = cluster.node(0).clone();
         switch_bridge(&place, "0");
         let kubernetes = Kubernetes::start_at(place.v4).await;
@@ -81,6 +83,7 @@ impl Machine {
             .args([NODE, &place.v4.to_string(), groups.name()]);
         let programs = Process::start("machine", kubernetes.folder(), &mut command);
         let this = Self {
+            begun,
             programs,
             _scheduler: scheduler,
             kubernetes,
@@ -99,7 +102,13 @@ impl Machine {
             this.kubernetes.kubectl(&wanted, "").status.success()
         };
         this.until("the node is Ready", ready).await;
+        this.say("the node is Ready");
         this
+    }
+
+    /// Says how far the test is, and after how many seconds.
+    pub(crate) fn say(&self, what: &str) {
+        println!("{:6.1} s  {what}", self.begun.elapsed().as_secs_f64());
     }
 
     /// Makes packets between pods on the node's bridge meet its rules, or not.

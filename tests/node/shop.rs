@@ -146,24 +146,18 @@ impl<'m> Shop<'m> {
     }
 }
 
-/// A line of shell that asks a server of HTTP and prints what it says.
+/// A line of shell that asks a server of HTTP and prints what it says, within seconds, whatever becomes of the server.
 pub(crate) fn asking(address: &str, port: u16) -> String {
-    format!("printf 'GET / HTTP/1.0\\r\\n\\r\\n' | nc -w 1 {address} {port} 2>&1")
+    format!("printf 'GET / HTTP/1.0\\r\\n\\r\\n' | timeout 3 nc -w 1 {address} {port} 2>&1")
 }
 
-/// A line of shell that opens connections and sends echoes, without waiting for any, for some seconds.
+/// A line of shell that opens connections and sends echoes for as long as it runs, without waiting for any.
 pub(crate) fn sprint(addresses: &[&str]) -> String {
-    let sends: String = addresses
-        .iter()
-        .map(|address| format!("nc -w 1 {address} {DROP} </dev/null >/dev/null 2>&1 & "))
-        .collect();
-    let echoes: String = addresses
-        .iter()
-        .map(|address| format!("ping -i 0.01 -c 200 {address} >/dev/null 2>&1 & "))
-        .collect();
-    format!(
-        "{echoes} i=0; while [ $i -lt 200 ]; do {sends} i=$((i+1)); usleep 3000; done; echo sent; sleep 100000"
-    )
+    let all = |line: fn(&str) -> String| addresses.iter().map(|it| line(it)).collect::<String>();
+    let echoes = all(|address| format!("ping -i 0.01 {address} >/dev/null 2>&1 & "));
+    let opens =
+        all(|address| format!("timeout 1 nc {address} {DROP} </dev/null >/dev/null 2>&1 & "));
+    format!("{echoes} while :; do {opens} i=$((i+1)); [ $i = 100 ] && echo sent; usleep 5000; done")
 }
 
 /// A namespace.
