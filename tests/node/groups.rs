@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread::sleep;
 use std::time::Duration;
 
-/// Where the system has its hierarchies; the first is the only one where there is only one.
+/// Where the system has its hierarchies, or its only one.
 const ROOT: &str = "/sys/fs/cgroup";
 
 static NUMBER: AtomicU32 = AtomicU32::new(0);
@@ -74,7 +74,10 @@ impl Drop for Groups {
 fn hierarchies() -> impl Iterator<Item = PathBuf> {
     let below = fs::read_dir(ROOT).into_iter().flatten();
     let below = below.filter_map(|entry| Some(entry.ok()?.path()));
-    let all = std::iter::once(PathBuf::from(ROOT)).chain(below);
+    // Where there is only one, what is below are groups already.
+    let is_only = Path::new(ROOT).join("cgroup.controllers").exists();
+    let only = is_only.then(|| PathBuf::from(ROOT));
+    let all = only.into_iter().chain(below.filter(move |_| !is_only));
     all.filter(|path| path.join("cgroup.procs").exists())
 }
 

@@ -142,7 +142,7 @@ async fn rounds(machine: &Machine, to: SocketAddr, what: &str) -> Duration {
     half
 }
 
-/// Memory and processor time of a process, of which nothing is asked meanwhile.
+/// Memory and processor time of a process, of which nothing is asked meanwhile; gives what is its own of it, in KiB.
 async fn idle(id: u32, what: &str) -> u64 {
     const SPAN: Duration = Duration::from_secs(20);
     // What was asked before is answered, and the receipt is written.
@@ -175,7 +175,7 @@ async fn idle(id: u32, what: &str) -> u64 {
         used * 10,
         load_average()
     );
-    kib("VmRSS:")
+    kib("RssAnon:")
 }
 
 #[test]
@@ -235,6 +235,8 @@ fn the_agent_of_a_node_in_a_large_cluster_stays_small() {
             .arg(machine.kubernetes.kubeconfig())
             .arg("--cni-conf-dir")
             .arg(machine.kubernetes.folder());
+        // As the manifest has it.
+        command.envs([("MIMALLOC_ALLOW_THP", "0"), ("MIMALLOC_PURGE_DELAY", "10")]);
         machine.switch_outside();
         let agent = Process::start("full", machine.kubernetes.folder(), &mut command);
         agent.line(&["the table is made", "110"]).await;
@@ -243,8 +245,8 @@ fn the_agent_of_a_node_in_a_large_cluster_stays_small() {
             "the agent of a node with 110 pods, started among them",
         )
         .await;
-        // A debug build keeps the same in memory.
-        let bound = 40 * 1024 + pods as u64 * 4;
+        // The program itself is larger in a debug build, what it keeps is not.
+        let bound = 24 * 1024 + pods as u64;
         assert!(used < bound, "{used} KiB, not {bound}");
     });
 }

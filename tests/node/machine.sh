@@ -21,11 +21,14 @@ mkdir -p /etc/cni/net.d /opt/cni/bin
 cp /usr/lib/cni/* /opt/cni/bin/
 cp "$folder/10-bridge.conflist" /etc/cni/net.d/
 
-for hierarchy in /sys/fs/cgroup /sys/fs/cgroup/*; do
-    [ ! -e "$hierarchy/cgroup.procs" ] || mkdir -p "$hierarchy/$groups"
+hierarchies=/sys/fs/cgroup
+[ -e /sys/fs/cgroup/cgroup.controllers ] || hierarchies=$(echo /sys/fs/cgroup/*)
+for hierarchy in $hierarchies; do
+    [ -e "$hierarchy/cgroup.procs" ] || continue
+    mkdir -p "$hierarchy/$groups"
     # A new group of this hierarchy has no processors until it is given some.
     for file in cpuset.cpus cpuset.mems; do
-        [ ! -e "$hierarchy/$groups/$file" ] || cat "$hierarchy/$file" >"$hierarchy/$groups/$file"
+        [ ! -e "$hierarchy/$file" ] || cat "$hierarchy/$file" >"$hierarchy/$groups/$file"
     done
 done
 
