@@ -155,7 +155,7 @@ async fn looking_is_no_reason_to_look_again() {
     assert!(changes.try_recv().is_err());
     let path = node.installer.configurations.join("10-flannel.conflist");
     fs::write(&path, LIST).unwrap();
-    let heard = tokio::time::timeout(Duration::from_secs(10), changes.recv());
+    let heard = timeout(Duration::from_secs(10), changes.recv());
     assert_eq!(heard.await, Ok(Some(())));
 }
 
