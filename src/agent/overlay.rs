@@ -1,8 +1,11 @@
-//! What the node knows of its pods before the API server does: the addresses that the CNI has just given them.
+//! What the node knows of its pods better than the API server: the addresses that the CNI gave them and has not taken back.
 //!
 //! A pod has its address, and may send, before the kubelet has told the API server of it. Until the watch brings the same, the
 //! address is taken from here. Nobody else on the node has it then, whatever the API server still says of a pod that had it
 //! before.
+//!
+//! A pod that is deleted by force is gone from the API server at once, while its containers run until the kubelet ends them. It
+//! stays what it was until the CNI takes its address back.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -15,6 +18,8 @@ pub(super) struct Overlay {
     given: BTreeMap<WorkloadRef, Given>,
     /// The pods that were other than the API server's word in the snapshot that was made last.
     shown: BTreeSet<WorkloadRef>,
+    /// That snapshot.
+    last: Snapshot,
 }
 
 /// What a pod was given.
@@ -50,10 +55,15 @@ impl Overlay {
         let mut snapshot = raw.clone();
         let mut shown = BTreeSet::new();
         for (workload, given) in &self.given {
-            let pod = raw.pod(workload).filter(|pod| pod.ips != given.addresses);
-            let Some(pod) = pod else {
+            // One that is not there any more runs still.
+            let known = raw.pod(workload);
+            let Some(pod) = known.or_else(|| self.last.pod(workload)) else {
                 continue;
             };
+            let is_elsewhere = pod.node.as_ref().is_some_and(|there| there != node);
+            if is_elsewhere || known.is_some() && pod.ips == given.addresses {
+                continue;
+            }
             for address in &given.addresses {
                 // Whoever had it before on this node has it no more.
                 while let Some(other) = snapshot.pod_at(*address).cloned() {
@@ -71,6 +81,7 @@ impl Overlay {
                 ..pod.clone()
             }));
         }
+        self.last = snapshot.clone();
         let before = std::mem::replace(&mut self.shown, shown);
         let changed = before.union(&self.shown).cloned();
         (snapshot, changed.map(ObjectKey::Workload).collect())
@@ -130,5 +141,37 @@ mod tests {
         assert_eq!(snapshot.pod_at(address), None);
         overlay.over(&Snapshot::default(), &node);
         assert_eq!(overlay, Overlay::default());
+    }
+
+    #[test]
+    fn a_pod_that_is_deleted_by_force_is_held_until_its_address_is_taken_back() {
+        let (node, address) = ("n".into(), "10.0.0.7".parse().unwrap());
+        let gone = pod("gone", &["10.0.0.7"]);
+        let raw: Snapshot = [gone.clone()].into_iter().collect();
+        let mut overlay = Overlay::default();
+        overlay.give(workload(&gone), "first".to_owned(), vec![address]);
+        assert_eq!(overlay.over(&raw, &node), (raw.clone(), Vec::new()));
+        for _ in 0..2 {
+            let (snapshot, changed) = overlay.over(&Snapshot::default(), &node);
+            assert_eq!(snapshot, raw);
+            assert_eq!(changed, [gone.key()]);
+        }
+        overlay.take(&workload(&gone), "first");
+        let (snapshot, changed) = overlay.over(&Snapshot::default(), &node);
+        assert_eq!((snapshot, changed), (Snapshot::default(), vec![gone.key()]));
+        assert_eq!(overlay, Overlay::default());
+
+        // One of the same name on another node is not what runs here.
+        overlay.give(workload(&gone), "first".to_owned(), vec![address]);
+        let other = pod("gone", &["10.0.9.9"]);
+        let there: Snapshot = [other].into_iter().collect();
+        assert_eq!(overlay.over(&there, &"m".into()).0, there);
+        // One that takes the address of a pod that is gone is the only one that has it.
+        overlay.over(&raw, &node);
+        let new = pod("new", &[]);
+        overlay.give(workload(&new), "second".to_owned(), vec![address]);
+        let (snapshot, _) = overlay.over(&[new].into_iter().collect(), &node);
+        assert_eq!(snapshot.pod_at(address).unwrap().name().as_str(), "new");
+        assert_eq!(snapshot.pods().count(), 1);
     }
 }

@@ -36,7 +36,7 @@ use crate::k8s::live;
 use crate::netpol::NodeName;
 use crate::ruleset::Options;
 use crate::runtime::admin::Peer;
-use crate::runtime::{Readiness, Tasks, Trigger, admin, follow_signals};
+use crate::runtime::{Phase, Readiness, Tasks, Trigger, admin, follow_signals};
 use crate::telemetry::agent::AgentMetrics;
 use crate::telemetry::events::EventMetrics;
 use crate::telemetry::metrics;
@@ -56,7 +56,7 @@ pub struct Args {
     /// The node whose pods are held to their policies. Without it: the host's name.
     #[arg(long, value_name = "NAME", env = "NODE_NAME")]
     node_name: Option<String>,
-    /// Take the rules away and end.
+    /// Take the rules away, and with --cni the plugin, and end; with --admin stay and be ready, as a DaemonSet wants it.
     #[arg(long)]
     cleanup: bool,
     /// Make packets between pods on one bridge meet the rules (net.bridge.bridge-nf-call-iptables and -ip6tables), and end.
@@ -135,18 +135,40 @@ pub(super) fn run(args: &Args) -> anyhow::Result<Exit> {
         }
         remove().context("the rules are not taken away")?;
         tracing::info!("the rules are taken away");
-        return Ok(Exit::Clean);
+        return match args.admin {
+            Some(address) => several_threads()?.block_on(stay(address)),
+            None => Ok(Exit::Clean),
+        };
     }
     Args::look_at_bridges()?;
     if args.prepare {
         return Ok(Exit::Clean);
     }
     args.look_at_plugins()?;
-    let runtime = tokio::runtime::Builder::new_multi_thread()
+    several_threads()?.block_on(work(args))
+}
+
+fn several_threads() -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
-        .build()?;
-    runtime.block_on(work(args))
+        .build()
+}
+
+/// Has nothing left to do, and says so to who asks, until told to stop.
+async fn stay(address: SocketAddr) -> anyhow::Result<Exit> {
+    let (trigger, mut shutdown) = Trigger::new();
+    let mut tasks = Tasks::new();
+    tasks.spawn("signals", follow_signals(trigger));
+    let listener = admin::listen(address).await.context("--admin")?;
+    let readiness = Readiness::new(shutdown.clone());
+    let router = admin::router(readiness, Arc::new(metrics::registry()));
+    tasks.spawn("admin", admin::serve(listener, router, shutdown.clone()));
+    let running = shutdown.clone();
+    tokio::select! {
+        () = shutdown.reached(Phase::Draining) => Ok(Exit::Clean),
+        end = ended(&mut tasks, running) => end,
+    }
 }
 
 async fn work(args: &Args) -> anyhow::Result<Exit> {

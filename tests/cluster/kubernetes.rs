@@ -1,5 +1,5 @@
 //! A Kubernetes control plane of the test's own: etcd, one API server or more, and the controller manager if wanted.
-//! Everything listens on loopback, keeps its files in one temporary folder and ends with the test.
+//! Everything listens on loopback unless told otherwise, keeps its files in one temporary folder and ends with the test.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -19,30 +19,34 @@ use crate::process::Process;
 const RELEASE: &str = "1.36.3";
 /// The token of a member of `system:masters`; good for nothing but this control plane.
 const TOKEN: &str = "admin";
+/// The address at which pods find the API server.
+const SERVICE: &str = "10.96.0.1";
 
 /// A control plane. It ends when this is dropped.
 pub(crate) struct Kubernetes {
     // In the order in which they are to end.
     manager: Option<Process>,
     servers: Mutex<Vec<Option<Process>>>,
+    address: Ipv4Addr,
     ports: Vec<u16>,
     etcd_port: u16,
     folder: PathBuf,
     _etcd: Process,
 }
 
-/// The path of one of the Kubernetes programs.
-fn program(name: &str) -> PathBuf {
-    let folder = std::env::var_os("KUBEBUILDER_ASSETS").map_or_else(
-        || {
-            let cache = std::env::var_os("XDG_CACHE_HOME").map_or_else(
-                || Path::new(&std::env::var_os("HOME").unwrap()).join(".cache"),
-                PathBuf::from,
-            );
-            cache.join(format!("ringfence/tools/kubernetes-{RELEASE}"))
-        },
+/// Where `tests/run` keeps programs of this release.
+pub(crate) fn tools(name: &str) -> PathBuf {
+    let cache = std::env::var_os("XDG_CACHE_HOME").map_or_else(
+        || Path::new(&std::env::var_os("HOME").unwrap()).join(".cache"),
         PathBuf::from,
     );
+    cache.join(format!("ringfence/tools/{name}-{RELEASE}"))
+}
+
+/// The path of one of the Kubernetes programs.
+pub(crate) fn program(name: &str) -> PathBuf {
+    let folder =
+        std::env::var_os("KUBEBUILDER_ASSETS").map_or_else(|| tools("kubernetes"), PathBuf::from);
     let path = folder.join(name);
     assert!(
         path.exists(),
@@ -74,31 +78,46 @@ impl Kubernetes {
     /// A control plane in which Deployments make pods, namespaces end and what has no owner any more is collected.
     pub(crate) async fn start_with_manager() -> Self {
         let mut this = Self::start().await;
+        this.start_manager();
+        this
+    }
+
+    /// The same, at an address that others reach it at, too, such as the kubelet of that machine.
+    pub(crate) async fn start_at(address: Ipv4Addr) -> Self {
+        let mut this = Self::with_servers_at(1, address).await;
+        this.start_manager();
+        this
+    }
+
+    fn start_manager(&mut self) {
         let mut command = Command::new(program("kube-controller-manager"));
         command.args([
-            &format!("--kubeconfig={}", this.kubeconfig().display()),
-            &format!("--service-account-private-key-file={}", this.file("sa.key")),
-            &format!("--root-ca-file={}", this.file("ca.crt")),
+            &format!("--kubeconfig={}", self.kubeconfig().display()),
+            &format!("--service-account-private-key-file={}", self.file("sa.key")),
+            &format!("--root-ca-file={}", self.file("ca.crt")),
             "--use-service-account-credentials",
             "--leader-elect=false",
             "--secure-port=0",
         ]);
-        this.manager = Some(Process::start(
+        self.manager = Some(Process::start(
             "kube-controller-manager",
-            &this.folder,
+            &self.folder,
             &mut command,
         ));
-        this
     }
 
     /// A control plane with several API servers on one etcd.
     pub(crate) async fn with_servers(count: usize) -> Self {
+        Self::with_servers_at(count, Ipv4Addr::LOCALHOST).await
+    }
+
+    async fn with_servers_at(count: usize, address: Ipv4Addr) -> Self {
         let folder = tempfile::Builder::new()
             .prefix("ringfence-cluster-")
             .tempdir()
             .unwrap()
             .keep();
-        prepare(&folder);
+        prepare(&folder, address);
         let (etcd_port, peers) = (free_port(), free_port());
         let mut command = Command::new(program("etcd"));
         command.args([
@@ -115,13 +134,15 @@ impl Kubernetes {
         let this = Self {
             manager: None,
             servers: Mutex::default(),
+            address,
             ports: (0..count).map(|_| free_port()).collect(),
             etcd_port,
             folder,
             _etcd: etcd,
         };
         for (index, port) in this.ports.iter().enumerate() {
-            kubeconfig(&this.folder, &format!("server-{index}"), *port);
+            let address = SocketAddr::from((address, *port));
+            kubeconfig(&this.folder, &format!("server-{index}"), address);
             this.servers().push(None);
             this.start_server(index).await;
         }
@@ -141,9 +162,10 @@ impl Kubernetes {
         command.args([
             &format!("--etcd-servers=http://127.0.0.1:{}", self.etcd_port),
             &format!("--secure-port={port}"),
-            "--bind-address=127.0.0.1",
-            "--advertise-address=127.0.0.1",
+            &format!("--bind-address={}", self.address),
+            &format!("--advertise-address={}", self.address),
             "--endpoint-reconciler-type=none",
+            "--kubelet-preferred-address-types=InternalIP",
             &format!("--tls-cert-file={}", self.file("server.crt")),
             &format!("--tls-private-key-file={}", self.file("server.key")),
             &format!("--cert-dir={}", self.file(&name)),
@@ -309,9 +331,11 @@ fn http_get(path: &str) -> hyper::Request<Vec<u8>> {
 }
 
 /// Keys, certificates and users, made anew for each control plane.
-fn prepare(folder: &Path) {
+fn prepare(folder: &Path, address: Ipv4Addr) {
     let names = Names::parse([
         "127.0.0.1",
+        &address.to_string(),
+        SERVICE,
         "localhost",
         "kubernetes",
         "kubernetes.default.svc",
@@ -340,8 +364,7 @@ fn prepare(folder: &Path) {
     );
 }
 
-fn kubeconfig(folder: &Path, name: &str, port: u16) {
-    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+fn kubeconfig(folder: &Path, name: &str, address: SocketAddr) {
     let authority = folder.join("ca.crt");
     let text = serde_json::json!({
         "apiVersion": "v1",

@@ -18,6 +18,7 @@ mod enforcement;
 mod events;
 mod install;
 mod installation;
+#[allow(dead_code, reason = "other tests need more of it")]
 mod kubernetes;
 mod live;
 mod load;

@@ -12,7 +12,7 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use notify::{RecursiveMode, Watcher as _};
+use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{sleep, timeout};
 
@@ -136,13 +136,7 @@ impl Installer {
         mut stop: watch::Receiver<bool>,
         mut tell: impl FnMut(Result<Change, InstallError>),
     ) -> Result<(), InstallError> {
-        let (sender, mut changes) = mpsc::channel(1);
-        let mut watcher = notify::recommended_watcher(move |_| {
-            // A change that is waiting already will do.
-            let _ = sender.try_send(());
-        })?;
-        watcher.watch(&self.configurations, RecursiveMode::NonRecursive)?;
-        watcher.watch(&self.plugins, RecursiveMode::NonRecursive)?;
+        let (_watcher, mut changes) = self.watch()?;
         let mut failed = String::new();
         let mut known = None;
         loop {
@@ -181,6 +175,22 @@ impl Installer {
             }
             while changes.try_recv().is_ok() {}
         }
+    }
+
+    /// Hears of changes of the two folders for as long as the watcher is kept.
+    fn watch(&self) -> Result<(RecommendedWatcher, mpsc::Receiver<()>), InstallError> {
+        let (sender, changes) = mpsc::channel(1);
+        let mut watcher =
+            notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+                // Our own reading is told, too. Where something may have been missed, a look is taken.
+                if event.map_or(true, |event| !event.kind.is_access()) {
+                    // A change that is waiting already will do.
+                    let _ = sender.try_send(());
+                }
+            })?;
+        watcher.watch(&self.configurations, RecursiveMode::NonRecursive)?;
+        watcher.watch(&self.plugins, RecursiveMode::NonRecursive)?;
+        Ok((watcher, changes))
     }
 
     /// Copies the binary unless the same one is there.

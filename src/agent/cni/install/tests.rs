@@ -146,6 +146,20 @@ fn what_cannot_be_changed_is_left_alone_and_said() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn looking_is_no_reason_to_look_again() {
+    let node = node(&[("10-flannel.conflist", LIST)]);
+    node.installer.install().unwrap();
+    let (_watcher, mut changes) = node.installer.watch().unwrap();
+    assert_eq!(node.installer.install().unwrap(), Change::None);
+    sleep(Duration::from_millis(300)).await;
+    assert!(changes.try_recv().is_err());
+    let path = node.installer.configurations.join("10-flannel.conflist");
+    fs::write(&path, LIST).unwrap();
+    let heard = timeout(Duration::from_secs(10), changes.recv());
+    assert_eq!(heard.await, Ok(Some(())));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn it_is_put_back_within_a_second_whoever_rewrites_the_list() {
     let node = node(&[]);
     let (stop, stopped) = watch::channel(false);
