@@ -69,6 +69,8 @@ pub struct Enforcer {
     started: bool,
     /// When connections are looked at next; none while nothing has become stricter.
     sweep: Option<Instant>,
+    /// How soon after a change they are: looking at very many is not to take up a processor.
+    sweep_pace: Duration,
     /// Until when connections may be kept cut that policies allow again.
     cut_until: Option<Instant>,
     /// When the table is read back next for a receipt; none while nothing has changed.
@@ -84,11 +86,13 @@ pub struct Enforcer {
 
 /// What the agent is waiting for.
 const READY: &str = "rules";
-/// How soon after a change connections are looked at: changes that come together are looked at together.
-const SWEEP: Duration = Duration::from_millis(200);
+/// How soon after a change connections are looked at, at the earliest: changes that come together are looked at together.
+const SWEEP: Duration = Duration::from_millis(50);
+/// And at the latest, however many connections there are.
+const SWEEP_AT_LAST: Duration = Duration::from_millis(400);
 /// How soon after a change the table is read back, at the earliest.
 const RECEIPT: Duration = Duration::from_secs(3);
-/// How many times longer than reading back takes it is waited before the next time.
+/// How many times longer than reading back takes it is waited before the next time; the same for looking at connections.
 const SHARE: u32 = 20;
 /// How often the table is read back although nothing has changed.
 const VERIFY: Duration = Duration::from_mins(1);
@@ -120,6 +124,7 @@ impl Enforcer {
             held: watch::channel(Holding::default()).0,
             started: false,
             sweep: None,
+            sweep_pace: SWEEP,
             cut_until: None,
             receipt: None,
             pace: RECEIPT,
@@ -302,7 +307,8 @@ impl Enforcer {
         self.after(done);
         let has_cut = self.cut_until.is_some_and(|until| Instant::now() < until);
         if has_cut || is_stricter(&transaction) {
-            self.sweep.get_or_insert_with(|| Instant::now() + SWEEP);
+            self.sweep
+                .get_or_insert_with(|| Instant::now() + self.sweep_pace);
         }
     }
 
@@ -343,7 +349,8 @@ impl Enforcer {
         }
         tracing::warn!(event = ?event, "somebody else was at the table, reading it back");
         self.read_back();
-        self.sweep.get_or_insert_with(|| Instant::now() + SWEEP);
+        self.sweep
+            .get_or_insert_with(|| Instant::now() + self.sweep_pace);
     }
 
     /// Reads the table back, repairs it where it must be, and says what it holds.
@@ -408,13 +415,18 @@ impl Enforcer {
             self.sweep = Some(Instant::now() + AGAIN);
             return;
         }
-        let has_cut = self.cut_until.is_some_and(|until| Instant::now() < until);
+        let begun = Instant::now();
+        let has_cut = self.cut_until.is_some_and(|until| begun < until);
         let done = tokio::task::block_in_place(|| {
             if has_cut {
                 cut::allowed(&self.plan, &mut self.kernel)?;
             }
             cut::forbidden(&self.plan, &mut self.kernel)
         });
+        self.sweep_pace = begun
+            .elapsed()
+            .saturating_mul(SHARE)
+            .clamp(SWEEP, SWEEP_AT_LAST);
         match done {
             Ok(0) => {}
             Ok(cut) => {

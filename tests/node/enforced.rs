@@ -5,6 +5,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use crate::capture::Capture;
+use crate::image::RINGFENCE;
 use crate::kubernetes::free_port;
 use crate::machine::{AGENT, Machine, on_a_node, ringfence};
 use crate::process::Process;
@@ -20,6 +21,12 @@ const PODS: [u8; 3] = [10, 244, 0];
 #[ignore = "needs the programs of a node, which `tests/run --only node` installs and builds"]
 fn the_agent_of_the_manifests_holds_real_pods_to_their_policies() {
     on_a_node(async |machine| {
+        let proved = probed(machine);
+        assert!(
+            proved.contains("problem  node n1 does not enforce NetworkPolicy"),
+            "{proved}"
+        );
+        machine.say("without an agent nothing is enforced");
         the_smallest_installation(machine).await;
         machine.say("the smallest installation is Ready");
         machine.switch_bridge("0");
@@ -32,6 +39,11 @@ fn the_agent_of_the_manifests_holds_real_pods_to_their_policies() {
         machine.say("pods run");
         policies_hold(machine, &shop).await;
         machine.say("policies hold, also behind a Service, and not against probes");
+        let proved = probed(machine);
+        assert!(
+            proved.contains("ok       node n1 enforces NetworkPolicy"),
+            "{proved}"
+        );
         people_are_told(machine).await;
         machine.say("status, doctor and flows tell of it");
         new_pods_are_not_heard(machine).await;
@@ -43,6 +55,25 @@ fn the_agent_of_the_manifests_holds_real_pods_to_their_policies() {
         it_is_taken_away(machine, &shop).await;
         machine.say("all is taken away");
     });
+}
+
+/// What `doctor --probe` says.
+fn probed(machine: &Machine) -> String {
+    let kubeconfig = machine.kubernetes.kubeconfig();
+    let kubeconfig = kubeconfig.to_str().unwrap();
+    let arguments = [
+        "doctor",
+        "--kubeconfig",
+        kubeconfig,
+        "--probe",
+        "--probe-image",
+        RINGFENCE,
+    ];
+    let (_, said) = ringfence(&arguments);
+    let left = "jsonpath={.items[?(@.status.phase=='Active')].metadata.name}";
+    let left = machine.kubectl(&["get", "namespaces", "-o", left]);
+    assert!(!left.contains("ringfence-probe-"), "{left}");
+    said
 }
 
 /// Without components: what the node lacks is said, and no more rights are used than are given.
