@@ -18,6 +18,7 @@ pub mod nft;
 pub mod receipt;
 pub mod told;
 
+mod counts;
 mod cut;
 mod kernel;
 mod netlink;

@@ -4,7 +4,6 @@
 //! change that a watch told, a pod that the CNI is about to start, somebody else who touched the table, the time to look for
 //! connections that have become forbidden, or the time to read the table back.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,6 +14,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
 use super::cni::ask::{Answer, Command, Request};
 use super::cni::server::Asked;
+use super::counts::Counts;
 use super::cut::{self, CutError};
 use super::kernel::{Held, Kernel, KernelError};
 use super::nft::{Event, Monitor};
@@ -22,10 +22,10 @@ use super::others;
 use super::overlay::Overlay;
 use crate::guard::enforcement::HeldPolicy;
 use crate::k8s::live::{Ended, Feed, Update};
-use crate::netpol::{Direction, ObjectKey, Pod, Snapshot, Uid, WorkloadKind, WorkloadRef};
-use crate::ruleset::{Change, CounterName, Options, Plan, Ruleset, SetKind, Transaction};
+use crate::netpol::{ObjectKey, Pod, Snapshot, Uid, WorkloadKind, WorkloadRef};
+use crate::ruleset::{Change, Options, Plan, Ruleset, SetKind, Transaction};
 use crate::runtime::{Phase, Readiness, Shutdown};
-use crate::telemetry::agent::{AgentMetrics, Rebuild, Would};
+use crate::telemetry::agent::{AgentMetrics, Rebuild};
 
 /// What the kernel was read back to hold, or why it was not.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -81,7 +81,7 @@ pub struct Enforcer {
     again: Option<Instant>,
     /// Pods that are about to start and of which the API server has not told yet.
     waiting: Vec<(Asked, Instant)>,
-    counted: BTreeMap<CounterName, u64>,
+    counts: Counts,
 }
 
 /// What the agent is waiting for.
@@ -130,7 +130,7 @@ impl Enforcer {
             pace: RECEIPT,
             again: None,
             waiting: Vec::new(),
-            counted: BTreeMap::new(),
+            counts: Counts::default(),
         })
     }
 
@@ -444,33 +444,9 @@ impl Enforcer {
         }
     }
 
-    /// Takes the kernel's counters over into ours, which go on through a table that is made anew.
     fn count(&mut self) {
-        let Ok(counters) = tokio::task::block_in_place(|| self.kernel.counters()) else {
-            return;
-        };
-        for (name, counted) in counters {
-            let before = self
-                .counted
-                .insert(name.clone(), counted.packets)
-                .unwrap_or(0);
-            // A new table begins at nothing.
-            let more = counted
-                .packets
-                .checked_sub(before)
-                .unwrap_or(counted.packets);
-            match name.as_str() {
-                "denied-ingress" => self.metrics.denied(Direction::Ingress, more),
-                "denied-egress" => self.metrics.denied(Direction::Egress, more),
-                "unknown" => {
-                    self.metrics.unknown.inc_by(more);
-                }
-                "would-deny-ingress" => self.metrics.would(Would::Deny, Direction::Ingress, more),
-                "would-deny-egress" => self.metrics.would(Would::Deny, Direction::Egress, more),
-                "would-allow-ingress" => self.metrics.would(Would::Allow, Direction::Ingress, more),
-                "would-allow-egress" => self.metrics.would(Would::Allow, Direction::Egress, more),
-                _ => {}
-            }
+        if let Ok(counters) = tokio::task::block_in_place(|| self.kernel.counters()) {
+            self.counts.take(counters, &self.metrics);
         }
     }
 }

@@ -252,6 +252,24 @@ fn allow_ingress_controller_publishes_the_chosen_pods() {
 }
 
 #[test]
+fn egress_to_networks_does_not_open_the_world() {
+    for (block, widest) in [("0.0.0.0/0", 8), ("::/0", 32), ("128.0.0.0/1", 8)] {
+        let network = format!("x={block}");
+        let given = [
+            ("namespace", "shop"),
+            ("owner", "team"),
+            ("networks", &network),
+        ];
+        let error = rendered("egress-to-networks", &given).expect_err("too broad");
+        let said = error.to_string();
+        assert!(
+            said.contains(&format!("too broad: name networks of /{widest}")),
+            "{said}"
+        );
+    }
+}
+
+#[test]
 fn egress_to_networks_opens_each_network_by_a_policy_of_its_name() {
     let given = [
         ("namespace", "shop"),
