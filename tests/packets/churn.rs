@@ -20,7 +20,7 @@ use crate::capture::{Capture, Tuple};
 use crate::process::Process;
 use crate::site::{Named, Site};
 use crate::timeline::{Down, Judge, Timeline};
-use crate::traffic::{Kind, Line, Traffic};
+use crate::traffic::{Attempt, Kind, Line, Traffic};
 
 const NAMESPACES: [&str; 2] = ["red", "blue"];
 const PODS: [(&str, usize); 6] = [
@@ -101,22 +101,26 @@ async fn nothing_passes_that_is_denied_while_agents_are_killed_and_everything_ch
     for (pod, capture) in captures {
         seen.take(pod, &capture.stop(), &places, &judge);
     }
-    let mut broken = Vec::new();
     let passed = attempts.iter().filter(|attempt| attempt.passed).count();
-    for attempt in attempts.iter().filter(|attempt| !attempt.passed) {
+    let is_owed = |attempt: &Attempt| {
         let line = &lines[attempt.line];
-        let flow = line.flow();
-        if judge.must_pass(flow, attempt.span, [line.from.node, line.to.node]) {
-            let (from, to) = attempt.span;
-            broken.push(format!(
-                "{:?} {flow:?} for {:?}, {:?} after the beginning, {}",
+        judge.must_pass(line.flow(), attempt.span, [line.from.node, line.to.node])
+    };
+    let broken: Vec<String> = streaks(&attempts, is_owed)
+        .into_iter()
+        .filter(|(_, (from, to))| *to - *from >= grace())
+        .map(|(line, (from, to))| {
+            let line = &lines[line];
+            format!(
+                "{:?} {:?} for {:?}, {:?} after the beginning, {}",
                 line.kind,
+                line.flow(),
                 to - from,
                 from - begun,
                 judge.around(from)
-            ));
-        }
-    }
+            )
+        })
+        .collect();
     seen.late.sort();
     println!(
         "{kills} kills and {changes} changes in {lasted:?}: {} packets sent, {} came through, {} while denied by the newest \
@@ -156,6 +160,27 @@ async fn nothing_passes_that_is_denied_while_agents_are_killed_and_everything_ch
 fn grace() -> Duration {
     let is_long = std::env::var_os("RINGFENCE_CHURN").is_some();
     Duration::from_secs(if is_long { 1 } else { 3 })
+}
+
+/// For how long each line did not pass, attempt after attempt, though it was allowed all the time.
+fn streaks(
+    attempts: &[Attempt],
+    is_owed: impl Fn(&Attempt) -> bool,
+) -> Vec<(usize, (Instant, Instant))> {
+    let mut open: HashMap<usize, (Instant, Instant)> = HashMap::new();
+    let mut streaks = Vec::new();
+    let mut sorted: Vec<&Attempt> = attempts.iter().collect();
+    sorted.sort_by_key(|attempt| attempt.span.0);
+    for attempt in sorted {
+        let (from, to) = attempt.span;
+        if !attempt.passed && is_owed(attempt) {
+            open.entry(attempt.line).or_insert((from, to)).1 = to;
+        } else {
+            streaks.extend(open.remove(&attempt.line).map(|span| (attempt.line, span)));
+        }
+    }
+    streaks.extend(open);
+    streaks
 }
 
 /// All pods to all, by connections or datagrams, and some for long.
