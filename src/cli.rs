@@ -198,6 +198,13 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
     }
 }
 
+/// What runs a subcommand that asks somebody and ends.
+fn one_thread() -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+}
+
 /// Waits for a task that ends when it should not.
 async fn ended(tasks: &mut Tasks, shutdown: Shutdown) -> anyhow::Result<Exit> {
     while let Some(end) = tasks.next_end().await {

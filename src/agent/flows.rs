@@ -63,7 +63,7 @@ pub struct End {
 }
 
 /// What was done to a flow.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum Verdict {
     /// It passed.
@@ -140,14 +140,6 @@ pub struct Page {
 // === impl Verdict ===
 
 impl Verdict {
-    /// All of them.
-    pub const ALL: [Self; 4] = [
-        Self::Allowed,
-        Self::Denied,
-        Self::WouldDeny,
-        Self::WouldAllow,
-    ];
-
     /// As in a line of JSON.
     pub fn as_str(self) -> &'static str {
         match self {

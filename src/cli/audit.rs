@@ -6,13 +6,14 @@ use std::time::Instant;
 use anyhow::{Context as _, bail};
 use clap::ValueEnum;
 use jiff::Timestamp;
+use kube::Client;
 use rayon::prelude::*;
 
-use super::Exit;
 use super::check::{self, FailOn};
 use super::cluster::ClusterArgs;
 use super::inputs::Demands;
 use super::progress::Progress;
+use super::{Exit, one_thread};
 use crate::guard::access::Scope;
 use crate::guard::audit::{self, Templates};
 use crate::guard::decide::{Context, Decision, State};
@@ -169,9 +170,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<Exit> {
 
 /// Reads roles and bindings and tells who may what.
 fn access(args: &Args) -> anyhow::Result<Exit> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
+    let runtime = one_thread()?;
     let (rbac, bad) = runtime.block_on(async {
         let client = args.cluster.connect_from_outside().await?;
         let read = crate::k8s::access::read(&client).await;
@@ -210,16 +209,18 @@ fn access(args: &Args) -> anyhow::Result<Exit> {
 
 /// Reads a cluster with a bar that grows with what is known to come.
 pub(super) fn read(cluster: &ClusterArgs) -> anyhow::Result<Cluster> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
-    runtime.block_on(async {
+    one_thread()?.block_on(async {
         let client = cluster.connect_from_outside().await?;
-        let progress = Progress::new(0, "objects read");
-        let read = list::read(&client, |here, remaining| progress.came(here, remaining)).await;
-        progress.finish();
-        read.context("cannot read the cluster")
+        read_by(&client).await
     })
+}
+
+/// The same by a client.
+pub(super) async fn read_by(client: &Client) -> anyhow::Result<Cluster> {
+    let progress = Progress::new(0, "objects read");
+    let read = list::read(client, |here, remaining| progress.came(here, remaining)).await;
+    progress.finish();
+    read.context("cannot read the cluster")
 }
 
 /// The same guardrails in another mode.

@@ -10,7 +10,7 @@ use serde_json::json;
 
 use super::cluster::ClusterArgs;
 use super::form::Form;
-use super::{Exit, style};
+use super::{Exit, one_thread, style};
 use crate::agent::doctor;
 use crate::controller::registration;
 use crate::guard::enforcement::doctor::{Check, Cluster, Level, cluster, node};
@@ -98,9 +98,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<Exit> {
 }
 
 fn of_cluster(args: &Args) -> anyhow::Result<Vec<Check>> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
+    let runtime = one_thread()?;
     let mut not_understood = Vec::new();
     let client = runtime.block_on(args.cluster.connect_from_outside())?;
     let read = enforcement::facts(&client, registration::NAME, &mut not_understood);

@@ -14,7 +14,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::whole::warn;
-use super::{Exit, style};
+use super::{Exit, one_thread, style};
 use crate::agent::flows::{Page, Record, Verdict};
 
 /// Arguments of `ringfence flows`.
@@ -25,7 +25,8 @@ use crate::agent::flows::{Page, Record, Verdict};
         ringfence flows --verdict would-deny                what policies on trial would drop\n  \
         ringfence flows --output json > denied.jsonl && ringfence replay denied.jsonl --policies DIR\n\n\
         JSON: a line for each flow, as `ringfence replay` and `ringfence suggest` read it: `time`, `from`, `to`, `protocol`, `port`,\n\
-        `verdict` (denied, allowed, would-deny, would-allow), `count` (packets), and `details` with `direction`, `node`, `policies`, `reason` and the `pods` of the last one.")]
+        `verdict` (denied, allowed, would-deny, would-allow), `count` (packets), and `details` with `direction`, `node`, `policies`,\n\
+        `reason` and the `pods` of the last one.")]
 pub struct Args {
     /// The admin port of the agent. It tells this only on its own node, and by `kubectl port-forward`.
     #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:9471")]
@@ -38,36 +39,10 @@ pub struct Args {
     namespace: Option<String>,
     /// Only flows with these verdicts. May be given several times, or as a list with commas. Without it: all.
     #[arg(long, value_name = "VERDICT", value_enum, value_delimiter = ',')]
-    verdict: Vec<Which>,
+    verdict: Vec<Verdict>,
     /// How to print it.
     #[arg(long, short, value_enum, default_value_t = Form::Text)]
     output: Form,
-}
-
-/// The verdicts of flows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-enum Which {
-    /// It passed.
-    Allowed,
-    /// It was dropped.
-    Denied,
-    /// It passed, and a policy on trial would drop it.
-    WouldDeny,
-    /// It was dropped, and a policy on trial would let it pass.
-    WouldAllow,
-}
-
-// === impl Which ===
-
-impl From<Which> for Verdict {
-    fn from(which: Which) -> Self {
-        match which {
-            Which::Allowed => Self::Allowed,
-            Which::Denied => Self::Denied,
-            Which::WouldDeny => Self::WouldDeny,
-            Which::WouldAllow => Self::WouldAllow,
-        }
-    }
 }
 
 /// The forms of a flow.
@@ -88,9 +63,7 @@ const AGAIN: Duration = Duration::from_millis(500);
 
 /// Prints what there is, and what comes.
 pub(super) fn run(args: &Args) -> anyhow::Result<Exit> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
+    let runtime = one_thread()?;
     runtime.block_on(async {
         let mut next = 0;
         loop {
@@ -142,9 +115,7 @@ async fn ask(agent: SocketAddr, from: u64) -> anyhow::Result<Page> {
 
 impl Args {
     fn wants(&self, record: &Record) -> bool {
-        let mut verdicts = self.verdict.iter().copied().map(Verdict::from);
-        let is_meant = verdicts.any(|verdict| verdict == record.kind.verdict);
-        if !self.verdict.is_empty() && !is_meant {
+        if !self.verdict.is_empty() && !self.verdict.contains(&record.kind.verdict) {
             return false;
         }
         let ends = [&record.kind.from, &record.kind.to];

@@ -8,10 +8,10 @@ use kube::Api;
 use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};
 
-use super::Exit;
 use super::audit::{self, AsMode, Held};
 use super::cluster::ClusterArgs;
 use super::inputs::engine;
+use super::{Exit, one_thread};
 use crate::guard::audit::cuts;
 use crate::guard::baseline::plan::{Hold, Standing, plan};
 use crate::guard::decide::State;
@@ -252,9 +252,7 @@ fn finish(
         anstream::eprintln!("not promoted; mend it first, or give --force");
         return Ok(Exit::Findings);
     }
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
+    let runtime = one_thread()?;
     runtime.block_on(async {
         let client = args.cluster.connect_from_outside().await?;
         let guardrails: Api<GuardrailManifest> = Api::all(client);
@@ -310,9 +308,7 @@ fn refused(
 
 /// What Events tell of all guardrails.
 fn lately(cluster: &ClusterArgs) -> anyhow::Result<Result<Vec<Passed>, String>> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
+    let runtime = one_thread()?;
     runtime.block_on(async {
         let client = cluster.connect_from_outside().await?;
         let passed = window::passed(&client).await;

@@ -1,6 +1,6 @@
 //! `ringfence staged`: what the promotion of policies on trial would change, and the promotion itself.
 
-use std::io::{self, Write};
+use std::io::Write;
 use std::path::PathBuf;
 
 use anyhow::{Context as _, bail};
@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::cluster::ClusterArgs;
 use super::recorded::Records;
-use super::{Exit, audit, reach, whole};
+use super::{Exit, audit, one_thread, reach, whole};
 use crate::flows::{Format, Recorded};
 use crate::k8s::list::{self, ListError};
 use crate::netpol::reach::Diff;
@@ -197,13 +197,12 @@ fn replaced(staged: &StagedNetworkPolicy, snapshot: &Snapshot) -> bool {
 
 /// What a cluster holds, with the policies on trial.
 fn live(cluster: &ClusterArgs) -> anyhow::Result<Snapshot> {
-    let mut snapshot = audit::read(cluster)?.snapshot;
-    let staged = runtime()?.block_on(async {
+    one_thread()?.block_on(async {
         let client = cluster.connect_from_outside().await?;
-        read_staged(&client).await
-    })?;
-    snapshot.extend(staged);
-    Ok(snapshot)
+        let mut snapshot = audit::read_by(&client).await?.snapshot;
+        snapshot.extend(read_staged(&client).await?);
+        Ok(snapshot)
+    })
 }
 
 async fn read_staged(client: &Client) -> anyhow::Result<Vec<Object>> {
@@ -225,12 +224,6 @@ async fn read_staged(client: &Client) -> anyhow::Result<Vec<Object>> {
         }
     }
     Ok(objects)
-}
-
-fn runtime() -> io::Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
 }
 
 // === impl ReportArgs ===

@@ -9,7 +9,7 @@ use serde_json::json;
 
 use super::cluster::ClusterArgs;
 use super::form::Form;
-use super::{Exit, style};
+use super::{Exit, one_thread, style};
 use crate::guard::enforcement::answer::{Answer, Lag, NodeAnswer, PolicyAnswer, answer};
 use crate::k8s::enforcement;
 use crate::netpol::{NamespaceName, NodeName};
@@ -41,9 +41,7 @@ pub struct Args {
 
 /// Reads the cluster and prints who confirms what.
 pub(super) fn run(args: &Args) -> anyhow::Result<Exit> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
+    let runtime = one_thread()?;
     let standing = runtime.block_on(async {
         let client = args.cluster.connect_from_outside().await?;
         let read = enforcement::read(&client).await;

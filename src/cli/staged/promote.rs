@@ -7,11 +7,11 @@ use k8s_openapi::api::networking::v1::NetworkPolicy;
 use kube::api::{DeleteParams, DynamicObject, PostParams, Preconditions};
 use kube::{Api, Client};
 use serde_json::Value;
+use similar::TextDiff;
 
 use super::super::cluster::ClusterArgs;
 use super::super::inputs::Inputs;
-use super::super::{Exit, whole};
-use super::runtime;
+use super::super::{Exit, one_thread, whole};
 use crate::k8s::live::Kind;
 use crate::netpol::staged::promoted;
 use crate::netpol::{self, Object};
@@ -52,7 +52,7 @@ const MANAGER: &str = "ringfence-promote";
 /// Promotes, or says why not.
 pub(super) fn run(args: &Args) -> anyhow::Result<Exit> {
     if args.paths.is_empty() {
-        return runtime()?.block_on(async {
+        return one_thread()?.block_on(async {
             let client = args.cluster.connect_from_outside().await?;
             in_cluster(args, &client).await
         });
@@ -205,32 +205,13 @@ fn may_take_the_place(
 
 /// The lines of two texts: those of both, those of the first only with `-`, those of the second only with `+`.
 fn difference(old: &str, new: &str) -> Vec<String> {
-    let (old, new): (Vec<&str>, Vec<&str>) = (old.lines().collect(), new.lines().collect());
-    // The longest lines in common from each pair of places on.
-    let mut common = vec![vec![0_usize; new.len() + 1]; old.len() + 1];
-    for (i, one) in old.iter().enumerate().rev() {
-        for (j, other) in new.iter().enumerate().rev() {
-            common[i][j] = if one == other {
-                common[i + 1][j + 1] + 1
-            } else {
-                common[i + 1][j].max(common[i][j + 1])
-            };
-        }
-    }
-    let (mut i, mut j, mut lines) = (0, 0, Vec::new());
-    while i < old.len() || j < new.len() {
-        if i < old.len() && j < new.len() && old[i] == new[j] {
-            lines.push(format!("  {}", old[i]));
-            (i, j) = (i + 1, j + 1);
-        } else if j == new.len() || i < old.len() && common[i + 1][j] >= common[i][j + 1] {
-            lines.push(format!("- {}", old[i]));
-            i += 1;
-        } else {
-            lines.push(format!("+ {}", new[j]));
-            j += 1;
-        }
-    }
-    lines
+    let lines = TextDiff::from_lines(old, new);
+    let lines = lines.iter_all_changes().map(|line| {
+        let text = line.value().trim_end_matches('\n');
+        // A space, `-` or `+`.
+        format!("{} {text}", line.tag())
+    });
+    lines.collect()
 }
 
 fn parse_name(text: &str) -> Result<(String, String), String> {
