@@ -300,7 +300,8 @@ fn too_wide(block: IpNet, limits: &BreadthLimits) -> bool {
             .any(|allowed| allowed.contains(&block))
 }
 
-fn widest(block: IpNet, limits: &BreadthLimits) -> u8 {
+/// The shortest prefix that a block of its family may have.
+pub(super) fn widest(block: IpNet, limits: &BreadthLimits) -> u8 {
     match block {
         IpNet::V4(_) => limits.widest_prefix_v4,
         IpNet::V6(_) => limits.widest_prefix_v6,

@@ -43,6 +43,9 @@ pub enum ProbeError {
     /// The pod that asks said nothing that can be read.
     #[error("the pod {ASKER} did not say what it heard: {0}")]
     Mute(String),
+    /// Whoever asked for it does not want to know any more.
+    #[error("interrupted")]
+    Interrupted,
     /// What was to be made is no such object.
     #[error(transparent)]
     Json(#[from] serde_json::Error),
@@ -78,7 +81,7 @@ pub async fn carry_out(
     ));
     let outcome = tokio::select! {
         outcome = try_in(client, &name, probe, &say) => outcome,
-        _ = tokio::signal::ctrl_c() => Err(ProbeError::Mute("interrupted".to_owned())),
+        _ = tokio::signal::ctrl_c() => Err(ProbeError::Interrupted),
     };
     let deleted = namespaces.delete(&name, &DeleteParams::default()).await;
     if let Err(error) = deleted {

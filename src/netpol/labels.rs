@@ -18,7 +18,7 @@ pub const NAMESPACE_NAME_LABEL: &str = "kubernetes.io/metadata.name";
 pub(crate) const TEMPLATE_HASH: &str = "pod-template-hash";
 
 /// Labels that say which of the pods one is, or of which generation, and not what it does.
-pub(super) const VOLATILE: [&str; 9] = [
+pub(crate) const VOLATILE: [&str; 9] = [
     "apps.kubernetes.io/pod-index",
     "batch.kubernetes.io/controller-uid",
     "batch.kubernetes.io/job-completion-index",

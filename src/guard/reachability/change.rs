@@ -96,7 +96,8 @@ impl Change {
                 };
                 Self::of_workload(new, old, before, after)
             }
-            // What is tried is judged when it is promoted. Who leaves reaches nobody any more; what is of no namespace has ways of its own (`wide.rs`), or none.
+            // What is tried is judged when it is promoted. Who leaves reaches nobody any more; what is of no namespace has
+            // ways of its own (`wide.rs`), or none.
             (
                 Object::Namespace(_)
                 | Object::Pod(_)

@@ -7,6 +7,7 @@ use ipnet::IpNet;
 use jiff::civil::Date;
 
 use super::Template;
+use crate::guard::breadth::widest;
 use crate::guard::guardrail::{BreadthLimits, ScrapePort};
 use crate::netpol::labels::{key_problem, value_problem};
 use crate::netpol::name::{dns_label_problem, dns_subdomain_problem, port_name_problem};
@@ -268,11 +269,7 @@ fn network(text: &str) -> Result<(String, IpNet), String> {
     }
     let block = parse_block(block).map_err(|error| said(block, &error.to_string()))?;
     // What a template makes passes the checks as they are without a Guardrail (RF302).
-    let limits = BreadthLimits::default();
-    let widest = match block {
-        IpNet::V4(_) => limits.widest_prefix_v4,
-        IpNet::V6(_) => limits.widest_prefix_v6,
-    };
+    let widest = widest(block, &BreadthLimits::default());
     if block.prefix_len() < widest {
         let problem = format!("is too broad: name networks of /{widest} or smaller");
         return Err(said(&block.to_string(), &problem));

@@ -11,15 +11,12 @@ use serde_json::Value;
 
 use super::{Folder, Placed};
 use crate::guard::review::Kind;
-use crate::netpol::labels::{NAMESPACE_NAME_LABEL, is_volatile};
+use crate::netpol::labels::{NAMESPACE_NAME_LABEL, VOLATILE};
 use crate::netpol::net::parse_block;
-use crate::netpol::{FieldPath, NamespaceName, Object};
+use crate::netpol::{FieldPath, NamespaceName, Object, SYSTEM_NAMESPACES};
 
 /// More of them are counted and not told.
 const MOST: usize = 20;
-
-/// The namespaces that every cluster has, whether they are among the manifests or not.
-const OWN: [&str; 4] = ["default", "kube-node-lease", "kube-public", "kube-system"];
 
 /// Where pods have their addresses from, as a rule: private networks (RFC 1918, RFC 6598, RFC 4193).
 const PRIVATE: [&str; 5] = [
@@ -42,13 +39,18 @@ pub struct Doubt {
 }
 
 /// Finds them.
-struct Search<'f> {
-    folder: &'f Folder,
+struct Search {
     found: Vec<Doubt>,
     /// The namespaces that have a Namespace object.
     there: BTreeSet<NamespaceName>,
     /// Those in which something runs.
     inhabited: BTreeSet<NamespaceName>,
+    /// Those of them whose labels nobody knows.
+    bare: Vec<String>,
+    /// The labels that controllers set and that some pod does not have.
+    lacking: Vec<&'static str>,
+    /// Whether there are pods that have no address yet.
+    has_unplaced: bool,
     /// What has been said once is not said again.
     said: BTreeSet<String>,
 }
@@ -66,24 +68,7 @@ enum Part<'v> {
 impl Folder {
     /// What cannot be known of it, or is in it and not judged; the first ones, and last how many more there are.
     pub fn doubts(&self) -> Vec<Doubt> {
-        let mut search = Search {
-            folder: self,
-            found: Vec::new(),
-            there: BTreeSet::new(),
-            inhabited: BTreeSet::new(),
-            said: BTreeSet::new(),
-        };
-        for placed in &self.objects {
-            match object(placed) {
-                Some(Object::Namespace(namespace)) => {
-                    search.there.insert(namespace.name.clone());
-                }
-                Some(Object::Pod(pod) | Object::Workload(pod)) => {
-                    search.inhabited.insert(pod.namespace().clone());
-                }
-                _ => {}
-            }
-        }
+        let mut search = Search::of(self);
         for placed in &self.objects {
             search.look_at(placed);
         }
@@ -107,7 +92,43 @@ fn object(placed: &Placed) -> Option<&Object> {
 
 // === impl Search ===
 
-impl Search<'_> {
+impl Search {
+    /// Knows what is there, and has looked at nothing yet.
+    fn of(folder: &Folder) -> Self {
+        let (mut there, mut inhabited) = (BTreeSet::new(), BTreeSet::new());
+        for placed in &folder.objects {
+            match object(placed) {
+                Some(Object::Namespace(namespace)) => {
+                    there.insert(namespace.name.clone());
+                }
+                Some(Object::Pod(pod) | Object::Workload(pod)) => {
+                    inhabited.insert(pod.namespace().clone());
+                }
+                _ => {}
+            }
+        }
+        let pods = || folder.snapshot.pods();
+        let is_lacking = |key: &&str| pods().any(|pod| !pod.labels.contains(key));
+        Self {
+            found: Vec::new(),
+            bare: inhabited
+                .difference(&there)
+                .map(ToString::to_string)
+                .collect(),
+            lacking: VOLATILE.into_iter().filter(is_lacking).collect(),
+            has_unplaced: pods()
+                .any(|pod| pod.ips.is_empty() && !pod.is_finished() && !pod.host_network),
+            there,
+            inhabited,
+            said: BTreeSet::new(),
+        }
+    }
+
+    /// Whether nothing is known of a namespace.
+    fn is_strange(&self, namespace: &NamespaceName) -> bool {
+        !self.there.contains(namespace) && !self.inhabited.contains(namespace)
+    }
+
     fn look_at(&mut self, placed: &Placed) {
         let Some(subject) = &placed.review.object else {
             return;
@@ -177,7 +198,7 @@ impl Search<'_> {
         let Some(namespace) = policy.namespace() else {
             return;
         };
-        if !self.there.contains(namespace) && !self.inhabited.contains(namespace) {
+        if self.is_strange(namespace) {
             let message = format!(
                 "nothing is known of namespace {namespace}: neither it nor anything that runs in it is among the manifests"
             );
@@ -190,11 +211,7 @@ impl Search<'_> {
         let what = placed.review.object_ref();
         match part {
             Part::Pods(keys) => {
-                let mut pods = self.folder.snapshot.pods();
-                let Some(key) = keys.iter().find(|key| is_volatile(key)) else {
-                    return;
-                };
-                if pods.any(|pod| !pod.labels.contains(key)) {
+                if let Some(key) = keys.iter().find(|key| self.lacking.contains(key)) {
                     let message = format!(
                         "{what}: {field}: pods get the label {key} from a controller when they are made; those that are not among the \
                          manifests are taken to have none"
@@ -203,9 +220,10 @@ impl Search<'_> {
                 }
             }
             Part::Namespaces(by_labels, names) => {
-                for name in names.iter().filter(|name| !OWN.contains(name)) {
-                    let namespace = NamespaceName::from(*name);
-                    if !self.there.contains(&namespace) && !self.inhabited.contains(&namespace) {
+                // Every cluster has these, whether they are among the manifests or not.
+                let own = |name: &&&str| **name == "default" || SYSTEM_NAMESPACES.contains(*name);
+                for name in names.iter().filter(|name| !own(name)) {
+                    if self.is_strange(&NamespaceName::from(*name)) {
                         let message = format!(
                             "{what}: {field}: nothing is known of namespace {name}: neither it nor anything that runs in it is among the \
                              manifests"
@@ -213,26 +231,17 @@ impl Search<'_> {
                         self.say_once(placed, field, format!("namespace {name}"), message);
                     }
                 }
-                let unknown: Vec<String> = self
-                    .inhabited
-                    .difference(&self.there)
-                    .take(4)
-                    .map(ToString::to_string)
-                    .collect();
-                if *by_labels && !unknown.is_empty() {
+                if *by_labels && !self.bare.is_empty() {
                     let message = format!(
                         "{what}: {field}: the labels of namespaces that are not among the manifests are not known and taken to be none: {}",
-                        listed(&unknown)
+                        listed(&self.bare)
                     );
                     self.say_once(placed, field, "labels of namespaces".to_owned(), message);
                 }
             }
             Part::Block(block) => {
                 let may_be_pods = parse_block(block).is_ok_and(|block| may_be_pods(&block));
-                let mut pods = self.folder.snapshot.pods();
-                let unknown =
-                    pods.any(|pod| pod.ips.is_empty() && !pod.is_finished() && !pod.host_network);
-                if may_be_pods && unknown {
+                if may_be_pods && self.has_unplaced {
                     let message = format!(
                         "{what}: {field}: the addresses of pods that do not run yet are not known: they are taken not to be in {block}"
                     );
