@@ -121,53 +121,40 @@ fn one_of<'s>(
 
 /// The pods of a workload, or the one pod, node or address, that is meant. What runs counts more than a template.
 fn endpoints<'s>(who: &Who, snapshot: &'s Snapshot) -> anyhow::Result<Vec<Endpoint<'s>>> {
-    let template = endpoint(who, snapshot)?;
-    let Endpoint::Pod(template) = template else {
-        return Ok(vec![template]);
-    };
-    if template.workload.kind == WorkloadKind::Pod && who.names(&template.workload) {
-        return Ok(vec![Endpoint::Pod(template)]);
+    match who {
+        Who::Address(address) => return Ok(vec![snapshot.endpoint_at(*address)]),
+        Who::Block(block) => bail!("{block}: one address, please"),
+        Who::Workload { name: None, .. } => bail!("{who}: one workload, please"),
+        Who::Workload { .. } => {}
     }
-    let root = snapshot.root(template);
-    let running = snapshot.pods().filter(|pod| {
-        pod.workload.kind == WorkloadKind::Pod && !pod.is_finished() && snapshot.root(pod) == root
-    });
+    let meant = who.pods_of(snapshot);
+    let one = match meant[..] {
+        [pod] => pod,
+        // A workload whose own template is not among the manifests.
+        [] => {
+            let is_of = |pod: &&Pod| !pod.is_finished() && who.names(&snapshot.root(pod));
+            let found = snapshot.pods().find(is_of);
+            found.with_context(|| format!("there is no {who} among the manifests"))?
+        }
+        [..] => {
+            let names: Vec<String> = meant.iter().map(|pod| in_words(&pod.workload)).collect();
+            bail!("{who} may be {}: say which", names.join(" or "))
+        }
+    };
+    let runs = |pod: &Pod| pod.workload.kind == WorkloadKind::Pod;
+    if runs(one) && who.names(&one.workload) {
+        return Ok(vec![Endpoint::Pod(one)]);
+    }
+    let root = snapshot.root(one);
+    let running = snapshot
+        .pods()
+        .filter(|pod| runs(pod) && !pod.is_finished() && snapshot.root(pod) == root);
     let running: Vec<Endpoint<'s>> = running.take(MOST_PODS).map(Endpoint::Pod).collect();
     Ok(if running.is_empty() {
-        vec![Endpoint::Pod(template)]
+        vec![Endpoint::Pod(one)]
     } else {
         running
     })
-}
-
-/// The one pod, node or address, that is meant.
-fn endpoint<'s>(who: &Who, snapshot: &'s Snapshot) -> anyhow::Result<Endpoint<'s>> {
-    match who {
-        Who::Address(address) => Ok(snapshot.endpoint_at(*address)),
-        Who::Block(block) => bail!("{block}: one address, please"),
-        Who::Workload { name: None, .. } => bail!("{who}: one workload, please"),
-        Who::Workload { .. } => {
-            let pods = who.pods_of(snapshot);
-            match pods[..] {
-                [pod] => Ok(Endpoint::Pod(pod)),
-                [] => of_workload(who, snapshot),
-                [..] => {
-                    let names: Vec<String> =
-                        pods.iter().map(|pod| in_words(&pod.workload)).collect();
-                    bail!("{who} may be {}: say which", names.join(" or "))
-                }
-            }
-        }
-    }
-}
-
-/// One of the pods of a workload whose own template is not among the manifests.
-fn of_workload<'s>(who: &Who, snapshot: &'s Snapshot) -> anyhow::Result<Endpoint<'s>> {
-    let is_of = |pod: &&Pod| !pod.is_finished() && who.names(&snapshot.root(pod));
-    match snapshot.pods().find(is_of) {
-        Some(pod) => Ok(Endpoint::Pod(pod)),
-        None => bail!("there is no {who} among the manifests"),
-    }
 }
 
 fn in_words(workload: &crate::netpol::WorkloadRef) -> String {

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use ipnet::IpNet;
+
 use super::addresses::Addresses;
 use super::body::Way;
 use super::compile::{Would, denied_counter, digit, would_counter};
@@ -15,13 +17,9 @@ use crate::netpol::Family;
 /// What is there whatever the policies say.
 pub(super) fn frame(options: &Options) -> Ruleset {
     let mut ruleset = Ruleset {
-        counters: counters(options),
+        counters: counters(),
         ..Ruleset::default()
     };
-    let mut own_blocks = Addresses::default();
-    for block in &options.known_only {
-        own_blocks.join(Addresses::of(block, &[]));
-    }
     for family in Family::BOTH {
         let mut add = |name: SetName, kind| {
             let elements = BTreeSet::new();
@@ -34,23 +32,9 @@ pub(super) fn frame(options: &Options) -> Ruleset {
         for way in Way::ALL {
             add(dispatch(way, family), SetKind::Dispatch(family));
         }
-        if !options.known_only.is_empty() {
-            add(known_set(family), SetKind::Addresses(family));
-            let kind = SetKind::Blocks(family);
-            let elements = own_blocks.elements(family).collect();
-            ruleset
-                .sets
-                .insert(blocks_set(family), Set { kind, elements });
-        }
     }
     if !options.known_only.is_empty() {
-        for end in [End::Source, End::Destination] {
-            let rules = Chain {
-                hook: None,
-                rules: unknown(end),
-            };
-            ruleset.chains.insert(unknown_chain(end), rules);
-        }
+        let_known_only(&options.known_only, &mut ruleset);
     }
     let chains = [
         (FORWARD, Hook::Forward, forward(options)),
@@ -157,6 +141,34 @@ fn input() -> Vec<Rule> {
     rules
 }
 
+/// What it takes to drop packets of addresses of some blocks that are no known pod's.
+fn let_known_only(own: &[IpNet], ruleset: &mut Ruleset) {
+    let mut addresses = Addresses::default();
+    for block in own {
+        addresses.join(Addresses::of(block, &[]));
+    }
+    ruleset.counters.insert(UNKNOWN_COUNTER.into());
+    for family in Family::BOTH {
+        let known = Set {
+            kind: SetKind::Addresses(family),
+            elements: BTreeSet::new(),
+        };
+        let blocks = Set {
+            kind: SetKind::Blocks(family),
+            elements: addresses.elements(family).collect(),
+        };
+        ruleset.sets.insert(known_set(family), known);
+        ruleset.sets.insert(blocks_set(family), blocks);
+    }
+    for end in [End::Source, End::Destination] {
+        let chain = Chain {
+            hook: None,
+            rules: unknown(end),
+        };
+        ruleset.chains.insert(unknown_chain(end), chain);
+    }
+}
+
 /// Lets go on whose address is a known pod's.
 fn unknown(end: End) -> Vec<Rule> {
     let known = |family| {
@@ -239,16 +251,11 @@ pub fn back_set(family: Family) -> SetName {
 }
 
 /// What is counted, and in which direction.
-fn counters(options: &Options) -> BTreeSet<CounterName> {
+fn counters() -> BTreeSet<CounterName> {
     let ways = || Way::ALL.into_iter();
     let would = Would::BOTH
         .into_iter()
         .flat_map(|would| ways().map(move |way| would_counter(would, way)));
-    let unknown = (!options.known_only.is_empty()).then(|| UNKNOWN_COUNTER.into());
-    let fixed = [CounterName::from(CUT_COUNTER)].into_iter().chain(unknown);
-    ways()
-        .map(denied_counter)
-        .chain(would)
-        .chain(fixed)
-        .collect()
+    let denied = ways().map(denied_counter);
+    denied.chain(would).chain([CUT_COUNTER.into()]).collect()
 }
