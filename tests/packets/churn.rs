@@ -3,8 +3,8 @@
 //! Pods, policies, labels and namespaces change at random through a real API server, and the agent of one node after the
 //! other gets SIGKILL, while traffic of several kinds goes on between all pods. Packet sockets at both ends of each flow, which
 //! know nothing of the agent, say what came through. Held: no packet that the model denies both before and after a change;
-//! none that it denies later than a second after the API server's answer, or after the agent is up again where it was
-//! dead (see `timeline`); and nothing fails for a second that is allowed all the time.
+//! none that it denies later than a second after the API server has answered and told of it, or after the agent is up again where
+//! it was dead (see `timeline`); and nothing fails for a second that is allowed all the time.
 //!
 //! `RINGFENCE_CHURN=200` kills so often, about every three seconds.
 
@@ -17,6 +17,7 @@ use ringfence::netpol::{Object, ObjectKey, Snapshot, parse};
 use serde_json::{Value, json};
 
 use crate::capture::{Capture, Tuple};
+use crate::news::{Change, News};
 use crate::process::Process;
 use crate::site::{Named, Site};
 use crate::timeline::{Down, Judge, Timeline};
@@ -65,6 +66,7 @@ async fn nothing_passes_that_is_denied_while_agents_are_killed_and_everything_ch
     let (mut tcp, udp) = (TCP.to_vec(), UDP);
     tcp.extend(udp);
     site.cluster.serve_all(&tcp);
+    let news = News::watch(&site.kubernetes.client().await);
     let mut world = World::new(&site, Dice(dice)).await;
     let agents = vec![site.agent(0).await, site.agent(1).await];
     world.change_some(4).await;
@@ -90,7 +92,7 @@ async fn nothing_passes_that_is_denied_while_agents_are_killed_and_everything_ch
     let lasted = begun.elapsed();
     let attempts = traffic.stop();
     let changes = world.timeline.len();
-    let judge = world.timeline.judge(2, downs);
+    let judge = world.timeline.judge(2, &news, downs);
 
     let places: HashMap<IpAddr, usize> = [false, true]
         .into_iter()
@@ -124,11 +126,12 @@ async fn nothing_passes_that_is_denied_while_agents_are_killed_and_everything_ch
     seen.late.sort();
     println!(
         "{kills} kills and {changes} changes in {lasted:?}: {} packets sent, {} came through, {} while denied by the newest \
-         state ({:?} after the answer at most); {} attempts, {passed} passed; {} leaks, {} broken",
+         state ({:?} after it was known at most; told {:?} after the answer at most); {} attempts, {passed} passed; {} leaks, {} broken",
         seen.sent,
         seen.arrived,
         seen.late.len(),
         seen.late.last(),
+        judge.slowest_news(),
         attempts.len(),
         seen.leaks.len(),
         broken.len(),
@@ -366,8 +369,10 @@ impl<'s> World<'s> {
     fn is_now(&mut self, asked: Instant, value: &Value) {
         let answered = Instant::now();
         let object = parse(value).unwrap().expect("a kind of the model").object;
+        let version = value["metadata"]["resourceVersion"].as_str().unwrap();
+        let change = Change::Now(object.key(), version.parse().unwrap());
         self.objects.insert(object.key(), object);
-        self.push(asked, answered);
+        self.push(change, (asked, answered));
     }
 
     /// The API server has answered that an object is gone.
@@ -384,15 +389,16 @@ impl<'s> World<'s> {
             }
             _ => false,
         };
-        let before = self.objects.len();
-        self.objects.retain(|_, object| !is_it(object));
-        assert_eq!(self.objects.len() + 1, before, "{namespace}/{name}");
-        self.push(asked, answered);
+        let mut gone = self.objects.extract_if(.., |_, object| is_it(object));
+        let (key, _) = gone.next().expect("it was there");
+        assert!(gone.next().is_none(), "{namespace}/{name}");
+        drop(gone);
+        self.push(Change::Gone(key), (asked, answered));
     }
 
-    fn push(&mut self, asked: Instant, answered: Instant) {
+    fn push(&mut self, change: Change, at: (Instant, Instant)) {
         let snapshot: Snapshot = self.objects.values().cloned().collect();
-        self.timeline.push(asked, answered, snapshot);
+        self.timeline.push(change, at, snapshot);
     }
 
     async fn create(&mut self, pod: usize) {

@@ -30,6 +30,7 @@ mod harness;
 mod kubernetes;
 mod lag;
 mod namespace;
+mod news;
 mod nflog;
 #[path = "../cyclonus/oracle.rs"]
 mod oracle;

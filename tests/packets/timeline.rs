@@ -1,17 +1,19 @@
 //! What the model allowed when: the states of a cluster while it changes, and how long the old one may still show.
 //!
-//! A state may show from when it was asked for, and the one before until a second after the API server's answer. An agent
-//! that was dead meanwhile hears of the change when it is up again: on its node the second counts from then.
+//! A state may show from when it was asked for, and the one before until a second after the API server has answered and
+//! told who watches (see `news`). An agent that was dead meanwhile hears of the change when it is up again: on its node the
+//! second counts from then.
 
 use std::time::{Duration, Instant};
 
 use ringfence::netpol::{Direction, Family, Flow, Port, Protocol, Snapshot, Verdict};
 
 use crate::capture::Tuple;
+use crate::news::{Change, News};
 
 /// States, in the order in which they came about.
 pub(crate) struct Timeline {
-    states: Vec<State>,
+    asked: Vec<(Change, State)>,
     /// How long the old state may still show.
     grace: Duration,
 }
@@ -19,6 +21,8 @@ pub(crate) struct Timeline {
 struct State {
     asked: Instant,
     answered: Instant,
+    /// When an agent could know of it: the API server has answered, and has told of it.
+    known: Instant,
     snapshot: Snapshot,
 }
 
@@ -43,43 +47,45 @@ pub(crate) struct Judge {
 impl Timeline {
     pub(crate) fn new(grace: Duration) -> Self {
         Self {
-            states: Vec::new(),
+            asked: Vec::new(),
             grace,
         }
     }
 
     /// A change was asked for, answered, and the cluster is this now.
-    pub(crate) fn push(&mut self, asked: Instant, answered: Instant, snapshot: Snapshot) {
-        self.states.push(State {
+    pub(crate) fn push(
+        &mut self,
+        change: Change,
+        (asked, answered): (Instant, Instant),
+        snapshot: Snapshot,
+    ) {
+        let state = State {
             asked,
             answered,
+            known: answered,
             snapshot,
-        });
+        };
+        self.asked.push((change, state));
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.states.len()
+        self.asked.len()
     }
 
-    /// With the times at which agents were dead, in their order.
-    pub(crate) fn judge(self, nodes: usize, downs: Vec<Down>) -> Judge {
-        let due = self.states.iter().map(|state| {
-            let of_node = |node| {
-                let downs = downs.iter().filter(move |it| it.node == node);
-                due(state.answered, self.grace, downs)
-            };
-            (0..nodes).map(of_node).collect()
+    /// With what was told of each change, and the times at which agents were dead, in their order.
+    pub(crate) fn judge(self, nodes: usize, news: &News, downs: Vec<Down>) -> Judge {
+        let states = self.asked.into_iter().map(|(change, state)| {
+            let told = news.of(&change, state.asked);
+            let told = told.unwrap_or_else(|| panic!("never told of {change:?}"));
+            let known = state.answered.max(told);
+            State { known, ..state }
         });
-        Judge {
-            due: due.collect(),
-            states: self.states,
-            downs,
-        }
+        Judge::new(states.collect(), nodes, self.grace, downs)
     }
 }
 
-fn due<'d>(answered: Instant, grace: Duration, downs: impl Iterator<Item = &'d Down>) -> Instant {
-    let (mut from, mut due) = (answered, answered + grace);
+fn due<'d>(known: Instant, grace: Duration, downs: impl Iterator<Item = &'d Down>) -> Instant {
+    let (mut from, mut due) = (known, known + grace);
     for down in downs {
         if down.from <= due && down.to > from {
             (from, due) = (down.to, down.to + grace);
@@ -91,6 +97,27 @@ fn due<'d>(answered: Instant, grace: Duration, downs: impl Iterator<Item = &'d D
 // === impl Judge ===
 
 impl Judge {
+    fn new(states: Vec<State>, nodes: usize, grace: Duration, downs: Vec<Down>) -> Self {
+        let due = states.iter().map(|state| {
+            let of_node = |node| {
+                let downs = downs.iter().filter(move |it| it.node == node);
+                due(state.known, grace, downs)
+            };
+            (0..nodes).map(of_node).collect()
+        });
+        Self {
+            due: due.collect(),
+            states,
+            downs,
+        }
+    }
+
+    /// How long after its answer the API server told of a change, at most.
+    pub(crate) fn slowest_news(&self) -> Duration {
+        let lags = self.states.iter().map(|it| it.known - it.answered);
+        lags.max().unwrap_or_default()
+    }
+
     /// The states that may show at some time of a span, on either of two nodes.
     fn showing(&self, (from, to): (Instant, Instant), nodes: [usize; 2]) -> &[State] {
         let end = self.states.partition_point(|state| state.asked <= to);
@@ -130,18 +157,17 @@ impl Judge {
         showing.all(|state| is_allowed(&state.snapshot, flow))
     }
 
-    /// For a packet that the newest state denies: how long ago the API server had answered so. None where it is allowed, or
+    /// For a packet that the newest state denies: how long ago that was known. None where it is allowed, or
     /// where an agent was dead in the meantime.
     pub(crate) fn lateness(&self, flow: Tuple, at: Instant, nodes: [usize; 2]) -> Option<Duration> {
-        let end = self.states.partition_point(|state| state.answered <= at);
+        let end = self.states.partition_point(|state| state.known <= at);
         let denying = self.states[..end].iter().rev();
         let first = denying
             .take_while(|state| !is_allowed(&state.snapshot, flow))
             .last()?;
-        let was_dead = |down: &Down| {
-            nodes.contains(&down.node) && down.from <= at && down.to >= first.answered
-        };
-        (!self.downs.iter().any(was_dead)).then(|| at - first.answered)
+        let was_dead =
+            |down: &Down| nodes.contains(&down.node) && down.from <= at && down.to >= first.known;
+        (!self.downs.iter().any(was_dead)).then(|| at - first.known)
     }
 
     /// Since when each end denies a flow, and when its agent was dead around that, in words.
@@ -162,15 +188,16 @@ impl Judge {
             let near = |down: &&Down| {
                 down.node == node
                     && down.from <= at
-                    && down.to + Duration::from_secs(2) >= first.answered
+                    && down.to + Duration::from_secs(2) >= first.known
             };
             let downs = self.downs.iter().filter(near);
             let downs: Vec<String> = downs
                 .map(|down| format!("{} to {}", ago(down.from), ago(down.to)))
                 .collect();
             format!(
-                "{direction} at n{node} denied {}, agent dead {}",
+                "{direction} at n{node} denied {}, told {}, agent dead {}",
                 ago(first.answered),
+                ago(first.known),
                 downs.join(" and ")
             )
         });
@@ -213,17 +240,19 @@ fn verdict(snapshot: &Snapshot, flow: Tuple) -> Verdict {
 fn the_second_counts_from_when_the_agent_is_up_again() {
     let begun = Instant::now();
     let at = |millis| begun + Duration::from_millis(millis);
-    let mut timeline = Timeline::new(Duration::from_secs(1));
-    for time in [0, 5_000, 20_000] {
-        timeline.push(at(time), at(time + 10), Snapshot::default());
-    }
+    let states = [0, 5_000, 20_000].map(|time| State {
+        asked: at(time),
+        answered: at(time + 5),
+        known: at(time + 10),
+        snapshot: Snapshot::default(),
+    });
     let down = |node, from, to| Down {
         node,
         from: at(from),
         to: at(to),
     };
     let downs = vec![down(0, 5_500, 7_000), down(0, 7_900, 9_000)];
-    let judge = timeline.judge(2, downs);
+    let judge = Judge::new(states.into(), 2, Duration::from_secs(1), downs);
     let showing = |time, nodes| judge.showing((at(time), at(time)), nodes).len();
     assert_eq!(showing(4_000, [1, 1]), 1);
     assert_eq!(showing(5_005, [1, 1]), 2);

@@ -1,0 +1,355 @@
+//! What the rules cost the packets that they let through.
+//!
+//! `cargo bench --bench forward`, as root: two nodes as network namespaces with two pods each. One node has the table of a
+//! large cluster (2 000 policies, 20 of the cluster), the other one a chain without rules; both track connections. First packets,
+//! connections and streams go through one and the other in turns, so that what else the machine does falls on both alike:
+//! what counts is the median of the differences, or the ratio. As a test it has a few packets only.
+
+// What a bench cannot prepare has failed.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_precision_loss,
+    clippy::format_collect,
+    clippy::format_push_string,
+    reason = "nodes, pods and figures are small"
+)]
+
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::time::{Duration, Instant};
+
+use ringfence::agent::nft::Socket;
+use ringfence::netpol::{NodeName, Object, Pod, Snapshot, parse};
+use ringfence::ruleset::{Options, Plan, Transaction};
+use serde_json::{Value, json};
+
+#[path = "../packets/cluster.rs"]
+#[allow(dead_code, reason = "shared with the tests")]
+mod cluster;
+#[path = "../support/large.rs"]
+mod large;
+#[path = "../packets/namespace.rs"]
+#[allow(dead_code, reason = "shared with the tests")]
+mod namespace;
+#[path = "../packets/probe.rs"]
+#[allow(dead_code, reason = "shared with the tests")]
+mod probe;
+#[path = "../packets/sctp.rs"]
+#[allow(dead_code, reason = "shared with the tests")]
+mod sctp;
+#[path = "../packets/serve.rs"]
+#[allow(dead_code, reason = "shared with the tests")]
+mod serve;
+
+use cluster::{Cluster, Place};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+const NODE: &str = "node0";
+/// How many pods of the large cluster are on the node.
+const LOCAL: usize = 110;
+/// A client and a server on the node with rules, and on the one without.
+const PODS: [(&str, usize); 4] = [
+    ("client", 0),
+    ("server", 0),
+    ("bare-client", 1),
+    ("bare-server", 1),
+];
+const ECHO: u16 = 7;
+const STREAM: u16 = 9;
+const LONGEST: Duration = Duration::from_secs(2);
+
+/// Connections are tracked, and nothing is decided.
+const BARE: &str = "table inet bare { chain forward { type filter hook forward priority filter; policy accept; ct state established,related accept; }; }";
+
+/// How often each thing is done.
+struct Times {
+    packets: usize,
+    rounds: usize,
+    /// How long one stream, or one row of connections, lasts.
+    lasts: Duration,
+}
+
+/// A way from a client to a server.
+struct Way<'c> {
+    client: &'c Place,
+    server: &'c Place,
+}
+
+/// A cluster of so many pods, 110 of them on this node, and two more there that a policy lets talk, whose ends are among the pods
+/// of all namespaces.
+fn snapshot(cluster: &Cluster, pods: usize) -> Snapshot {
+    let mut number = 0;
+    let every = (pods / LOCAL).max(1);
+    let large = large::objects(pods).into_iter().map(|value| {
+        let parsed = parse(&value).expect("valid").expect("of the model");
+        match parsed.object {
+            Object::Pod(pod) => {
+                number += 1;
+                let node = if number % every == 0 {
+                    NODE
+                } else {
+                    "elsewhere"
+                };
+                let node = Some(NodeName::from(node));
+                Object::Pod(Pod { node, ..pod })
+            }
+            object => object,
+        }
+    });
+    let here = here(cluster).into_iter();
+    let here = here.map(|value| parse(&value).expect("valid").expect("of the model").object);
+    large.chain(here).collect()
+}
+
+fn here(cluster: &Cluster) -> Vec<Value> {
+    let mut objects = vec![json!({
+        "apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "bench", "labels": {"team": "t1"}}
+    })];
+    let labels = |app: &str| json!({"app": app});
+    for name in ["client", "server"] {
+        let place = &cluster.pod(name).place;
+        objects.push(json!({
+            "apiVersion": "v1", "kind": "Pod",
+            "metadata": {"name": name, "namespace": "bench", "labels": labels(name)},
+            "spec": {"nodeName": NODE, "containers": [{"name": "main", "image": "main"}]},
+            "status": {"phase": "Running", "podIP": place.v4, "podIPs": [{"ip": place.v4}, {"ip": place.v6}]},
+        }));
+    }
+    let policy = |name: &str, spec: Value| {
+        json!({
+            "apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy",
+            "metadata": {"name": name, "namespace": "bench"}, "spec": spec,
+        })
+    };
+    let ports = json!([{"port": ECHO, "protocol": "UDP"}, {"port": STREAM}]);
+    objects.push(policy(
+        "default-deny",
+        json!({"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}),
+    ));
+    objects.push(policy(
+        "client",
+        json!({
+            "podSelector": {"matchLabels": labels("client")}, "policyTypes": ["Egress"],
+            "egress": [{"to": [{"namespaceSelector": {}}], "ports": ports}],
+        }),
+    ));
+    objects.push(policy(
+        "server",
+        json!({
+            "podSelector": {"matchLabels": labels("server")}, "policyTypes": ["Ingress"],
+            "ingress": [{"from": [{"namespaceSelector": {}}], "ports": ports}],
+        }),
+    ));
+    objects
+}
+
+/// The node's table for so many pods in the cluster; it says how large it is.
+fn enforce(cluster: &Cluster, pods: usize) {
+    let plan = Plan::of(Options::new(NODE), &snapshot(cluster, pods));
+    let whole = plan.whole();
+    let elements: usize = whole.sets.values().map(|set| set.elements.len()).sum();
+    println!(
+        "{pods} pods, {} of the node: {elements} elements in {} sets:",
+        plan.local_pods().len(),
+        whole.sets.len()
+    );
+    cluster.node(0).namespace.inside(|| {
+        let mut socket = Socket::open().expect("a socket");
+        socket.apply(&Transaction::whole(&whole)).expect("applied");
+    });
+}
+
+// === impl Way ===
+
+impl Way<'_> {
+    fn at(&self, port: u16) -> SocketAddr {
+        self.server.at(false, port)
+    }
+
+    /// Sockets whose first packet has not been sent.
+    fn sockets(&self, count: usize) -> Vec<UdpSocket> {
+        self.client.namespace.inside(|| {
+            let open = |_| {
+                let socket = UdpSocket::bind(("0.0.0.0", 0)).unwrap();
+                socket.connect(self.at(ECHO)).unwrap();
+                socket.set_read_timeout(Some(LONGEST)).unwrap();
+                socket
+            };
+            (0..count).map(open).collect()
+        })
+    }
+
+    /// How many connections are opened and ended in a time.
+    fn connections(&self, lasts: Duration) -> usize {
+        self.client.namespace.inside(|| {
+            let begun = Instant::now();
+            let mut count = 0;
+            while begun.elapsed() < lasts {
+                let stream =
+                    TcpStream::connect_timeout(&self.at(STREAM), LONGEST).expect("connected");
+                // Reset, so that no port waits.
+                rustix::net::sockopt::set_socket_linger(&stream, Some(Duration::ZERO)).unwrap();
+                count += 1;
+            }
+            count
+        })
+    }
+
+    /// How many bytes one stream carries in a time.
+    fn stream(&self, lasts: Duration) -> usize {
+        self.client.namespace.inside(|| {
+            let mut stream =
+                TcpStream::connect_timeout(&self.at(STREAM), LONGEST).expect("connected");
+            let buffer = vec![0_u8; 128 * 1024];
+            let begun = Instant::now();
+            let mut sent = 0;
+            while begun.elapsed() < lasts {
+                sent += stream.write(&buffer).expect("sent");
+            }
+            sent
+        })
+    }
+}
+
+/// Answers datagrams and swallows streams, for as long as the bench runs.
+fn serve(place: &Place) {
+    let at = |port| place.at(false, port);
+    let (echo, listener) = place.namespace.inside(|| {
+        (
+            UdpSocket::bind(at(ECHO)).unwrap(),
+            TcpListener::bind(at(STREAM)).unwrap(),
+        )
+    });
+    std::thread::spawn(move || {
+        let mut buffer = [0; 16];
+        while let Ok((length, from)) = echo.recv_from(&mut buffer) {
+            let _ = echo.send_to(&buffer[..length], from);
+        }
+    });
+    std::thread::spawn(move || {
+        let mut buffer = vec![0; 128 * 1024];
+        for mut stream in listener.incoming().flatten() {
+            while stream.read(&mut buffer).is_ok_and(|length| length > 0) {}
+        }
+    });
+}
+
+/// From the first packet of a flow to its answer.
+fn answered(socket: &UdpSocket) -> Duration {
+    let mut buffer = [0; 16];
+    let begun = Instant::now();
+    socket.send(b"?").unwrap();
+    socket.recv(&mut buffer).expect("an answer");
+    begun.elapsed()
+}
+
+fn median<T: PartialOrd + Copy>(mut all: Vec<T>) -> T {
+    all.sort_by(|a, b| a.partial_cmp(b).unwrap());
+    all[all.len() / 2]
+}
+
+/// The median of the differences between first packets that meet the rules and those that do not, in microseconds.
+fn first_packets(held: &Way, bare: &Way, count: usize) -> f64 {
+    let (mut with, mut without, mut differences) = (Vec::new(), Vec::new(), Vec::new());
+    let sockets = held.sockets(count).into_iter().zip(bare.sockets(count));
+    for (number, (held, bare)) in sockets.enumerate() {
+        let micros = |socket| answered(socket).as_secs_f64() * 1e6;
+        let (one, other) = if number % 2 == 0 {
+            let one = micros(&held);
+            (one, micros(&bare))
+        } else {
+            let other = micros(&bare);
+            (micros(&held), other)
+        };
+        with.push(one);
+        without.push(other);
+        differences.push(one - other);
+    }
+    let difference = median(differences);
+    println!(
+        "  first packet and its answer: {:.2} us with rules, {:.2} us without; median difference {difference:.2} us",
+        median(with),
+        median(without)
+    );
+    difference
+}
+
+/// What goes through with rules for each that goes through without.
+fn ratio(name: &str, rounds: usize, held: impl Fn() -> usize, bare: impl Fn() -> usize) {
+    let ratios = (0..rounds).map(|round| {
+        if round % 2 == 0 {
+            let one = held() as f64;
+            one / bare() as f64
+        } else {
+            let other = bare() as f64;
+            held() as f64 / other
+        }
+    });
+    println!("  {name}: x{:.3}", median(ratios.collect()));
+}
+
+fn main() {
+    let is_bench = std::env::args().any(|argument| argument == "--bench");
+    let (sizes, times): (&[usize], Times) = if is_bench {
+        let times = Times {
+            packets: 8_000,
+            rounds: 21,
+            lasts: Duration::from_millis(500),
+        };
+        (&[1_000, 10_000, 100_000], times)
+    } else {
+        let times = Times {
+            packets: 20,
+            rounds: 1,
+            lasts: Duration::from_millis(20),
+        };
+        (&[1_000], times)
+    };
+    let mut cluster = Cluster::new(2);
+    cluster.add(&PODS);
+    cluster.node(1).namespace.nft(BARE);
+    let place = |name| &cluster.pod(name).place;
+    let held = Way {
+        client: place("client"),
+        server: place("server"),
+    };
+    let bare = Way {
+        client: place("bare-client"),
+        server: place("bare-server"),
+    };
+    serve(held.server);
+    serve(bare.server);
+    cluster.node(0).namespace.nft(BARE);
+    println!("a chain without rules on both nodes:");
+    first_packets(&held, &bare, times.packets);
+    cluster.node(0).namespace.nft("delete table inet bare");
+    let mut differences = Vec::new();
+    for pods in sizes {
+        enforce(&cluster, *pods);
+        differences.push(first_packets(&held, &bare, times.packets));
+        if *pods == 10_000 || !is_bench {
+            let lasts = times.lasts;
+            ratio(
+                "connections",
+                times.rounds,
+                || held.connections(lasts),
+                || bare.connections(lasts),
+            );
+            ratio(
+                "a stream's bytes",
+                times.rounds,
+                || held.stream(lasts),
+                || bare.stream(lasts),
+            );
+        }
+    }
+    if let [first, .., last] = differences[..] {
+        println!(
+            "from the smallest cluster to the largest: {:+.2} us",
+            last - first
+        );
+    }
+}
