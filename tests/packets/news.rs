@@ -45,19 +45,17 @@ impl News {
         }
     }
 
-    /// When a change was told that had been asked for at some time.
+    /// When a change was told that had been asked for at some time; one that changed nothing, earlier than that.
     pub(crate) fn of(&self, change: &Change, asked: Instant) -> Option<Instant> {
         let told = self.told.lock().unwrap();
-        let mut since = told.iter().filter(|(at, _)| *at >= asked);
-        since
-            .find(|(_, it)| match (it, change) {
-                (Change::Now(key, version), Change::Now(wanted, least)) => {
-                    key == wanted && version >= least
-                }
-                (Change::Gone(key), Change::Gone(wanted)) => key == wanted,
-                _ => false,
-            })
-            .map(|(at, _)| *at)
+        let is_it = |(at, it): &&(Instant, Change)| match (it, change) {
+            (Change::Now(key, version), Change::Now(wanted, least)) => {
+                key == wanted && version >= least
+            }
+            (Change::Gone(key), Change::Gone(wanted)) => key == wanted && *at >= asked,
+            _ => false,
+        };
+        told.iter().find(is_it).map(|(at, _)| *at)
     }
 }
 
