@@ -708,3 +708,56 @@ async fn a_denied_packet_is_told_with_who_and_why_and_replay_reads_it() {
         String::from_utf8_lossy(&replay.stderr)
     );
 }
+
+#[tokio::test]
+async fn what_is_let_through_is_told_by_option_and_suggest_makes_a_policy_of_it() {
+    let mut site = Site::new(&["web", "db"]).await;
+    site.cluster.serve_all(&[5432, 8080]);
+    let admin = "127.0.0.1:9472";
+    let arguments = ["--node-name", NODE, "--admin", admin, "--sample", "100"];
+    site.agent = Some(site.run("agent", &arguments));
+    site.agent().line(&["the table is made"]).await;
+    let database = site.place("db").at(false, 5432);
+    assert_eq!(
+        ask_one(site.place("web"), database, Transport::Tcp),
+        Outcome::Answered
+    );
+    let recorded = Kubernetes::eventually("a record of the connection", async || {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_ringfence"));
+        command.args(["flows", "--agent", admin, "--output", "json"]);
+        let node = &site.cluster.node(0).namespace;
+        let output = node.inside(|| command.output()).unwrap();
+        (!output.stdout.is_empty()).then_some(output.stdout)
+    });
+    let recorded = recorded.await;
+    let lines = String::from_utf8(recorded.clone()).unwrap();
+    let records: Vec<Value> = lines
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    assert!(
+        records.iter().all(|it| it["verdict"] == "allowed"),
+        "{lines}"
+    );
+
+    let file = site.cni.path().join("allowed.jsonl");
+    std::fs::write(&file, &recorded).unwrap();
+    let suggest = Command::new(env!("CARGO_BIN_EXE_ringfence"))
+        .arg("suggest")
+        .arg(&file)
+        .output()
+        .unwrap();
+    assert!(suggest.status.success(), "{suggest:?}");
+    site.kubernetes
+        .apply(&String::from_utf8(suggest.stdout).unwrap());
+    let asked = async |port: u16, outcome: Outcome| {
+        let to = site.place("db").at(false, port);
+        Kubernetes::eventually("the policy in force", async || {
+            let is_so = ask_one(site.place("web"), to, Transport::Tcp) == outcome;
+            is_so.then_some(())
+        })
+        .await;
+    };
+    asked(8080, Outcome::Silent).await;
+    asked(5432, Outcome::Answered).await;
+}
