@@ -17,7 +17,13 @@ const INSTALL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/install");
 const NAMESPACE: &str = "ringfence-system";
 
 /// As little of a kind's definition as lets the API server serve it.
-fn definition(group: &str, version: &str, kind: &str, plural: &str, scope: &str) -> String {
+pub(crate) fn definition(
+    group: &str,
+    version: &str,
+    kind: &str,
+    plural: &str,
+    scope: &str,
+) -> String {
     let definition = json!({
         "apiVersion": "apiextensions.k8s.io/v1",
         "kind": "CustomResourceDefinition",

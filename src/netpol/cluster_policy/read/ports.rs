@@ -69,6 +69,8 @@ impl Entry for api::Protocol {
     }
 }
 
+/// The schema of `v1alpha1` takes any text as a protocol and a range that ends before it begins. What its text rules out and nobody can
+/// enforce is refused here all the same.
 impl Entry for v1alpha1::Port {
     const LIST: &'static str = "ports";
     const NAME: &'static str = "namedPort";
