@@ -1,4 +1,4 @@
-//! AdminNetworkPolicy and BaselineAdminNetworkPolicy (`v1alpha1`) against the ClusterNetworkPolicies that say the same: a cluster
+//! AdminNetworkPolicy and BaselineAdminNetworkPolicy (`v1alpha1`) against each ClusterNetworkPolicy that says the same: a cluster
 //! with the one has the verdicts of a cluster with the other.
 
 use std::cell::Cell;
