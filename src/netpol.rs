@@ -52,14 +52,17 @@ pub(crate) mod spans;
 mod testing;
 
 pub use cluster_policy::{
-    Action, ClusterNetworkPolicy, ClusterPeer, ClusterPort, ClusterPorts, ClusterRule, PodScope,
-    Priority, Tier,
+    Action, ClusterNetworkPolicy, ClusterPeer, ClusterPort, ClusterPorts, ClusterRule, Place,
+    PodScope, Priority, Tier,
 };
 pub use coverage::{Coverage, Direction};
 pub use field::{FieldPath, Segment};
 pub use flow::{Endpoint, Flow};
 pub use labels::{Annotations, Labels, NAMESPACE_NAME_LABEL};
-pub use name::{NamespaceName, NodeName, ObjectName, PolicyKind, PolicyName, PolicyRef, PortName};
+pub use name::{
+    ClusterPolicyKind, ClusterPolicyRef, NamespaceName, NodeName, ObjectName, PolicyKind,
+    PolicyName, PolicyRef, PortName,
+};
 pub use namespace::{Namespace, SYSTEM_NAMESPACES};
 pub use net::Family;
 pub use node::Node;

@@ -15,7 +15,7 @@ applies if {
 }
 
 applies if {
-	input.request.kind.kind == "ClusterNetworkPolicy"
+	input.request.kind.kind in {"ClusterNetworkPolicy", "AdminNetworkPolicy", "BaselineAdminNetworkPolicy"}
 	input.request.kind.group == "policy.networking.k8s.io"
 }
 

@@ -290,7 +290,10 @@ fn explain(
 /// The policies that decided.
 fn deciding(end: &EndVerdict) -> Vec<String> {
     match end {
-        EndVerdict::Ruled(ruled) => vec![format!("ClusterNetworkPolicy/{}", ruled.by.policy)],
+        EndVerdict::Ruled(ruled) => {
+            let policy = &ruled.by.policy;
+            vec![format!("{}/{}", policy.kind, policy.name)]
+        }
         end => end.isolated_by().iter().map(PolicyRef::to_string).collect(),
     }
 }

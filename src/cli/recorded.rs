@@ -99,7 +99,7 @@ pub(super) fn without_policies(paths: &[PathBuf]) -> anyhow::Result<(Snapshot, u
         .map(|policy| ObjectKey::NetworkPolicy(policy.reference()));
     let cluster = snapshot
         .cluster_policies()
-        .map(|policy| ObjectKey::ClusterNetworkPolicy(policy.name.clone()));
+        .map(|policy| ObjectKey::ClusterNetworkPolicy(policy.reference.clone()));
     let policies: Vec<ObjectKey> = policies.chain(cluster).collect();
     let staged = snapshot.staged_policies();
     let staged = staged.map(|staged| ObjectKey::StagedNetworkPolicy(staged.reference()));

@@ -27,7 +27,7 @@ use crate::report::{self, register};
     policy serves are its annotation `ringfence.dev/controls`, separated by commas: \"PCI DSS 1.3.1, SOC 2 CC6.6\".\n\n\
     Evidence has the text of each policy as it was read, and SHA256SUMS of all files. Note the digest that is printed where nobody \
     who can alter the folder can alter it; `sha256sum --check SHA256SUMS` tells whether a file was altered.\n\n\
-    JSON: an object with `at`, `policies`, `cluster` (ClusterNetworkPolicies), `namespaces` (coverage) and `exemptions`.")]
+    JSON: an object with `at`, `policies`, `cluster` (policies of the whole cluster), `namespaces` (coverage) and `exemptions`.")]
 pub struct Args {
     #[command(flatten)]
     inputs: Inputs,

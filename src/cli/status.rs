@@ -25,7 +25,7 @@ use crate::report::text::printable;
     and names the policy in its current generation (its NodeEnforcement). Policies that select no running pod hold nobody,\n\
     and are left out. Network plugins that enforce policies themselves give no receipts: see `ringfence doctor`.\n\n\
     JSON: an object with `confirmed` (whether all are), `receipts` (whether the API server knows the kind), `nodes` (`node`,\n\
-    and `reason` where its receipt does not count) and `policies` (`namespace`, absent for a ClusterNetworkPolicy, `name`,\n\
+    and `reason` where its receipt does not count) and `policies` (`namespace`, absent for one of the whole cluster, `kind` for one of v1alpha1, `name`,\n\
     `generation`, `confirmed` of `nodes`, and `laggards`, each a `node` with its `reason`).\n\n\
     Exit codes: 0 all confirmed, 1 not all, 2 could not say.")]
 pub struct Args {
@@ -155,9 +155,10 @@ fn write_policy(out: &mut impl Write, policy: &PolicyAnswer, now: Timestamp) -> 
         style::ERROR
     };
     let held = &policy.policy;
-    let name = match &held.namespace {
-        Some(namespace) => format!("{namespace}/{}", held.name),
-        None => format!("ClusterNetworkPolicy {}", held.name),
+    let name = match (&held.namespace, &held.kind) {
+        (Some(namespace), _) => format!("{namespace}/{}", held.name),
+        (None, Some(kind)) => format!("{kind} {}", held.name),
+        (None, None) => format!("ClusterNetworkPolicy {}", held.name),
     };
     let (confirmed, nodes) = (policy.confirmed, policy.nodes);
     let noun = if nodes == 1 { "node" } else { "nodes" };
@@ -194,6 +195,7 @@ mod tests {
         let policy =
             |namespace: Option<&str>, name: &str, laggards: Vec<(&str, Lag)>| PolicyAnswer {
                 policy: HeldPolicy {
+                    kind: None,
                     namespace: namespace.map(str::to_owned),
                     name: name.to_owned(),
                     generation: Some(3),

@@ -21,11 +21,13 @@ use crate::report::why;
         ringfence why backend/orders-api 192.0.2.10 tcp/443 DIR\n  \
         ringfence why 203.0.113.7 frontend/web 8080 DIR\n  \
         ringfence why frontend/web admin-db/postgres 5432 DIR --output json\n\n\
-        The steps go through the tiers: ClusterNetworkPolicies of the Admin tier, NetworkPolicies, and for pods that none\n\
-        of these isolates, the Baseline tier. Domain names are not resolved: an Accept to them is not counted, and said.\n\n\
+        The steps go through the tiers: ClusterNetworkPolicies of the Admin tier and AdminNetworkPolicies, NetworkPolicies, and\n\
+        for pods that none of these isolates, the Baseline tier and the BaselineAdminNetworkPolicy. Domain names are not\n\
+        resolved: an Accept to them is not counted, and said.\n\n\
         JSON: an object with `verdict` (\"allowed\" or \"denied\"), `reason`, `flow` (`from`, `to`, `protocol`, `port`), `ends` (`egress`\n\
         and `ingress`, each `passes` and `reason`), `steps` in their order (`policy` with `kind` and `name`, and `namespace` or\n\
-        `tier` and `priority`; `direction`; `rule`, its field or null; `peer` and `port`, whether it is for these; `says`),\n\
+        `tier` and, where it has one, `priority`; `direction`; `rule`, its field or null; `peer` and `port`, whether it is for\n\
+        these; `says`),\n\
         `blockedBy` (rules of the Admin tier) and `proposal` (`policy`, `direction`, `new`, `isolates`, `manifest`).\n\n\
         Exit codes: 0 allowed, 1 denied, 2 could not say.")]
 pub struct Args {

@@ -273,6 +273,7 @@ impl Raw<'_> {
             };
             return line::pod(Pod {
                 namespace: &endpoint.namespace,
+                namespace_labels: namespace_labels(&endpoint.labels)?,
                 name: &endpoint.pod_name,
                 workload: workload.map(|workload| (kind(&workload.kind), workload.name.as_str())),
                 labels: Some(labels(&endpoint.labels)?),
@@ -293,6 +294,16 @@ impl Raw<'_> {
             reserved.join(", ")
         )))
     }
+}
+
+/// The labels of the pod's namespace among those of its identity; none where there is not one of them.
+fn namespace_labels(all: &[String]) -> Result<Option<crate::netpol::Labels>, String> {
+    let own = all.iter().filter_map(|label| {
+        let label = label.strip_prefix("k8s:io.cilium.k8s.namespace.labels.")?;
+        Some(label.split_once('=').unwrap_or((label, "")))
+    });
+    let labels = checked(own)?;
+    Ok((!labels.is_empty()).then_some(labels))
 }
 
 /// The labels of the pod among those of its identity.

@@ -157,6 +157,7 @@ impl Fields<'_> {
             };
             return pod(Pod {
                 namespace: self.namespace,
+                namespace_labels: None,
                 name: self.pod,
                 workload: Some((kind, self.workload)).filter(|(_, name)| !name.is_empty()),
                 labels: self.labels.read()?,
@@ -177,6 +178,7 @@ impl Fields<'_> {
 /// What is said of a pod, in texts.
 pub(super) struct Pod<'a> {
     pub(super) namespace: &'a str,
+    pub(super) namespace_labels: Option<Labels>,
     pub(super) name: &'a str,
     pub(super) workload: Option<(Option<WorkloadKind>, &'a str)>,
     pub(super) labels: Option<Labels>,
@@ -202,6 +204,7 @@ pub(super) fn pod(said: Pod<'_>) -> Result<Actor, String> {
     }
     Ok(Actor::Pod(PodActor {
         namespace: NamespaceName::from(said.namespace),
+        namespace_labels: said.namespace_labels,
         name: Some(ObjectName::from(said.name)).filter(|name| !name.as_str().is_empty()),
         workload: said
             .workload

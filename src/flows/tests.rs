@@ -271,3 +271,30 @@ fn more_different_flows_than_may_be_held_are_an_error() {
         "flows: more than 50 different flows; read fewer files at a time"
     );
 }
+
+#[test]
+fn hubble_tells_the_labels_of_namespaces() {
+    let with = r#""k8s:io.cilium.k8s.namespace.labels.env=prod","k8s:io.cilium.k8s.namespace.labels.kubernetes.io/metadata.name=shop","k8s:app=web""#;
+    let record = hubble(
+        r#""destination":{"namespace":"data","pod_name":"db-0","labels":["k8s:app=db"]},"l4":{"TCP":{"destination_port":5432}},"verdict":"FORWARDED","is_reply":false"#,
+    );
+    let recorded = recorded(&record.replace(r#""k8s:app=web""#, with));
+    let pods = recorded.observations.actors().map(|actor| match actor {
+        Actor::Pod(pod) => {
+            let labels = pod.labels.as_ref().map(ToString::to_string);
+            let namespace = pod.namespace_labels.as_ref().map(ToString::to_string);
+            (labels.expect("labels"), namespace)
+        }
+        _ => panic!("{actor:?}"),
+    });
+    let mut pods: Vec<_> = pods.collect();
+    pods.sort();
+    let of_shop = "env=prod,kubernetes.io/metadata.name=shop".to_owned();
+    assert_eq!(
+        pods,
+        [
+            ("app=db".to_owned(), None),
+            ("app=web".to_owned(), Some(of_shop))
+        ]
+    );
+}

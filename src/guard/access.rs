@@ -26,7 +26,7 @@ pub const BREAK_GLASS: &str = "ringfence.dev:break-glass";
 pub enum Power {
     /// To write NetworkPolicies.
     NetworkPolicies,
-    /// To write `ClusterNetworkPolicies`.
+    /// To write `ClusterNetworkPolicies`, or policies of the kinds that they have replaced.
     ClusterNetworkPolicies,
     /// To change the labels of namespaces, by which guardrails and policies choose them.
     NamespaceLabels,

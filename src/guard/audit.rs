@@ -49,7 +49,7 @@ const fn kind(
 }
 
 /// The kinds that are audited. Owners come before what they own, and what gives others their meaning comes first.
-pub const KINDS: [Kind; 16] = [
+pub const KINDS: [Kind; 18] = [
     kind("", "v1", "Namespace", "namespaces"),
     kind(
         "networking.k8s.io",
@@ -62,6 +62,18 @@ pub const KINDS: [Kind; 16] = [
         "v1alpha2",
         "ClusterNetworkPolicy",
         "clusternetworkpolicies",
+    ),
+    kind(
+        "policy.networking.k8s.io",
+        "v1alpha1",
+        "AdminNetworkPolicy",
+        "adminnetworkpolicies",
+    ),
+    kind(
+        "policy.networking.k8s.io",
+        "v1alpha1",
+        "BaselineAdminNetworkPolicy",
+        "baselineadminnetworkpolicies",
     ),
     kind("ringfence.dev", "v1alpha1", "Guardrail", "guardrails"),
     kind(
@@ -446,6 +458,6 @@ mod tests {
         }
         assert_eq!(of("pods").path(), "/api/v1/pods");
         assert_eq!(of("jobs").path(), "/apis/batch/v1/jobs");
-        assert_eq!(KINDS.iter().filter(|kind| kind.is_optional()).count(), 4);
+        assert_eq!(KINDS.iter().filter(|kind| kind.is_optional()).count(), 6);
     }
 }

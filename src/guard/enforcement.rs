@@ -11,7 +11,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::guard::audit;
-use crate::netpol::{ClusterNetworkPolicy, NamespaceState, NetworkPolicy, Pod, Snapshot, Tier};
+use crate::netpol::{
+    ClusterNetworkPolicy, ClusterPolicyKind, NamespaceState, NetworkPolicy, Pod, Snapshot, Tier,
+};
 
 pub mod answer;
 pub mod confirmed;
@@ -93,7 +95,10 @@ pub struct Receipt {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct HeldPolicy {
-    /// Its namespace; absent for a ClusterNetworkPolicy.
+    /// Its kind, where that is AdminNetworkPolicy or BaselineAdminNetworkPolicy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kind: Option<String>,
+    /// Its namespace; absent for a policy of the whole cluster.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub namespace: Option<String>,
     /// Its name.
@@ -178,6 +183,7 @@ impl HeldPolicy {
 impl From<&NetworkPolicy> for HeldPolicy {
     fn from(policy: &NetworkPolicy) -> Self {
         Self {
+            kind: None,
             namespace: Some(policy.namespace.to_string()),
             name: policy.name.to_string(),
             generation: policy.generation,
@@ -188,8 +194,11 @@ impl From<&NetworkPolicy> for HeldPolicy {
 impl From<&ClusterNetworkPolicy> for HeldPolicy {
     fn from(policy: &ClusterNetworkPolicy) -> Self {
         Self {
+            kind: Some(policy.reference.kind)
+                .filter(|kind| *kind != ClusterPolicyKind::ClusterNetworkPolicy)
+                .map(|kind| kind.to_string()),
             namespace: None,
-            name: policy.name.to_string(),
+            name: policy.reference.name.to_string(),
             generation: policy.generation,
         }
     }

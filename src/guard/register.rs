@@ -13,8 +13,8 @@ use serde::Serialize;
 use crate::guard::exemption::{Exemption, Exemptions};
 use crate::guard::guardrail::{DocumentationSection, Guardrails};
 use crate::netpol::{
-    Annotations, Direction, NamespaceName, NamespaceState, NetworkPolicy, ObjectKey, Snapshot,
-    WorkloadRef,
+    Annotations, ClusterPolicyKind, Direction, NamespaceName, NamespaceState, NetworkPolicy,
+    ObjectKey, Snapshot, WorkloadRef,
 };
 use ruling::Ruling;
 pub use words::Opens;
@@ -79,13 +79,15 @@ pub struct Entry {
     pub exemptions: Vec<String>,
 }
 
-/// One policy of the whole cluster: a ClusterNetworkPolicy.
+/// One policy of the whole cluster: a ClusterNetworkPolicy, or one of a kind that it has replaced.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ClusterEntry {
+    /// Its kind.
+    pub kind: ClusterPolicyKind,
     /// Its name.
     pub name: String,
-    /// Its tier and its priority there, such as `Admin 10`.
+    /// Its tier and its priority there, such as `Admin 10`; the tier alone where its kind has no priority.
     pub place: String,
     /// Where it stands, where that is known.
     pub location: Option<String>,
@@ -124,6 +126,8 @@ pub struct Source {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ClusterOverlap {
+    /// Its kind.
+    pub kind: ClusterPolicyKind,
     /// Its name.
     pub policy: String,
     /// Its tier and its priority there.

@@ -273,8 +273,10 @@ impl Review {
 }
 
 /// Kinds without a namespace that are met in manifests. Anything else that names no namespace is in `default`.
-const CLUSTER_SCOPED: [&str; 15] = [
+const CLUSTER_SCOPED: [&str; 17] = [
     "APIService",
+    "AdminNetworkPolicy",
+    "BaselineAdminNetworkPolicy",
     "ClusterNetworkPolicy",
     "ClusterRole",
     "ClusterRoleBinding",

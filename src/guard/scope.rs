@@ -46,7 +46,7 @@ pub enum Changed {
 }
 
 /// Everything that is judged.
-pub const JUDGED: [Judged; 12] = [
+pub const JUDGED: [Judged; 13] = [
     Judged {
         changed: Changed::ToWait,
         ..in_namespaces("", "v1", &["pods"], &[Create])
@@ -90,6 +90,15 @@ pub const JUDGED: [Judged; 12] = [
             "policy.networking.k8s.io",
             "v1alpha2",
             &["clusternetworkpolicies"],
+            &[Create, Update, Delete],
+        )
+    },
+    Judged {
+        place: Place::Cluster,
+        ..in_namespaces(
+            "policy.networking.k8s.io",
+            "v1alpha1",
+            &["adminnetworkpolicies", "baselineadminnetworkpolicies"],
             &[Create, Update, Delete],
         )
     },

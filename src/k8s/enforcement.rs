@@ -13,12 +13,21 @@ use crate::guard::review;
 use crate::netpol::{NodeName, Object, Snapshot};
 
 /// The kinds that say which policy holds which pod, by their plurals.
-const NEEDED: [&str; 5] = [
+const NEEDED: [&str; 7] = [
     "namespaces",
     "networkpolicies",
     "clusternetworkpolicies",
+    "adminnetworkpolicies",
+    "baselineadminnetworkpolicies",
     "nodes",
     "pods",
+];
+
+/// Those of them that hold pods of every namespace.
+const WIDE: [&str; 3] = [
+    "clusternetworkpolicies",
+    "adminnetworkpolicies",
+    "baselineadminnetworkpolicies",
 ];
 
 /// A cluster and the receipts of its nodes.
@@ -90,11 +99,16 @@ pub async fn facts(
     })
     .await?;
     facts.receipts = receipts(client, not_understood).await?;
-    let mut count = 0_usize;
-    let wide = each(client, named("clusternetworkpolicies")?, |_| {
-        count = count.saturating_add(1);
-    });
-    facts.wide_policies = wide.await?.then_some(count);
+    for plural in WIDE {
+        let mut count = 0_usize;
+        let wide = each(client, named(plural)?, |_| {
+            count = count.saturating_add(1);
+        });
+        if wide.await? {
+            let before = facts.wide_policies.unwrap_or_default();
+            facts.wide_policies = Some(before.saturating_add(count));
+        }
+    }
     for plural in ["guardrails", "reachabilityrules"] {
         each(client, named(plural)?, |_| {
             facts.demands = facts.demands.saturating_add(1);

@@ -165,7 +165,14 @@ impl Live {
             Kind::Node => snapshot.nodes().count(),
             Kind::NetworkPolicy => snapshot.policies().count(),
             Kind::StagedNetworkPolicy => snapshot.staged_policies().count(),
-            Kind::ClusterNetworkPolicy => snapshot.cluster_policies().count(),
+            Kind::ClusterNetworkPolicy
+            | Kind::AdminNetworkPolicy
+            | Kind::BaselineAdminNetworkPolicy => {
+                let policies = snapshot.cluster_policies();
+                policies
+                    .filter(|policy| Some(policy.reference.kind) == kind.of_cluster())
+                    .count()
+            }
             Kind::Guardrail => state.guardrails.iter().count(),
             Kind::ReachabilityRule => state.reachability.iter().count(),
             Kind::Exemption => state.exemptions.iter().count(),

@@ -13,7 +13,7 @@ use serde::Serialize;
 
 use super::coverage::Direction;
 use super::labels::{Annotations, Labels};
-use super::name::{PolicyName, PortName};
+use super::name::{ClusterPolicyKind, ClusterPolicyRef, PortName};
 use super::pod::Pod;
 use super::port::PortMatch;
 use super::selector::Selector;
@@ -21,16 +21,20 @@ use super::selector::Selector;
 pub(super) mod manifest;
 mod read;
 
-/// A ClusterNetworkPolicy of `policy.networking.k8s.io/v1alpha2`, as of release v0.2.0 of the API.
+pub(super) use read::Spec;
+
+/// A ClusterNetworkPolicy of `policy.networking.k8s.io/v1alpha2`, as of release v0.2.0 of the API, or a policy of one of the
+/// kinds that it has replaced and many clusters still have: AdminNetworkPolicy and BaselineAdminNetworkPolicy of
+/// `v1alpha1`, as of release v0.1.7. These mean the same in other words, and are told by their own kind.
 ///
 /// <https://network-policy-api.sigs.k8s.io/api-overview/#the-clusternetworkpolicy-resource>
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClusterNetworkPolicy {
-    /// Its name.
-    pub name: PolicyName,
+    /// Its kind and its name.
+    pub reference: ClusterPolicyRef,
     /// Whether it comes before or after network policies.
     pub tier: Tier,
-    /// Its place among the policies of its tier.
+    /// Its place among the policies of its tier; of a kind that has no priority, the last one.
     pub priority: Priority,
     /// The pods whose flows it rules; never those on the host network.
     pub subject: PodScope,
@@ -58,6 +62,17 @@ pub enum Tier {
 /// The place of a policy within its tier, 0 to 1000; the lower is asked first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct Priority(u16);
+
+/// Where a policy stands, in words: `Admin tier, priority 10`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Place {
+    /// Its kind, which may have no priority.
+    pub kind: ClusterPolicyKind,
+    /// Its tier.
+    pub tier: Tier,
+    /// Its priority there.
+    pub priority: Priority,
+}
 
 /// What a rule does with the flows that it matches; the strictest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -149,6 +164,15 @@ pub enum Closed {
 }
 
 impl ClusterNetworkPolicy {
+    /// Where it stands, in words.
+    pub fn place(&self) -> Place {
+        Place {
+            kind: self.reference.kind,
+            tier: self.tier,
+            priority: self.priority,
+        }
+    }
+
     /// The rules of a direction, in the order in which they are asked.
     pub fn rules(&self, direction: Direction) -> &[ClusterRule] {
         match direction {
@@ -176,11 +200,21 @@ impl Tier {
     }
 }
 
+impl Place {
+    /// The priority that the policy was given; none where its kind has none.
+    pub fn priority(&self) -> Option<Priority> {
+        self.kind.has_priority().then_some(self.priority)
+    }
+}
+
 impl Priority {
+    /// That of what is asked last.
+    const LAST: Self = Self(1000);
+
     /// The priority of a number of the API; none beyond 0 to 1000.
     pub fn new(number: i32) -> Option<Self> {
         let number = u16::try_from(number).ok();
-        number.filter(|number| *number <= 1000).map(Self)
+        number.map(Self).filter(|read| *read <= Self::LAST)
     }
 
     /// The number.
@@ -239,6 +273,16 @@ impl ClusterRule {
 impl fmt::Display for Tier {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(self.as_str())
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} tier", self.tier)?;
+        match self.priority() {
+            Some(priority) => write!(f, ", priority {priority}"),
+            None => Ok(()),
+        }
     }
 }
 

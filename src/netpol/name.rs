@@ -116,6 +116,84 @@ pub enum PolicyKind {
     StagedNetworkPolicy,
 }
 
+/// One policy of the whole cluster.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub struct ClusterPolicyRef {
+    /// Its name, which policies of other kinds may have as well.
+    pub name: PolicyName,
+    /// Of which kind it is.
+    pub kind: ClusterPolicyKind,
+}
+
+/// The kinds of policies of the whole cluster: one, and the two that it has replaced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub enum ClusterPolicyKind {
+    /// `policy.networking.k8s.io/v1alpha2`.
+    ClusterNetworkPolicy,
+    /// `policy.networking.k8s.io/v1alpha1`, always of the Admin tier.
+    AdminNetworkPolicy,
+    /// `policy.networking.k8s.io/v1alpha1`, always of the Baseline tier; a cluster has one at most.
+    BaselineAdminNetworkPolicy,
+}
+
+impl ClusterPolicyRef {
+    /// The policy of a kind that has a name.
+    pub fn new(kind: ClusterPolicyKind, name: impl Into<PolicyName>) -> Self {
+        Self {
+            name: name.into(),
+            kind,
+        }
+    }
+}
+
+impl ClusterPolicyKind {
+    /// All of them.
+    pub const ALL: [Self; 3] = [
+        Self::ClusterNetworkPolicy,
+        Self::AdminNetworkPolicy,
+        Self::BaselineAdminNetworkPolicy,
+    ];
+
+    /// The `kind` of the API.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::ClusterNetworkPolicy => "ClusterNetworkPolicy",
+            Self::AdminNetworkPolicy => "AdminNetworkPolicy",
+            Self::BaselineAdminNetworkPolicy => "BaselineAdminNetworkPolicy",
+        }
+    }
+
+    /// The `apiVersion` that it is read of.
+    pub fn api_version(self) -> &'static str {
+        match self {
+            Self::ClusterNetworkPolicy => "policy.networking.k8s.io/v1alpha2",
+            Self::AdminNetworkPolicy | Self::BaselineAdminNetworkPolicy => {
+                "policy.networking.k8s.io/v1alpha1"
+            }
+        }
+    }
+
+    /// Whether its policies have a priority; where there is one at most, it needs none.
+    pub fn has_priority(self) -> bool {
+        match self {
+            Self::ClusterNetworkPolicy | Self::AdminNetworkPolicy => true,
+            Self::BaselineAdminNetworkPolicy => false,
+        }
+    }
+}
+
+impl fmt::Display for ClusterPolicyKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+impl fmt::Display for ClusterPolicyRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.kind, self.name)
+    }
+}
+
 impl PolicyRef {
     /// A NetworkPolicy.
     pub fn new(namespace: impl Into<NamespaceName>, name: impl Into<PolicyName>) -> Self {

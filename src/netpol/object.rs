@@ -1,7 +1,7 @@
 //! The objects that a snapshot holds, whatever their kind.
 
 use super::cluster_policy::ClusterNetworkPolicy;
-use super::name::{NamespaceName, NodeName, ObjectName, PolicyName, PolicyRef};
+use super::name::{ClusterPolicyRef, NamespaceName, NodeName, ObjectName, PolicyRef};
 use super::namespace::Namespace;
 use super::node::Node;
 use super::pod::Pod;
@@ -25,7 +25,7 @@ pub enum Object {
     NetworkPolicy(NetworkPolicy),
     /// A network policy on trial.
     StagedNetworkPolicy(Box<StagedNetworkPolicy>),
-    /// A cluster network policy.
+    /// A cluster network policy, or one of a kind that it has replaced.
     ClusterNetworkPolicy(ClusterNetworkPolicy),
     /// A node.
     Node(Node),
@@ -49,8 +49,8 @@ pub enum ObjectKey {
     NetworkPolicy(PolicyRef),
     /// A network policy on trial.
     StagedNetworkPolicy(PolicyRef),
-    /// A cluster network policy.
-    ClusterNetworkPolicy(PolicyName),
+    /// A cluster network policy, or one of a kind that it has replaced.
+    ClusterNetworkPolicy(ClusterPolicyRef),
     /// A node.
     Node(NodeName),
 }
@@ -71,7 +71,7 @@ impl Object {
             )),
             Self::StagedNetworkPolicy(staged) => ObjectKey::StagedNetworkPolicy(staged.reference()),
             Self::ClusterNetworkPolicy(policy) => {
-                ObjectKey::ClusterNetworkPolicy(policy.name.clone())
+                ObjectKey::ClusterNetworkPolicy(policy.reference.clone())
             }
             Self::Node(node) => ObjectKey::Node(node.name.clone()),
         }

@@ -7,10 +7,12 @@ use k8s_openapi::api::networking::v1 as networking;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::cluster_policy::{ClusterNetworkPolicy, manifest};
+use super::cluster_policy::manifest::v1alpha1::{AdminSpec, BaselineSpec};
+use super::cluster_policy::{ClusterNetworkPolicy, Spec, manifest};
 use super::decode::{Decoded, decode};
 use super::field::{FieldPath, Place};
 use super::labels::Labels;
+use super::name::ClusterPolicyKind;
 use super::namespace::Namespace;
 use super::node::Node;
 use super::object::Object;
@@ -37,7 +39,7 @@ enum Kind {
     Service,
     NetworkPolicy,
     StagedNetworkPolicy,
-    ClusterNetworkPolicy,
+    Cluster(ClusterPolicyKind),
     Node,
     Workload(WorkloadKind),
 }
@@ -91,14 +93,15 @@ impl Kind {
             "Node" => Some((Self::Node, "v1")),
             "NetworkPolicy" => Some((Self::NetworkPolicy, "networking.k8s.io/v1")),
             "StagedNetworkPolicy" => Some((Self::StagedNetworkPolicy, "ringfence.dev/v1alpha1")),
-            "ClusterNetworkPolicy" => Some((
-                Self::ClusterNetworkPolicy,
-                "policy.networking.k8s.io/v1alpha2",
-            )),
             other => {
-                let mut workloads = WorkloadKind::ALL.into_iter();
-                let workload = workloads.find(|workload| workload.as_str() == other);
-                workload.map(|workload| (Self::Workload(workload), workload.api_version()))
+                let mut wide = ClusterPolicyKind::ALL.into_iter();
+                if let Some(kind) = wide.find(|kind| kind.as_str() == other) {
+                    Some((Self::Cluster(kind), kind.api_version()))
+                } else {
+                    let mut workloads = WorkloadKind::ALL.into_iter();
+                    let workload = workloads.find(|workload| workload.as_str() == other);
+                    workload.map(|workload| (Self::Workload(workload), workload.api_version()))
+                }
             }
         };
         let Some((known, served)) = known else {
@@ -117,8 +120,9 @@ impl Kind {
         // The kinds of apps and networking were first in `extensions`. In other groups the same words mean other kinds.
         let moved = found == "extensions" && matches!(own.as_str(), "apps" | "networking.k8s.io");
         if found == own || moved {
+            let article = if kind.starts_with('A') { "an" } else { "a" };
             let reason = format!(
-                "{} is not read: a {kind} must be of {served}",
+                "{} is not read: {article} {kind} must be of {served}",
                 Quoted(api_version)
             );
             return Err(ParseError::one(FieldPath::of(["apiVersion"]), reason));
@@ -143,11 +147,14 @@ impl Kind {
                 let staged = StagedNetworkPolicy::read(object, at, problems);
                 Object::StagedNetworkPolicy(Box::new(staged))
             }),
-            Self::ClusterNetworkPolicy => {
-                read(value, |object: &manifest::Manifest, at, problems| {
-                    let policy = ClusterNetworkPolicy::read(object, value, at, problems);
-                    Object::ClusterNetworkPolicy(policy)
-                })
+            Self::Cluster(ClusterPolicyKind::ClusterNetworkPolicy) => {
+                read_cluster::<manifest::Spec>(value)
+            }
+            Self::Cluster(ClusterPolicyKind::AdminNetworkPolicy) => {
+                read_cluster::<AdminSpec>(value)
+            }
+            Self::Cluster(ClusterPolicyKind::BaselineAdminNetworkPolicy) => {
+                read_cluster::<BaselineSpec>(value)
             }
             Self::Node => read(value, |object: &core::Node, at, problems| {
                 Object::Node(Node::read(object, at, problems))
@@ -175,6 +182,12 @@ fn read<T: DeserializeOwned>(
     Ok(Parsed {
         object,
         unknown_fields,
+    })
+}
+
+fn read_cluster<S: Spec + DeserializeOwned>(value: &Value) -> Result<Parsed, ParseError> {
+    read(value, |object: &manifest::Manifest<S>, at, problems| {
+        Object::ClusterNetworkPolicy(ClusterNetworkPolicy::read(object, value, at, problems))
     })
 }
 

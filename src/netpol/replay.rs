@@ -25,6 +25,7 @@ pub(in crate::netpol) use resolve::{Resolved, Resolver};
 
 pub use record::{Action, Actor, Counts, Observations, Observed, PodActor, Seen, Tally};
 
+mod namespaces;
 mod record;
 mod resolve;
 
@@ -113,6 +114,7 @@ impl Replay {
     /// something outside.
     pub fn of(observations: &Observations, snapshot: &Snapshot, cluster: &[IpNet]) -> Self {
         let mut replay = Self::default();
+        let snapshot = &*observations.informing(snapshot);
         let mut resolver = Resolver::new(snapshot, cluster);
         let ends: Vec<usize> = observations
             .actors()

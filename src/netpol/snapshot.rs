@@ -13,7 +13,9 @@ use rpds::RedBlackTreeMapSync;
 use super::cluster_policy::{ClusterNetworkPolicy, Tier};
 use super::flow::Endpoint;
 use super::labels::Labels;
-use super::name::{NamespaceName, NodeName, ObjectName, PolicyKind, PolicyName, PolicyRef};
+use super::name::{
+    ClusterPolicyRef, NamespaceName, NodeName, ObjectName, PolicyKind, PolicyName, PolicyRef,
+};
 use super::namespace::{Namespace, automatic_labels};
 use super::node::Node;
 use super::object::{Object, ObjectKey};
@@ -147,8 +149,8 @@ impl Snapshot {
     }
 
     /// A cluster network policy.
-    pub fn cluster_policy(&self, name: &PolicyName) -> Option<&ClusterNetworkPolicy> {
-        self.wide.policy(name)
+    pub fn cluster_policy(&self, policy: &ClusterPolicyRef) -> Option<&ClusterNetworkPolicy> {
+        self.wide.policy(policy)
     }
 
     /// All cluster network policies in the order in which they are asked, as they are shared between snapshots.

@@ -89,6 +89,7 @@ pub enum Side {
 impl Suggestion {
     /// Policies for what was recorded, in a snapshot without policies.
     pub fn of(observations: &Observations, snapshot: &Snapshot, options: &Options) -> Self {
+        let snapshot = &*observations.informing(snapshot);
         let units = units::Units::of(observations, snapshot, &options.cluster);
         let mut suggestion = Self {
             alike: units.alike(),

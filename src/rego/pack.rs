@@ -191,7 +191,9 @@ impl Pack {
             Section::Bypasses => makes_pods,
             Section::Documentation => match kind {
                 "NetworkPolicy" => version.starts_with("networking.k8s.io/"),
-                "ClusterNetworkPolicy" => version.starts_with("policy.networking.k8s.io/"),
+                "ClusterNetworkPolicy" | "AdminNetworkPolicy" | "BaselineAdminNetworkPolicy" => {
+                    version.starts_with("policy.networking.k8s.io/")
+                }
                 _ => false,
             },
             // Other kinds are meant where a rule names them.

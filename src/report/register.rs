@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use crate::guard::register::{ClusterEntry, ClusterOverlap, Entry, Opens, Register, Review};
+use crate::netpol::ClusterPolicyKind;
 
 pub mod html;
 
@@ -59,7 +60,7 @@ pub fn markdown(register: &Register) -> String {
         let said =
             |text: &Option<String>| text.as_deref().map_or_else(|| "**none**".to_owned(), cell);
         let cells = [
-            cell(&entry.name),
+            cell(&cluster_name(entry)),
             cell(&entry.place),
             said(&entry.owner),
             said(&entry.purpose),
@@ -198,11 +199,23 @@ fn overlaps(entry: &Entry) -> Vec<String> {
 fn cluster_overlap(overlap: &ClusterOverlap) -> String {
     let plural = if overlap.workloads == 1 { "" } else { "s" };
     let ClusterOverlap {
+        kind,
         policy,
         place,
         workloads,
     } = overlap;
-    format!("ClusterNetworkPolicy {policy}, {place} ({workloads} workload{plural})")
+    format!("{kind} {policy}, {place} ({workloads} workload{plural})")
+}
+
+/// The name of a policy of the whole cluster, with its kind where that is one of those that ClusterNetworkPolicy has replaced.
+fn cluster_name(entry: &ClusterEntry) -> String {
+    let ClusterEntry { kind, name, .. } = entry;
+    match kind {
+        ClusterPolicyKind::ClusterNetworkPolicy => name.clone(),
+        ClusterPolicyKind::AdminNetworkPolicy | ClusterPolicyKind::BaselineAdminNetworkPolicy => {
+            format!("{kind} {name}")
+        }
+    }
 }
 
 fn cluster_overlaps(entry: &ClusterEntry) -> Vec<String> {

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::netpol::reach::{Change, Explanation, Says, Step, StepPolicy};
-use crate::netpol::{ClusterRuleRef, EndVerdict, Endpoint, Flow};
+use crate::netpol::{ClusterPolicyRef, ClusterRuleRef, EndVerdict, Endpoint, Flow, Place};
 
 /// The whole document, with a line end.
 ///
@@ -56,13 +56,7 @@ fn step(step: &Step) -> Value {
         StepPolicy::Network(policy) => {
             json!({"kind": "NetworkPolicy", "namespace": policy.namespace, "name": policy.name})
         }
-        StepPolicy::Cluster {
-            name,
-            tier,
-            priority,
-        } => json!({
-            "kind": "ClusterNetworkPolicy", "name": name, "tier": tier, "priority": priority,
-        }),
+        StepPolicy::Cluster { policy, place } => cluster_policy(policy, *place),
     };
     let says = match step.says {
         Says::Nothing => "nothing".to_owned(),
@@ -81,14 +75,18 @@ fn step(step: &Step) -> Value {
     })
 }
 
+/// The `priority` is absent where the kind has none.
+fn cluster_policy(policy: &ClusterPolicyRef, place: Place) -> Value {
+    let (kind, name, tier) = (policy.kind, &policy.name, place.tier);
+    match place.priority() {
+        Some(priority) => json!({"kind": kind, "name": name, "tier": tier, "priority": priority}),
+        None => json!({"kind": kind, "name": name, "tier": tier}),
+    }
+}
+
 fn rule(rule: &ClusterRuleRef) -> Value {
     json!({
-        "policy": {
-            "kind": "ClusterNetworkPolicy",
-            "name": rule.policy,
-            "tier": rule.tier,
-            "priority": rule.priority,
-        },
+        "policy": cluster_policy(&rule.policy, rule.place()),
         "direction": rule.direction.field(),
         "rule": rule.field(),
     })

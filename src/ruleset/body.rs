@@ -143,7 +143,7 @@ impl<'s> Holding<'s> {
                 .iter()
                 .map(|policy| policy.reference())
                 .collect(),
-            wide.map(|policy| policy.name.to_string()).collect(),
+            wide.map(|policy| policy.reference.to_string()).collect(),
         )
     }
 
@@ -200,11 +200,7 @@ fn ruled(policies: &[&ClusterNetworkPolicy], way: Way, pod: &Pod) -> Vec<Tied> {
     let clauses = |policy: &&ClusterNetworkPolicy| -> Option<Vec<Clause>> {
         let rules = policy.rules(direction).iter().enumerate();
         let clauses = rules.filter_map(|(index, rule)| {
-            let by = format!(
-                "ClusterNetworkPolicy {} {}[{index}]",
-                policy.name,
-                direction.field()
-            );
+            let by = format!("{} {}[{index}]", policy.reference, direction.field());
             Some(own(Clause::of_cluster_rule(rule, by)?, way, pod))
         });
         let clauses: Vec<Clause> = clauses.collect();

@@ -50,7 +50,7 @@ pub(super) struct InFlight<'a> {
 }
 
 /// The kinds that have a label of their own.
-const KINDS: [&str; 15] = [
+const KINDS: [&str; 17] = [
     "Pod",
     "Deployment",
     "StatefulSet",
@@ -62,6 +62,8 @@ const KINDS: [&str; 15] = [
     "Namespace",
     "NetworkPolicy",
     "ClusterNetworkPolicy",
+    "AdminNetworkPolicy",
+    "BaselineAdminNetworkPolicy",
     "Service",
     "Guardrail",
     "ReachabilityRule",

@@ -17,7 +17,13 @@ const INSTALL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/install");
 const NAMESPACE: &str = "ringfence-system";
 
 /// As little of a kind's definition as lets the API server serve it.
-fn definition(group: &str, version: &str, kind: &str, plural: &str, scope: &str) -> String {
+pub(crate) fn definition(
+    group: &str,
+    version: &str,
+    kind: &str,
+    plural: &str,
+    scope: &str,
+) -> String {
     let definition = json!({
         "apiVersion": "apiextensions.k8s.io/v1",
         "kind": "CustomResourceDefinition",
@@ -135,38 +141,58 @@ async fn reported(cluster: &Kubernetes) {
     Kubernetes::eventually("the report of the namespace", passed).await;
 }
 
+/// The kinds of others that Ringfence looks at or writes, where they are there.
+fn definitions() -> String {
+    let (policies, reports) = ("policy.networking.k8s.io", "wgpolicyk8s.io");
+    let kinds = [
+        (
+            policies,
+            "v1alpha2",
+            "ClusterNetworkPolicy",
+            "clusternetworkpolicies",
+            "Cluster",
+        ),
+        (
+            policies,
+            "v1alpha1",
+            "AdminNetworkPolicy",
+            "adminnetworkpolicies",
+            "Cluster",
+        ),
+        (
+            policies,
+            "v1alpha1",
+            "BaselineAdminNetworkPolicy",
+            "baselineadminnetworkpolicies",
+            "Cluster",
+        ),
+        (
+            reports,
+            "v1alpha2",
+            "PolicyReport",
+            "policyreports",
+            "Namespaced",
+        ),
+        (
+            reports,
+            "v1alpha2",
+            "ClusterPolicyReport",
+            "clusterpolicyreports",
+            "Cluster",
+        ),
+    ];
+    let kinds = kinds.map(|(group, version, kind, plural, scope)| {
+        definition(group, version, kind, plural, scope)
+    });
+    kinds.concat()
+}
+
 #[tokio::test]
 async fn every_right_that_is_granted_is_used_and_none_is_missing() {
     let cluster = Kubernetes::start().await;
     let applied = cluster.kubectl(&["apply", "--server-side", "-k", INSTALL], "");
     assert!(applied.status.success());
-    let (group, reports) = ("policy.networking.k8s.io", "wgpolicyk8s.io");
-    cluster.apply(
-        &[
-            definition(
-                group,
-                "v1alpha2",
-                "ClusterNetworkPolicy",
-                "clusternetworkpolicies",
-                "Cluster",
-            ),
-            definition(
-                reports,
-                "v1alpha2",
-                "PolicyReport",
-                "policyreports",
-                "Namespaced",
-            ),
-            definition(
-                reports,
-                "v1alpha2",
-                "ClusterPolicyReport",
-                "clusterpolicyreports",
-                "Cluster",
-            ),
-        ]
-        .concat(),
-    );
+    cluster.apply(&definitions());
     // What belongs to no namespace has a report of its own.
     let wide = "{apiVersion: policy.networking.k8s.io/v1alpha2, kind: ClusterNetworkPolicy, metadata: {name: wide}, \
         spec: {tier: Baseline, priority: 1, subject: {namespaces: {}}, ingress: [{action: Deny, from: [{namespaces: {}}]}]}}";

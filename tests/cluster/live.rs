@@ -19,6 +19,7 @@ use ringfence::rego::{PolicySet, RegoEngine, Trial};
 use ringfence::runtime::{Readiness, Tasks, Trigger};
 use serde_json::{Value, json};
 
+use crate::access::definition;
 use crate::kubernetes::Kubernetes;
 
 /// A cluster that is followed by the test itself.
@@ -164,6 +165,7 @@ async fn what_the_cluster_holds_shows_in_the_state_and_what_is_gone_does_not() {
 
     objects_come_and_go(&client, &following).await;
     own_kinds_are_taken_up_when_they_are_served(&client, &following).await;
+    policies_of_the_whole_cluster_are_known_by_kind(&cluster, &following).await;
     what_nobody_understands_changes_nothing(&client, &following).await;
     what_changes_while_the_api_server_is_gone(&cluster, &following).await;
 }
@@ -201,6 +203,49 @@ async fn own_kinds_are_taken_up_when_they_are_served(client: &Client, following:
     following
         .until("a guardrail", |state| state.guardrails.iter().count() == 1)
         .await;
+}
+
+/// Of one name, while the kind that replaced them is not served.
+async fn policies_of_the_whole_cluster_are_known_by_kind(
+    cluster: &Kubernetes,
+    following: &Following,
+) {
+    let (group, version) = ("policy.networking.k8s.io", "v1alpha1");
+    let kinds = [
+        (
+            "AdminNetworkPolicy",
+            "adminnetworkpolicies",
+            "priority: 1, ",
+        ),
+        (
+            "BaselineAdminNetworkPolicy",
+            "baselineadminnetworkpolicies",
+            "",
+        ),
+    ];
+    for (kind, plural, _) in kinds {
+        cluster.apply(&definition(group, version, kind, plural, "Cluster"));
+    }
+    for (kind, _, priority) in kinds {
+        let policy = format!(
+            "{{apiVersion: {group}/{version}, kind: {kind}, metadata: {{name: default}}, spec: {{{priority}\
+             subject: {{namespaces: {{}}}}, ingress: [{{action: Deny, from: [{{namespaces: {{}}}}]}}]}}}}"
+        );
+        let taken = async || {
+            let output = cluster.kubectl(&["apply", "-f", "-"], &policy);
+            output.status.success().then_some(())
+        };
+        Kubernetes::eventually("the kind served", taken).await;
+    }
+    let has =
+        |count: usize| move |state: &State| state.snapshot.cluster_policies().count() == count;
+    following.until("both policies", has(2)).await;
+    assert_eq!(following.live.count(Kind::AdminNetworkPolicy), 1);
+    assert_eq!(following.live.count(Kind::ClusterNetworkPolicy), 0);
+    let gone = cluster.kubectl(&["delete", "adminnetworkpolicy", "default"], "");
+    assert!(gone.status.success());
+    following.until("one policy", has(1)).await;
+    assert_eq!(following.live.count(Kind::BaselineAdminNetworkPolicy), 1);
 }
 
 /// One that the API server takes: its last good version stays.

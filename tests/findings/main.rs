@@ -123,7 +123,7 @@ fn together(objects: &[Value], before: &[PortSet]) -> Result<(), TestCaseError> 
         }
     }
     for policy in all.cluster_policies() {
-        let name = policy.name.as_str();
+        let name = policy.reference.name.as_str();
         for Flaw { field, what } in findings::cluster_flaws(&all, Some(&near), policy)
             .into_iter()
             .rev()
@@ -150,7 +150,7 @@ fn shadowed(
     let all = snapshot(objects);
     let near = Neighbourhood::of(&all);
     for policy in all.cluster_policies() {
-        let name = policy.name.as_str();
+        let name = policy.reference.name.as_str();
         for Flaw { field, what } in findings::cluster_flaws(&all, Some(&near), policy) {
             let (kind, changed) = match (&what, policy.tier) {
                 (What::OpensEverything(_), _) => continue,

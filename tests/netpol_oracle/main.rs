@@ -6,6 +6,7 @@
 
 mod clusters;
 mod evaluator;
+mod predecessors;
 mod seen;
 mod tiers;
 mod trials;
@@ -189,7 +190,8 @@ impl Both {
             Says::Deny
         };
         prop_assert_eq!(says(ruled.by.tier), said, "{}", end);
-        let is_named = |object: &&Value| object["metadata"]["name"] == ruled.by.policy.as_str();
+        let is_named =
+            |object: &&Value| object["metadata"]["name"] == ruled.by.policy.name.as_str();
         let policy = self.objects.iter().find(is_named).expect("a policy");
         let rule = &policy["spec"][direction.field()][ruled.by.index];
         let action = rule["action"].as_str().expect("an action");

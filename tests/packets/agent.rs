@@ -479,20 +479,33 @@ async fn the_agent_uses_every_right_of_its_role_and_asks_for_no_other() {
         "{}",
         String::from_utf8_lossy(&applied.stderr)
     );
-    let definition = json!({
-        "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
-        "metadata": {
-            "name": "clusternetworkpolicies.policy.networking.k8s.io",
-            "annotations": {"api-approved.kubernetes.io": "unapproved"},
-        },
-        "spec": {
-            "group": "policy.networking.k8s.io", "scope": "Cluster",
-            "names": {"kind": "ClusterNetworkPolicy", "plural": "clusternetworkpolicies"},
-            "versions": [{"name": "v1alpha2", "served": true, "storage": true, "schema": {"openAPIV3Schema":
-                {"type": "object", "x-kubernetes-preserve-unknown-fields": true}}}],
-        },
-    });
-    site.kubernetes.apply(&definition.to_string());
+    let definition = |kind: &str, plural: &str, version: &str| {
+        json!({
+            "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+            "metadata": {
+                "name": format!("{plural}.policy.networking.k8s.io"),
+                "annotations": {"api-approved.kubernetes.io": "unapproved"},
+            },
+            "spec": {
+                "group": "policy.networking.k8s.io", "scope": "Cluster",
+                "names": {"kind": kind, "plural": plural},
+                "versions": [{"name": version, "served": true, "storage": true, "schema": {"openAPIV3Schema":
+                    {"type": "object", "x-kubernetes-preserve-unknown-fields": true}}}],
+            },
+        })
+    };
+    for (kind, plural, version) in [
+        ("ClusterNetworkPolicy", "clusternetworkpolicies", "v1alpha2"),
+        ("AdminNetworkPolicy", "adminnetworkpolicies", "v1alpha1"),
+        (
+            "BaselineAdminNetworkPolicy",
+            "baselineadminnetworkpolicies",
+            "v1alpha1",
+        ),
+    ] {
+        let definition = definition(kind, plural, version);
+        site.kubernetes.apply(&definition.to_string());
+    }
     let by = kubeconfig(&site.kubernetes, ACCOUNT, ACCOUNT);
     let agent = site.run_as(&by, "agent", &["--node-name", NODE]);
     agent.line(&["the table is made"]).await;

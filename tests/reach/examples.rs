@@ -170,6 +170,93 @@ fn cluster_network_policies_are_judged_before_and_after_those_of_namespaces() {
     );
 }
 
+/// An AdminNetworkPolicy that denies what a NetworkPolicy allows and passes the rest on, and a BaselineAdminNetworkPolicy.
+const BEFORE: &str = "
+apiVersion: policy.networking.k8s.io/v1alpha1
+kind: AdminNetworkPolicy
+metadata: {name: guard}
+spec:
+  priority: 10
+  subject: {namespaces: {matchLabels: {kubernetes.io/metadata.name: data}}}
+  ingress:
+    - name: scrape
+      action: Allow
+      from: [{pods: {namespaceSelector: {}, podSelector: {matchLabels: {app: prometheus}}}}]
+      ports: [{portNumber: {port: 9090}}]
+    - name: no-web
+      action: Deny
+      from: [{pods: {namespaceSelector: {}, podSelector: {matchLabels: {app: web}}}}]
+      ports: [{portRange: {start: 5000, end: 6000}}]
+    - name: teams-decide
+      action: Pass
+      from: [{namespaces: {}}]
+---
+apiVersion: policy.networking.k8s.io/v1alpha1
+kind: BaselineAdminNetworkPolicy
+metadata: {name: default}
+spec:
+  subject: {namespaces: {}}
+  ingress:
+    - {action: Deny, from: [{namespaces: {}}]}
+---
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: postgres, namespace: data}
+spec:
+  podSelector: {matchLabels: {app: postgres}}
+  ingress:
+    - from: [{namespaceSelector: {}}]
+      ports: [{port: 5432}]
+---
+{apiVersion: v1, kind: Pod, metadata: {name: web, namespace: shop, labels: {app: web}}, spec: {containers: [{name: main, image: main}]}}
+---
+{apiVersion: v1, kind: Pod, metadata: {name: api, namespace: shop, labels: {app: api}}, spec: {containers: [{name: main, image: main}]}}
+---
+{apiVersion: v1, kind: Pod, metadata: {name: prometheus, namespace: shop, labels: {app: prometheus}}, spec: {containers: [{name: main, image: main}]}}
+---
+{apiVersion: v1, kind: Pod, metadata: {name: postgres, namespace: data, labels: {app: postgres}}, spec: {containers: [{name: main, image: main}]}}
+";
+
+#[test]
+fn the_kinds_before_cluster_network_policy_are_judged_and_named() {
+    insta::assert_snapshot!("before_reach", told(&["reach", "-"], BEFORE));
+    let why = |from: &str, to: &str, port: &str, form: &str| {
+        told(&["why", from, to, port, "-", "--output", form], BEFORE)
+    };
+    let postgres = "data/postgres";
+    insta::assert_snapshot!(
+        "before_why_denied_by_admin",
+        why("shop/web", postgres, "5432", "text")
+    );
+    insta::assert_snapshot!(
+        "before_why_denied_by_admin_json",
+        why("shop/web", postgres, "5432", "json")
+    );
+    insta::assert_snapshot!(
+        "before_why_passed_on",
+        why("shop/api", postgres, "5432", "text")
+    );
+    insta::assert_snapshot!(
+        "before_why_denied_by_baseline",
+        why(postgres, "shop/api", "80", "text")
+    );
+    insta::assert_snapshot!(
+        "before_why_denied_by_baseline_json",
+        why(postgres, "shop/api", "80", "json")
+    );
+    insta::assert_snapshot!(
+        "before_registry",
+        told(&["registry", "-", "--at", "2026-06-01T00:00:00Z"], BEFORE)
+    );
+    let later = BEFORE
+        .replace("action: Deny, from", "action: Allow, from")
+        .replace(
+            "name: no-web\n      action: Deny",
+            "name: no-web\n      action: Accept",
+        );
+    insta::assert_snapshot!("before_refused", told(&["reach", "-"], &later));
+}
+
 #[test]
 fn what_rules_want_closed_is_red_on_the_map() {
     let cluster = "

@@ -158,7 +158,7 @@ fn check_steps(steps: &[Step], end: &EndVerdict) -> Result<(), TestCaseError> {
                 Action::Deny
             };
             let is_it = |step: &&Step| {
-                let is_of = matches!(&step.policy, StepPolicy::Cluster { name, .. } if *name == ruled.by.policy);
+                let is_of = matches!(&step.policy, StepPolicy::Cluster { policy, .. } if *policy == ruled.by.policy);
                 is_of && step.index == Some(ruled.by.index)
             };
             let step = steps.iter().find(is_it).expect("the rule that decides");

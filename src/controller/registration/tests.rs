@@ -199,6 +199,8 @@ fn what_is_of_the_whole_cluster_never_fails_and_nothing_asks_about_the_clusters_
         let of_cluster = entry.name.starts_with("cluster.");
         for resource in resources(&entry.rules) {
             let own = [
+                "adminnetworkpolicies",
+                "baselineadminnetworkpolicies",
                 "clusternetworkpolicies",
                 "exemptions",
                 "guardrails",

@@ -46,7 +46,7 @@ const fn target(
     }
 }
 
-pub(super) const TARGETS: [Target; 17] = {
+pub(super) const TARGETS: [Target; 19] = {
     use Power::{
         ClusterNetworkPolicies, Exempt, Exemptions, Guardrails, NamespaceLabels, NetworkPolicies,
         Rights, Webhooks,
@@ -74,6 +74,20 @@ pub(super) const TARGETS: [Target; 17] = {
             ClusterNetworkPolicies,
             wide,
             "clusternetworkpolicies",
+            WRITE,
+            Nothing,
+        ),
+        target(
+            ClusterNetworkPolicies,
+            wide,
+            "adminnetworkpolicies",
+            WRITE,
+            Nothing,
+        ),
+        target(
+            ClusterNetworkPolicies,
+            wide,
+            "baselineadminnetworkpolicies",
             WRITE,
             Nothing,
         ),

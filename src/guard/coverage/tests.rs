@@ -66,6 +66,30 @@ fn a_baseline_deny_covers_only_where_it_is_said_to_be_enforced() {
 }
 
 #[test]
+fn the_one_baseline_admin_policy_covers_under_the_same_condition() {
+    let rule = |rules: &str| json!([{"action": "Deny", rules: [{"namespaces": {}}]}]);
+    let mut wide = json!({
+        "apiVersion": "policy.networking.k8s.io/v1alpha1", "kind": "BaselineAdminNetworkPolicy",
+        "metadata": {"name": "default"},
+        "spec": {
+            "subject": {"namespaces": {}}, "ingress": rule("from"),
+            "egress": [{"action": "Deny", "to": [{"networks": ["0.0.0.0/0", "::/0"]}]}],
+        }
+    });
+    let missing = |spec: &GuardrailSpec, wide: &Value| {
+        let cluster = Cluster::under(spec, &[namespace("shop"), wide.clone()]);
+        let decision = cluster.create(&web());
+        ids(&decision).first().map(ToString::to_string)
+    };
+    let enforced = enforced(CoverageScope::Namespace);
+    assert_eq!(missing(&enforced, &wide), None);
+    let objects = [namespace("shop"), wide.clone()];
+    assert_eq!(ids(&Cluster::of(&objects).create(&web())), ["RF201"]);
+    wide["spec"]["egress"] = rule("to");
+    assert_eq!(missing(&enforced, &wide).as_deref(), Some("RF201"));
+}
+
+#[test]
 fn only_what_denies_the_rest_to_all_pods_covers() {
     let missing = |wide: Value| {
         let cluster = Cluster::under(

@@ -159,7 +159,9 @@ fn lag(receipt: Option<&Receipt>, now: Timestamp) -> Option<Lag> {
 
 /// What a receipt that counts lacks of a policy.
 fn missed(wanted: &HeldPolicy, receipt: &Receipt) -> Option<Lag> {
-    let is_it = |held: &&HeldPolicy| held.namespace == wanted.namespace && held.name == wanted.name;
+    let is_it = |held: &&HeldPolicy| {
+        held.kind == wanted.kind && held.namespace == wanted.namespace && held.name == wanted.name
+    };
     match receipt.policies.iter().find(is_it) {
         None => Some(Lag::NotNamed),
         Some(held) if held.generation != wanted.generation => Some(Lag::Generation {

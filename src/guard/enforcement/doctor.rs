@@ -311,15 +311,14 @@ impl Cluster {
             return Some(Check::ok(
                 id,
                 format!(
-                    "Ringfence's agents enforce the {count} ClusterNetworkPolicies on every node"
+                    "Ringfence's agents enforce the {count} ClusterNetworkPolicies and AdminNetworkPolicies on every node"
                 ),
             ));
         }
         let says = format!(
-            "there are {count} ClusterNetworkPolicies, and most network plugins ignore them"
+            "there are {count} ClusterNetworkPolicies or AdminNetworkPolicies, and most network plugins ignore them"
         );
-        let advice =
-            "see whether yours enforces policy.networking.k8s.io/v1alpha2; Ringfence's agents do";
+        let advice = "see whether yours enforces policy.networking.k8s.io in their version; Ringfence's agents do";
         Some(Check::new(Level::Warning, id, says).advise(advice))
     }
 

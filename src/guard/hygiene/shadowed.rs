@@ -9,7 +9,9 @@ use crate::guard::guardrail::Guardrail;
 use crate::guard::registry;
 use crate::guard::review::Review;
 use crate::netpol::findings::{self, Before, Neighbourhood, What};
-use crate::netpol::{Action, ClusterNetworkPolicy, PolicyName, Priority, Snapshot, Tier};
+use crate::netpol::{
+    Action, ClusterNetworkPolicy, ClusterPolicyKind, ClusterPolicyRef, Priority, Snapshot, Tier,
+};
 
 /// What never decides in a ClusterNetworkPolicy, and whom it means that is not there.
 pub(super) fn cluster_policy(
@@ -21,7 +23,7 @@ pub(super) fn cluster_policy(
 ) -> Vec<(Level, Finding)> {
     let snapshot = all.map_or(snapshot, Neighbourhood::snapshot);
     // Of two manifests of one name the later counts.
-    if snapshot.cluster_policy(&policy.name) != Some(policy) {
+    if snapshot.cluster_policy(&policy.reference) != Some(policy) {
         return Vec::new();
     }
     let flaws = findings::cluster_flaws(snapshot, all, policy);
@@ -54,7 +56,7 @@ pub(super) fn cluster_policy(
 }
 
 /// Where a cluster network policy stands among the others.
-type Place<'b> = (Tier, Priority, &'b PolicyName);
+type Place<'b> = (Tier, Priority, &'b ClusterPolicyRef);
 
 /// Who takes all flows before.
 pub(super) fn message(by: &BTreeSet<Before>) -> String {
@@ -92,12 +94,23 @@ pub(super) fn message(by: &BTreeSet<Before>) -> String {
         .values()
         .map(Vec::len)
         .fold(0_usize, usize::saturating_add);
-    let rules = rules.into_iter().map(|((tier, priority, name), rules)| {
+    let rules = rules.into_iter().map(|((tier, priority, policy), rules)| {
         let rules = rules
             .into_iter()
             .map(|(index, action)| format!("rule {index} ({action})"));
         let rules: Vec<String> = rules.collect();
-        format!("{} of `{name}` ({tier} {priority})", rules.join(" and "))
+        let (rules, name) = (rules.join(" and "), &policy.name);
+        match policy.kind {
+            ClusterPolicyKind::ClusterNetworkPolicy => {
+                format!("{rules} of `{name}` ({tier} {priority})")
+            }
+            kind @ ClusterPolicyKind::AdminNetworkPolicy => {
+                format!("{rules} of {kind} `{name}` ({tier} {priority})")
+            }
+            kind @ ClusterPolicyKind::BaselineAdminNetworkPolicy => {
+                format!("{rules} of {kind} `{name}`")
+            }
+        }
     });
     let rules: Vec<String> = rules.collect();
     let take = if count == 1 { "takes" } else { "take" };
@@ -166,6 +179,15 @@ mod tests {
                 "never decides a flow: rule 0 (Deny) of `deny` (Admin 10) takes all of them before"
                     .to_owned()
             )]
+        );
+        let mut before = deny.clone();
+        before["apiVersion"] = json!("policy.networking.k8s.io/v1alpha1");
+        before["kind"] = json!("AdminNetworkPolicy");
+        before["spec"].as_object_mut().unwrap().remove("tier");
+        let message = found(&[before, late.clone()]).remove(0).1;
+        assert!(
+            message.contains("rule 0 (Deny) of AdminNetworkPolicy `deny` (Admin 10)"),
+            "{message}"
         );
         // Which of two of one priority is asked first is not defined.
         let tied = wide("tied", "Admin", 10, &json!([scrape("Accept")]));

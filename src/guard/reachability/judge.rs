@@ -47,7 +47,7 @@ pub(in crate::guard) fn judge(
     let before = &before(review, known);
     let broken = match subject.model() {
         Some(Object::ClusterNetworkPolicy(policy)) => {
-            wide::breaks(&policy.name, [known, before, after], rules, pods)
+            wide::breaks(&policy.reference, [known, before, after], rules, pods)
         }
         Some(Object::Node(node)) => node::breaks(&node.name, before, after, rules, pods),
         _ => {

@@ -8,7 +8,7 @@ use super::{ReachabilityRules, Side};
 use crate::guard::decide::Cut;
 use crate::netpol::groups::Group;
 use crate::netpol::reach::bits::BitSet;
-use crate::netpol::{ClusterNetworkPolicy, Direction, PolicyName, Snapshot};
+use crate::netpol::{ClusterNetworkPolicy, ClusterPolicyRef, Direction, Snapshot};
 
 /// How many pairs of groups may be asked for each pod that one check may look at: such a change is rare, and concerns
 /// the whole cluster.
@@ -29,18 +29,18 @@ struct Concerned {
     peers: BitSet,
 }
 
-/// The rules that a change of the ClusterNetworkPolicy of a name breaks.
+/// The rules that a change of this ClusterNetworkPolicy breaks.
 pub(super) fn breaks<'r>(
-    name: &PolicyName,
+    policy: &ClusterPolicyRef,
     [known, before, after]: [&Snapshot; 3],
     rules: &'r ReachabilityRules,
     pods: usize,
 ) -> Broken<'r> {
-    let (old, new) = (before.cluster_policy(name), after.cluster_policy(name));
+    let (old, new) = (before.cluster_policy(policy), after.cluster_policy(policy));
     if says(old) == says(new) {
         return Broken::default();
     }
-    let altered = Altered::by(name, [known, before, after], rules);
+    let altered = Altered::by(policy, [known, before, after], rules);
     let mut search = Search::new(rules, pods.saturating_mul(PAIRS_PER_POD));
     let mut cut = None;
     for number in 0..rules.iter().len() {
@@ -64,7 +64,7 @@ fn says(policy: Option<&ClusterNetworkPolicy>) -> Option<impl PartialEq> {
 impl<'r> Altered<'r> {
     /// What it has to do with the groups in what is known, before the change and after it.
     fn by(
-        name: &PolicyName,
+        policy: &ClusterPolicyRef,
         [known, before, after]: [&Snapshot; 3],
         rules: &'r ReachabilityRules,
     ) -> Self {
@@ -78,7 +78,7 @@ impl<'r> Altered<'r> {
             })
         };
         let meant: Vec<usize> = (0..members.len()).filter(is_meant).collect();
-        let policies = [known, before, after].map(|snapshot| snapshot.cluster_policy(name));
+        let policies = [known, before, after].map(|snapshot| snapshot.cluster_policy(policy));
         let is = |holds: &dyn Fn(&Group, &ClusterNetworkPolicy) -> bool| {
             let holds = |number: &usize| {
                 let member = members.get(*number);

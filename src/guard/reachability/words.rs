@@ -8,8 +8,8 @@ use crate::guard::registry;
 use crate::guard::review::{Operation, Review, Subject};
 use crate::netpol::reach::root;
 use crate::netpol::{
-    self, Direction, EndVerdict, FieldPath, Node, NotHeld, Object, PolicyName, PolicyRef, RuleRef,
-    Snapshot, Verdict,
+    self, ClusterPolicyRef, Direction, EndVerdict, FieldPath, Node, NotHeld, Object, PolicyRef,
+    RuleRef, Snapshot, Verdict,
 };
 
 /// How many policies a message names before it only counts.
@@ -53,7 +53,7 @@ pub(super) fn of_change(
         (None, Some(Object::ClusterNetworkPolicy(policy)))
             if review.operation != Operation::Delete =>
         {
-            seen.field_of(&policy.name)
+            seen.field_of(&policy.reference)
         }
         (None, Some(Object::Pod(pod) | Object::Workload(pod))) => {
             FieldPath::of(pod.workload.kind.pod_at().iter().copied())
@@ -209,7 +209,7 @@ impl<'v> Seen<'v> {
     }
 
     /// The rule of a ClusterNetworkPolicy that decides the flow; all of the policy where none of it does.
-    fn field_of(&self, policy: &PolicyName) -> FieldPath {
+    fn field_of(&self, policy: &ClusterPolicyRef) -> FieldPath {
         let ends = Direction::BOTH.into_iter();
         let mut rules = ends.filter_map(|way| self.verdict.as_ref()?.at(way).ruled());
         let own = rules.find(|ruled| ruled.by.policy == *policy);

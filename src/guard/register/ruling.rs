@@ -22,7 +22,7 @@ impl<'s> Ruling<'s> {
     /// All of them, by tier, priority and name.
     pub(super) fn all(snapshot: &'s Snapshot) -> Vec<Self> {
         let mut policies: Vec<&ClusterNetworkPolicy> = snapshot.cluster_policies().collect();
-        policies.sort_by_key(|policy| (policy.tier, policy.priority, &policy.name));
+        policies.sort_by_key(|policy| (policy.tier, policy.priority, &policy.reference));
         let ruling = policies.into_iter().map(|policy| {
             let namespaces = snapshot
                 .namespaces()
@@ -57,9 +57,10 @@ impl<'s> Ruling<'s> {
                 .find_map(|guardrail| guardrail.spec.documentation.clone())
                 .unwrap_or_default();
             let said = |key: &str| super::said(&policy.annotations, key);
-            let source = sources.get(&ObjectKey::ClusterNetworkPolicy(policy.name.clone()));
+            let source = sources.get(&ObjectKey::ClusterNetworkPolicy(policy.reference.clone()));
             ClusterEntry {
-                name: policy.name.to_string(),
+                kind: policy.reference.kind,
+                name: policy.reference.name.to_string(),
                 place: ruling.place(),
                 location: source.map(|source| source.location.clone()),
                 digest: source.map(|source| source.digest.clone()),
@@ -80,9 +81,13 @@ impl<'s> Ruling<'s> {
         entries.collect()
     }
 
-    /// Its tier and its priority there.
+    /// Its tier and its priority there, where its kind has one.
     fn place(&self) -> String {
-        format!("{} {}", self.policy.tier, self.policy.priority)
+        let place = self.policy.place();
+        match place.priority() {
+            Some(priority) => format!("{} {priority}", place.tier),
+            None => place.tier.to_string(),
+        }
     }
 
     /// What it has in common with a network policy for some workloads.
@@ -100,7 +105,7 @@ impl<'s> Ruling<'s> {
     fn beside(&self, other: &Self) -> Option<ClusterOverlap> {
         let is_same_way = |way: &Direction| other.has_rules(*way) && self.has_rules(*way);
         let common = self.workloads.intersection(&other.workloads).count();
-        let is_other = self.policy.name != other.policy.name;
+        let is_other = self.policy.reference != other.policy.reference;
         (is_other && common > 0 && Direction::BOTH.iter().any(is_same_way))
             .then(|| other.overlap(common))
     }
@@ -131,7 +136,8 @@ impl<'s> Ruling<'s> {
 
     fn overlap(&self, workloads: usize) -> ClusterOverlap {
         ClusterOverlap {
-            policy: self.policy.name.to_string(),
+            kind: self.policy.reference.kind,
+            policy: self.policy.reference.name.to_string(),
             place: self.place(),
             workloads,
         }

@@ -241,6 +241,7 @@ fn policies_of_the_whole_cluster_overlap_with_those_for_the_same_workloads() {
     let register = register(&[web(), in_from, out, late, isolates, other], &spec);
 
     let overlap = |policy: &str, place: &str| ClusterOverlap {
+        kind: ClusterPolicyKind::ClusterNetworkPolicy,
         policy: policy.to_owned(),
         place: place.to_owned(),
         workloads: 1,

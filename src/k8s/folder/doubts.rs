@@ -171,7 +171,12 @@ impl Search {
         let group = api_version.split_once('/').map_or("", |(group, _)| group);
         let lower = kind.to_ascii_lowercase();
         let root = FieldPath::root();
-        let meant = ["NetworkPolicy", "ClusterNetworkPolicy"];
+        let meant = [
+            "NetworkPolicy",
+            "ClusterNetworkPolicy",
+            "AdminNetworkPolicy",
+            "BaselineAdminNetworkPolicy",
+        ];
         let spelt = meant
             .iter()
             .find(|meant| meant.eq_ignore_ascii_case(kind))
@@ -438,16 +443,15 @@ spec:
         for (version, other) in [
             ("cilium.io/v2", "CiliumNetworkPolicy"),
             ("projectcalico.org/v3", "GlobalNetworkPolicy"),
-            (
-                "policy.networking.k8s.io/v1alpha1",
-                "BaselineAdminNetworkPolicy",
-            ),
+            ("crd.antrea.io/v1beta1", "ClusterNetworkPolicy"),
         ] {
             assert!(kind(version, other)[0].contains("is not judged"), "{other}");
         }
         assert!(
             kind("networking.k8s.io/v1", "Networkpolicy")[0].contains("NetworkPolicy is meant?")
         );
+        let admin = kind("policy.networking.k8s.io/v1alpha1", "AdminNetworkpolicy");
+        assert!(admin[0].contains("; AdminNetworkPolicy is meant?"));
         assert_eq!(kind("v1", "ConfigMap"), Vec::<String>::new());
         let rollout = WEB
             .replace("apps/v1", "argoproj.io/v1alpha1")

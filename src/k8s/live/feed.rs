@@ -20,13 +20,15 @@ use crate::netpol::{Object, ObjectKey, Snapshot};
 use crate::runtime::Tasks;
 
 /// The kinds of the model that say who may reach whom.
-const KINDS: [Kind; 6] = [
+const KINDS: [Kind; 8] = [
     Kind::Namespace,
     Kind::Pod,
     Kind::Node,
     Kind::NetworkPolicy,
     Kind::StagedNetworkPolicy,
     Kind::ClusterNetworkPolicy,
+    Kind::AdminNetworkPolicy,
+    Kind::BaselineAdminNetworkPolicy,
 ];
 
 /// The changes of a cluster, one after the other.

@@ -16,7 +16,8 @@ use crate::guard::guardrail::{Guardrail, Guardrails};
 use crate::guard::reachability::{ReachabilityRule, ReachabilityRules};
 use crate::guard::review::Kind as Known;
 use crate::netpol::{
-    NamespaceState, Object, ObjectKey, PolicyRef, Snapshot, WorkloadKind, WorkloadRef,
+    ClusterPolicyRef, NamespaceState, Object, ObjectKey, PolicyRef, Snapshot, WorkloadKind,
+    WorkloadRef,
 };
 
 /// What a watch tells.
@@ -246,7 +247,9 @@ impl Index {
             | Kind::Node
             | Kind::NetworkPolicy
             | Kind::StagedNetworkPolicy
-            | Kind::ClusterNetworkPolicy => {
+            | Kind::ClusterNetworkPolicy
+            | Kind::AdminNetworkPolicy
+            | Kind::BaselineAdminNetworkPolicy => {
                 let there = self.has(kind, key);
                 if let Some(key) = model_key(kind, key).filter(|_| there) {
                     self.snapshot.remove(&key);
@@ -269,7 +272,9 @@ impl Index {
             | Kind::Node
             | Kind::NetworkPolicy
             | Kind::StagedNetworkPolicy
-            | Kind::ClusterNetworkPolicy => {
+            | Kind::ClusterNetworkPolicy
+            | Kind::AdminNetworkPolicy
+            | Kind::BaselineAdminNetworkPolicy => {
                 model_key(kind, key).is_some_and(|key| self.has_model(&key))
             }
         }
@@ -285,7 +290,7 @@ impl Index {
             ObjectKey::Service { namespace, name } => snapshot.service(namespace, name).is_some(),
             ObjectKey::NetworkPolicy(policy) => snapshot.policy(policy).is_some(),
             ObjectKey::StagedNetworkPolicy(policy) => snapshot.staged_policy(policy).is_some(),
-            ObjectKey::ClusterNetworkPolicy(name) => snapshot.cluster_policy(name).is_some(),
+            ObjectKey::ClusterNetworkPolicy(policy) => snapshot.cluster_policy(policy).is_some(),
             ObjectKey::Node(name) => snapshot.node(name).is_some(),
         }
     }
@@ -318,9 +323,12 @@ impl Index {
                 .map(|it| Key::new(Some(it.policy.namespace.as_str()), it.policy.name.as_str()))
                 .collect(),
             Kind::Node => snapshot.nodes().map(|it| wide(it.name.as_str())).collect(),
-            Kind::ClusterNetworkPolicy => snapshot
+            Kind::ClusterNetworkPolicy
+            | Kind::AdminNetworkPolicy
+            | Kind::BaselineAdminNetworkPolicy => snapshot
                 .cluster_policies()
-                .map(|it| wide(it.name.as_str()))
+                .filter(|it| Some(it.reference.kind) == kind.of_cluster())
+                .map(|it| wide(it.reference.name.as_str()))
                 .collect(),
             Kind::Guardrail => self.guardrails.keys().map(|name| wide(name)).collect(),
             Kind::ReachabilityRule => self.rules.keys().map(|name| wide(name)).collect(),
@@ -355,7 +363,7 @@ fn is_known(snapshot: &Snapshot, object: &Object) -> bool {
         Object::StagedNetworkPolicy(new) => {
             snapshot.staged_policy(&new.reference()) == Some(&**new)
         }
-        Object::ClusterNetworkPolicy(new) => snapshot.cluster_policy(&new.name) == Some(new),
+        Object::ClusterNetworkPolicy(new) => snapshot.cluster_policy(&new.reference) == Some(new),
         Object::Node(new) => snapshot.node(&new.name) == Some(new),
     }
 }
@@ -366,7 +374,11 @@ fn model_key(kind: Kind, key: &Key) -> Option<ObjectKey> {
     Some(match kind {
         Kind::Namespace => ObjectKey::Namespace(name.into()),
         Kind::Node => ObjectKey::Node(name.into()),
-        Kind::ClusterNetworkPolicy => ObjectKey::ClusterNetworkPolicy(name.into()),
+        Kind::ClusterNetworkPolicy
+        | Kind::AdminNetworkPolicy
+        | Kind::BaselineAdminNetworkPolicy => {
+            ObjectKey::ClusterNetworkPolicy(ClusterPolicyRef::new(kind.of_cluster()?, name))
+        }
         Kind::Pod => ObjectKey::Workload(WorkloadRef {
             kind: WorkloadKind::Pod,
             namespace: key.namespace.clone()?,

@@ -3,6 +3,7 @@
 use kube::core::{ApiResource, GroupVersionKind};
 
 use crate::guard::guardrail::{GROUP, VERSION};
+use crate::netpol::ClusterPolicyKind;
 
 /// A kind that is watched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -21,6 +22,10 @@ pub enum Kind {
     StagedNetworkPolicy,
     /// `policy.networking.k8s.io/v1alpha2`, where its CRD is there.
     ClusterNetworkPolicy,
+    /// `policy.networking.k8s.io/v1alpha1`, where its CRD is there.
+    AdminNetworkPolicy,
+    /// `policy.networking.k8s.io/v1alpha1`, where its CRD is there.
+    BaselineAdminNetworkPolicy,
     /// Ringfence's own, where its CRD is there.
     Guardrail,
     /// Ringfence's own, where its CRD is there.
@@ -33,13 +38,15 @@ pub enum Kind {
 
 impl Kind {
     /// Those that decisions are made by.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 12] = [
         Self::Namespace,
         Self::Pod,
         Self::Service,
         Self::Node,
         Self::NetworkPolicy,
         Self::ClusterNetworkPolicy,
+        Self::AdminNetworkPolicy,
+        Self::BaselineAdminNetworkPolicy,
         Self::Guardrail,
         Self::ReachabilityRule,
         Self::Exemption,
@@ -56,6 +63,8 @@ impl Kind {
             Self::NetworkPolicy => "NetworkPolicy",
             Self::StagedNetworkPolicy => "StagedNetworkPolicy",
             Self::ClusterNetworkPolicy => "ClusterNetworkPolicy",
+            Self::AdminNetworkPolicy => "AdminNetworkPolicy",
+            Self::BaselineAdminNetworkPolicy => "BaselineAdminNetworkPolicy",
             Self::Guardrail => "Guardrail",
             Self::ReachabilityRule => "ReachabilityRule",
             Self::Exemption => "Exemption",
@@ -73,6 +82,8 @@ impl Kind {
             Self::NetworkPolicy => "networkpolicies",
             Self::StagedNetworkPolicy => "stagednetworkpolicies",
             Self::ClusterNetworkPolicy => "clusternetworkpolicies",
+            Self::AdminNetworkPolicy => "adminnetworkpolicies",
+            Self::BaselineAdminNetworkPolicy => "baselineadminnetworkpolicies",
             Self::Guardrail => "guardrails",
             Self::ReachabilityRule => "reachabilityrules",
             Self::Exemption => "exemptions",
@@ -104,7 +115,13 @@ impl Kind {
 
     /// Whether a cluster may do without it: its CRD may come and go.
     pub(crate) fn is_optional(self) -> bool {
-        self.is_own() || self == Self::ClusterNetworkPolicy
+        self.is_own() || self.of_cluster().is_some()
+    }
+
+    /// The kind of policies of the whole cluster that it is.
+    pub(super) fn of_cluster(self) -> Option<ClusterPolicyKind> {
+        let mut kinds = ClusterPolicyKind::ALL.into_iter();
+        kinds.find(|kind| kind.as_str() == self.as_str())
     }
 
     /// What is left out already by the API server.
@@ -118,6 +135,9 @@ impl Kind {
             Self::Namespace | Self::Pod | Self::Service | Self::Node => ("", "v1"),
             Self::NetworkPolicy => ("networking.k8s.io", "v1"),
             Self::ClusterNetworkPolicy => ("policy.networking.k8s.io", "v1alpha2"),
+            Self::AdminNetworkPolicy | Self::BaselineAdminNetworkPolicy => {
+                ("policy.networking.k8s.io", "v1alpha1")
+            }
             Self::StagedNetworkPolicy
             | Self::Guardrail
             | Self::ReachabilityRule

@@ -1,20 +1,27 @@
 //! The shape of a ClusterNetworkPolicy in the API, field by field; what is optional there may be absent here too.
+//! `manifest/v1alpha1.rs` has what was different before.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 use serde::Deserialize;
 use serde_json::Value;
 
-/// The whole object.
+pub(in crate::netpol) mod v1alpha1;
+
+/// The whole object, of any of the kinds.
 #[derive(Debug, Default, Deserialize)]
-#[serde(default, rename_all = "camelCase")]
-pub(in crate::netpol) struct Manifest {
+#[serde(
+    default,
+    rename_all = "camelCase",
+    bound = "S: Default + Deserialize<'de>"
+)]
+pub(in crate::netpol) struct Manifest<S> {
     /// Both are known already; without these fields they would be unknown ones.
     #[serde(rename = "apiVersion")]
     _api_version: String,
     #[serde(rename = "kind")]
     _kind: String,
     pub(super) metadata: ObjectMeta,
-    pub(super) spec: Option<Spec>,
+    pub(super) spec: Option<S>,
     /// Whatever an implementation says of it.
     #[serde(rename = "status")]
     _status: Value,
@@ -22,7 +29,7 @@ pub(in crate::netpol) struct Manifest {
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
-pub(super) struct Spec {
+pub(in crate::netpol) struct Spec {
     pub(super) tier: Option<String>,
     pub(super) priority: Option<i32>,
     pub(super) subject: Option<Peer>,
@@ -52,14 +59,14 @@ pub(super) struct EgressRule {
 /// A subject, and a peer for ingress.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
-pub(super) struct Peer {
+pub(in crate::netpol) struct Peer {
     pub(super) namespaces: Option<LabelSelector>,
     pub(super) pods: Option<NamespacedPod>,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
-pub(super) struct EgressPeer {
+pub(in crate::netpol) struct EgressPeer {
     pub(super) namespaces: Option<LabelSelector>,
     pub(super) pods: Option<NamespacedPod>,
     pub(super) nodes: Option<LabelSelector>,
@@ -76,7 +83,7 @@ pub(super) struct NamespacedPod {
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
-pub(super) struct Protocol {
+pub(in crate::netpol) struct Protocol {
     pub(super) tcp: Option<Numbered>,
     pub(super) udp: Option<Numbered>,
     pub(super) sctp: Option<Numbered>,

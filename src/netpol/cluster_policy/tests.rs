@@ -3,6 +3,8 @@
 // The arguments are JSON literals, which nobody wants to see borrowed.
 #![allow(clippy::needless_pass_by_value)]
 
+mod v1alpha1;
+
 use serde_json::{Value, json};
 
 use crate::netpol::testing::{patched, problems, wide};

@@ -19,7 +19,7 @@ use crate::netpol::cluster_policy::{
 };
 use crate::netpol::coverage::Direction;
 use crate::netpol::field::FieldPath;
-use crate::netpol::name::{NamespaceName, PolicyName, PolicyRef};
+use crate::netpol::name::{ClusterPolicyRef, NamespaceName, PolicyRef};
 use crate::netpol::net::Family;
 use crate::netpol::policy::{NetworkPolicy, Rule};
 use crate::netpol::snapshot::Snapshot;
@@ -36,7 +36,7 @@ pub enum Before {
     /// A rule of a cluster network policy.
     Rule {
         /// The policy.
-        policy: PolicyName,
+        policy: ClusterPolicyRef,
         /// Its tier.
         tier: Tier,
         /// Its priority.
@@ -104,7 +104,7 @@ pub(super) fn in_cluster_policy(snapshot: &Snapshot, policy: &ClusterNetworkPoli
         }
     }
     // What stands before a rule in its own policy is gone with it.
-    all.retain(|one| !matches!(one, Before::Rule { policy: name, .. } if *name == policy.name));
+    all.retain(|one| !matches!(one, Before::Rule { policy: own, .. } if *own == policy.reference));
     vec![Flaw {
         field: FieldPath::of(["spec"]),
         what: What::PolicyShadowed(all),
@@ -194,7 +194,7 @@ fn deciding<'s>(
     let passing: Vec<Earlier<'s>> = passing.copied().collect();
     let is_free = |earlier: &Earlier<'s>| {
         passing.iter().all(|pass| {
-            let is_own = pass.policy.name == earlier.policy.name;
+            let is_own = pass.policy.reference == earlier.policy.reference;
             pass.policy.priority > earlier.policy.priority || is_own && pass.index > earlier.index
         })
     };
@@ -375,7 +375,7 @@ impl<'s> Earlier<'s> {
 
     fn reference(&self) -> Before {
         Before::Rule {
-            policy: self.policy.name.clone(),
+            policy: self.policy.reference.clone(),
             tier: self.policy.tier,
             priority: self.policy.priority,
             index: self.index,

@@ -6,11 +6,11 @@
 
 use serde_json::Value;
 
-use crate::netpol::cluster_policy::{Action, Closed, Priority, Tier};
+use crate::netpol::cluster_policy::{Action, Closed, Place, Priority, Tier};
 use crate::netpol::coverage::Direction;
 use crate::netpol::field::FieldPath;
 use crate::netpol::flow::{Endpoint, Flow};
-use crate::netpol::name::{PolicyName, PolicyRef};
+use crate::netpol::name::{ClusterPolicyKind, ClusterPolicyRef, PolicyRef};
 use crate::netpol::net::Family;
 use crate::netpol::object::{Object, ObjectKey};
 use crate::netpol::pod::Pod;
@@ -57,14 +57,12 @@ pub struct Step {
 pub enum StepPolicy {
     /// A NetworkPolicy.
     Network(PolicyRef),
-    /// A ClusterNetworkPolicy.
+    /// A ClusterNetworkPolicy, or one of a kind that it has replaced.
     Cluster {
-        /// Its name.
-        name: PolicyName,
-        /// Its tier.
-        tier: Tier,
-        /// Its priority there.
-        priority: Priority,
+        /// Its kind and its name.
+        policy: ClusterPolicyRef,
+        /// Its tier, and its priority there.
+        place: Place,
     },
 }
 
@@ -177,9 +175,8 @@ impl Snapshot {
             };
             steps.push(Step {
                 policy: StepPolicy::Cluster {
-                    name: by.policy.clone(),
-                    tier,
-                    priority: by.priority,
+                    policy: by.policy.clone(),
+                    place: by.place(),
                 },
                 direction,
                 index: Some(by.index),
@@ -238,7 +235,7 @@ impl Snapshot {
     fn without_policies(&self, flow: &Flow<'_>) -> Snapshot {
         let mut without = self.clone();
         for policy in self.cluster_policies() {
-            without.remove(&ObjectKey::ClusterNetworkPolicy(policy.name.clone()));
+            without.remove(&ObjectKey::ClusterNetworkPolicy(policy.reference.clone()));
         }
         for pod in [flow.from, flow.to]
             .into_iter()
@@ -285,15 +282,16 @@ impl Step {
 }
 
 impl std::fmt::Display for StepPolicy {
-    /// As in `shop/web`, and for a ClusterNetworkPolicy `deny-all (Admin tier, priority 10)`.
+    /// As in `shop/web`, and for a ClusterNetworkPolicy `deny-all (Admin tier, priority 10)`; the kinds that it has replaced
+    /// are named.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Network(policy) => policy.fmt(f),
-            Self::Cluster {
-                name,
-                tier,
-                priority,
-            } => write!(f, "{name} ({tier} tier, priority {priority})"),
+            Self::Cluster { policy, place } => match policy.kind {
+                ClusterPolicyKind::ClusterNetworkPolicy => write!(f, "{} ({place})", policy.name),
+                ClusterPolicyKind::AdminNetworkPolicy
+                | ClusterPolicyKind::BaselineAdminNetworkPolicy => write!(f, "{policy} ({place})"),
+            },
         }
     }
 }

@@ -31,6 +31,8 @@ pub enum Actor {
 pub struct PodActor {
     /// Its namespace.
     pub namespace: NamespaceName,
+    /// The labels of its namespace, where they are said.
+    pub namespace_labels: Option<Labels>,
     /// Its name; it may end in `*` where several pods of one template are meant.
     pub name: Option<ObjectName>,
     /// The workload that it belongs to, and its kind where that is said.

@@ -32,6 +32,7 @@ fn deployment(namespace: &str, name: &str, labels: &Value) -> Value {
 fn pod(text: &str, labels: Option<&[(&str, &str)]>) -> Actor {
     let (namespace, name) = text.split_once('/').expect("namespace/name");
     Actor::Pod(PodActor {
+        namespace_labels: None,
         namespace: namespace.into(),
         name: Some(name.into()),
         workload: None,
@@ -98,6 +99,7 @@ fn told(replay: &Replay) -> Vec<String> {
 /// A recorded pod of the database, which had this address.
 fn db(ip: &str) -> Actor {
     Actor::Pod(PodActor {
+        namespace_labels: None,
         namespace: "data".into(),
         name: Some("db-0".into()),
         workload: None,
@@ -218,6 +220,7 @@ fn recorded_addresses_count_where_policies_look_at_them() {
 fn a_node_reaches_its_own_pods_whatever_policies_say() {
     let cluster = snapshot(&[policy("shop", "deny", &json!({"podSelector": {}}))]);
     let on_node = Actor::Pod(PodActor {
+        namespace_labels: None,
         namespace: "shop".into(),
         name: Some("web".into()),
         workload: None,
@@ -317,4 +320,68 @@ fn addresses_count_where_policies_of_the_cluster_look_at_them_or_at_nodes() {
             "still allowed shop/web -> ops/inner (Pod) 22: 1 by ".to_owned(),
         ]
     );
+}
+
+/// Ends as Hubble tells of them: with the labels of the namespace.
+fn told_of(text: &str, namespace: &[(&str, &str)]) -> Actor {
+    let Actor::Pod(own) = pod(text, Some(&[("app", "x")])) else {
+        panic!("a pod");
+    };
+    Actor::Pod(PodActor {
+        namespace_labels: Some(namespace.iter().copied().collect()),
+        ..own
+    })
+}
+
+#[test]
+fn labels_of_namespaces_come_from_records_where_manifests_say_none() {
+    let from_prod = json!({"podSelector": {}, "ingress": [{"from": [{"namespaceSelector": {"matchLabels": {"env": "prod"}}}]}]});
+    let replayed = |others: &[Value], flows: &[Actor]| {
+        let mut objects = vec![policy("shop", "from-prod", &from_prod)];
+        objects.extend_from_slice(others);
+        let to = pod("shop/web", Some(&[("app", "web")]));
+        let flows: Vec<_> = flows
+            .iter()
+            .map(|from| (from.clone(), to.clone(), 80, Action::Allowed, 1))
+            .collect();
+        let replay = Replay::of(&observe(&flows), &snapshot(&objects), &[]);
+        let bare: Vec<String> = replay
+            .bare_namespaces
+            .iter()
+            .map(ToString::to_string)
+            .collect();
+        (replay.flows(Change::StillAllowed), bare)
+    };
+    let namespace = |labels: Value| json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "ops", "labels": labels}});
+    let (prod, dev) = (
+        told_of("ops/prober", &[("env", "prod")]),
+        told_of("ops/prober", &[("env", "dev")]),
+    );
+    let bare = |names: &[&str]| names.iter().map(ToString::to_string).collect::<Vec<_>>();
+    assert_eq!(
+        replayed(&[], std::slice::from_ref(&prod)),
+        (1, bare(&["shop"]))
+    );
+    assert_eq!(
+        replayed(&[], std::slice::from_ref(&dev)),
+        (0, bare(&["shop"]))
+    );
+    // Manifests know better, unless they say nothing.
+    let there = [namespace(json!({"env": "dev"}))];
+    assert_eq!(
+        replayed(&there, std::slice::from_ref(&prod)),
+        (0, bare(&["shop"]))
+    );
+    let there = [namespace(json!({"env": "prod"}))];
+    assert_eq!(
+        replayed(&there, std::slice::from_ref(&dev)),
+        (1, bare(&["shop"]))
+    );
+    let there = [namespace(json!({}))];
+    assert_eq!(
+        replayed(&there, std::slice::from_ref(&prod)),
+        (1, bare(&["shop"]))
+    );
+    // Records that contradict each other say nothing.
+    assert_eq!(replayed(&[], &[prod, dev]), (0, bare(&["ops", "shop"])));
 }

@@ -6,16 +6,16 @@ use std::sync::Arc;
 use rpds::RedBlackTreeMapSync;
 
 use crate::netpol::cluster_policy::{ClusterNetworkPolicy, Priority, Tier};
-use crate::netpol::name::{NodeName, PolicyName};
+use crate::netpol::name::{ClusterPolicyRef, NodeName};
 use crate::netpol::node::Node;
 
 /// The objects of a snapshot that belong to the whole cluster.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Wide {
     /// By tier, priority and name.
-    policies: RedBlackTreeMapSync<(Tier, Priority, PolicyName), Arc<ClusterNetworkPolicy>>,
+    policies: RedBlackTreeMapSync<(Tier, Priority, ClusterPolicyRef), Arc<ClusterNetworkPolicy>>,
     /// Where each policy stands there.
-    places: RedBlackTreeMapSync<PolicyName, (Tier, Priority)>,
+    places: RedBlackTreeMapSync<ClusterPolicyRef, (Tier, Priority)>,
     nodes: Nodes,
 }
 
@@ -29,15 +29,15 @@ pub(in crate::netpol) struct Nodes {
 
 impl Wide {
     pub(super) fn insert_policy(&mut self, policy: ClusterNetworkPolicy) {
-        self.remove_policy(&policy.name);
-        let name = policy.name.clone();
+        self.remove_policy(&policy.reference);
+        let name = policy.reference.clone();
         let place = (policy.tier, policy.priority);
         self.places.insert_mut(name.clone(), place);
         self.policies
             .insert_mut((place.0, place.1, name), Arc::new(policy));
     }
 
-    pub(super) fn remove_policy(&mut self, name: &PolicyName) {
+    pub(super) fn remove_policy(&mut self, name: &ClusterPolicyRef) {
         if let Some((tier, priority)) = self.places.get(name).copied() {
             self.policies.remove_mut(&(tier, priority, name.clone()));
             self.places.remove_mut(name);
@@ -60,7 +60,7 @@ impl Wide {
         self.policies.values()
     }
 
-    pub(super) fn policy(&self, name: &PolicyName) -> Option<&ClusterNetworkPolicy> {
+    pub(super) fn policy(&self, name: &ClusterPolicyRef) -> Option<&ClusterNetworkPolicy> {
         let (tier, priority) = *self.places.get(name)?;
         let policy = self.policies.get(&(tier, priority, name.clone()))?;
         Some(policy)

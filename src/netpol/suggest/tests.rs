@@ -74,6 +74,7 @@ fn actor(number: usize, works: &[Work]) -> Option<Actor> {
         return Some(Actor::Address(address.parse().expect("an address")));
     };
     Some(Actor::Pod(PodActor {
+        namespace_labels: None,
         namespace: work.namespace.into(),
         name: Some(format!("w{number}-755cdc7957-abcde").as_str().into()),
         workload: None,

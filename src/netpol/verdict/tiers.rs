@@ -18,12 +18,12 @@ use serde::Serialize;
 use super::{End, EndVerdict};
 use crate::netpol::cluster_policy::{
     Action, Closed, ClusterNetworkPolicy, ClusterPeer, ClusterPort, ClusterPorts, ClusterRule,
-    Priority, Reading, Tier,
+    Place, Priority, Reading, Tier,
 };
 use crate::netpol::coverage::Direction;
 use crate::netpol::field::FieldPath;
 use crate::netpol::flow::{Endpoint, Flow};
-use crate::netpol::name::PolicyName;
+use crate::netpol::name::ClusterPolicyRef;
 use crate::netpol::net::Family;
 use crate::netpol::node::Node;
 use crate::netpol::pod::Pod;
@@ -48,7 +48,7 @@ pub struct Ruled {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct ClusterRuleRef {
     /// The policy.
-    pub policy: PolicyName,
+    pub policy: ClusterPolicyRef,
     /// Its tier.
     pub tier: Tier,
     /// Its priority.
@@ -114,8 +114,8 @@ impl Snapshot {
                         }
                         Reading::AsWritten => continue,
                     };
-                    let (name, field) = (&policy.name, super::rule_field(direction, index, None));
-                    doubts.push(format!("ClusterNetworkPolicy {name} {field}: {made_of_it}"));
+                    let field = super::rule_field(direction, index, None);
+                    doubts.push(format!("{} {field}: {made_of_it}", policy.reference));
                 }
             }
         }
@@ -176,7 +176,7 @@ impl Snapshot {
         for (index, rule) in policy.rules(direction).iter().enumerate() {
             let (heard, peer, port) = self.heard(rule, flow, other);
             let by = ClusterRuleRef {
-                policy: policy.name.clone(),
+                policy: policy.reference.clone(),
                 tier: policy.tier,
                 priority: policy.priority,
                 direction,
@@ -349,6 +349,15 @@ impl ClusterRuleRef {
     pub fn field(&self) -> FieldPath {
         super::rule_field(self.direction, self.index, self.peer)
     }
+
+    /// Where its policy stands, in words.
+    pub fn place(&self) -> Place {
+        Place {
+            kind: self.policy.kind,
+            tier: self.tier,
+            priority: self.priority,
+        }
+    }
 }
 
 impl EndVerdict {
@@ -367,7 +376,7 @@ impl EndVerdict {
 
 impl fmt::Display for ClusterRuleRef {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "ClusterNetworkPolicy {} {}", self.policy, self.field())
+        write!(f, "{} {}", self.policy, self.field())
     }
 }
 
@@ -378,12 +387,7 @@ impl fmt::Display for Ruled {
         } else {
             "does not pass, denied"
         };
-        let ClusterRuleRef { tier, priority, .. } = self.by;
-        write!(
-            f,
-            "{says} by {} ({tier} tier, priority {priority})",
-            self.by
-        )?;
+        write!(f, "{says} by {} ({})", self.by, self.by.place())?;
         if let Some(why) = self.closed {
             write!(f, ": {why}")?;
         }

@@ -178,7 +178,7 @@ fn end(verdict: &EndVerdict) -> Value {
     ])
 }
 
-/// The rule that lets a flow pass, `{policy, field}`, with `clusterPolicy` for a ClusterNetworkPolicy; `null` where none does or none is needed.
+/// The rule that lets a flow pass, `{policy, field}`, with `clusterPolicy` and its `kind` for one of the whole cluster; `null` where none does or none is needed.
 fn allowed_by(verdict: &EndVerdict) -> Value {
     let steps = |field: FieldPath| {
         let steps = field.segments().iter().map(|step| match step {
@@ -193,7 +193,8 @@ fn allowed_by(verdict: &EndVerdict) -> Value {
             ("field", steps(by.field())),
         ]),
         EndVerdict::Ruled(ruled) if ruled.accepts => object([
-            ("clusterPolicy", string(ruled.by.policy.as_str())),
+            ("clusterPolicy", string(ruled.by.policy.name.as_str())),
+            ("kind", string(ruled.by.policy.kind.as_str())),
             ("field", steps(ruled.by.field())),
         ]),
         EndVerdict::NotIsolated

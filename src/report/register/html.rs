@@ -168,7 +168,8 @@ fn head(
 
 fn cluster(page: &mut String, entry: &ClusterEntry) {
     let said = [entry.owner.as_deref(), entry.purpose.as_deref()];
-    head(page, &entry.name, &entry.controls, &entry.review, said);
+    let name = super::cluster_name(entry);
+    head(page, &name, &entry.controls, &entry.review, said);
     field(page, "tier, priority", &Plain(&entry.place).to_string());
     field(
         page,

@@ -98,6 +98,51 @@ fn a_new_list_takes_away_what_it_does_not_have_and_of_its_own_kind_only() {
 }
 
 #[test]
+fn policies_of_the_whole_cluster_are_told_apart_by_their_kinds() {
+    let mut index = Index::default();
+    let deny = json!([{"action": "Deny", "from": [{"namespaces": {}}]}]);
+    let metadata = json!({"name": "default"});
+    let subject = json!({"namespaces": {}});
+    for (kind, spec) in [
+        (
+            Kind::ClusterNetworkPolicy,
+            json!({"tier": "Admin", "priority": 1, "subject": subject, "ingress": deny}),
+        ),
+        (
+            Kind::AdminNetworkPolicy,
+            json!({"priority": 1, "subject": subject, "ingress": deny}),
+        ),
+        (
+            Kind::BaselineAdminNetworkPolicy,
+            json!({"subject": subject, "ingress": deny}),
+        ),
+    ] {
+        let value = json!({"metadata": metadata, "spec": spec});
+        assert!(index.take(kind, Change::Restart(vec![item(kind, value)])));
+    }
+    let kinds = |index: &mut Index| -> Vec<&'static str> {
+        let state = state(index);
+        let policies = state.snapshot.cluster_policies();
+        policies
+            .map(|policy| policy.reference.kind.as_str())
+            .collect()
+    };
+    let (cluster, admin, baseline) = (
+        "ClusterNetworkPolicy",
+        "AdminNetworkPolicy",
+        "BaselineAdminNetworkPolicy",
+    );
+    assert_eq!(kinds(&mut index), [cluster, admin, baseline]);
+    assert!(index.take(Kind::ClusterNetworkPolicy, Change::Absent));
+    assert_eq!(kinds(&mut index), [admin, baseline]);
+    let key = Key::new(None, "default");
+    assert!(index.take(Kind::BaselineAdminNetworkPolicy, Change::Delete(key)));
+    assert_eq!(kinds(&mut index), [admin]);
+    assert!(index.take(Kind::AdminNetworkPolicy, Change::Restart(Vec::new())));
+    assert_eq!(kinds(&mut index), Vec::<&str>::new());
+}
+
+#[test]
 fn the_last_good_version_stays_in_force_until_the_object_is_gone() {
     let mut index = Index::default();
     index.take(

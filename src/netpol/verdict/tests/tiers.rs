@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::netpol::testing::{Cluster, deployment, namespace, object, patched, pod, policy, wide};
-use crate::netpol::{ObjectKey, Tier, parse};
+use crate::netpol::{ClusterPolicyKind, ClusterPolicyRef, ObjectKey, Tier, parse};
 
 /// A rule for everyone in the cluster.
 fn pods(action: &str) -> Value {
@@ -90,7 +90,7 @@ fn tiers_decide_before_and_after_network_policies() {
     ]);
     let verdict = cluster.verdict("a/web", "b/db", "TCP 80");
     let ruled = verdict.egress.ruled().expect("a rule");
-    assert_eq!(ruled.by.policy, "last");
+    assert_eq!(ruled.by.policy.name, "last");
     assert_eq!(
         verdict.egress.to_string(),
         "does not pass, denied by ClusterNetworkPolicy last spec.egress[0].to[0] (Baseline tier, priority 3)"
@@ -112,7 +112,7 @@ fn the_lower_priority_is_asked_first_and_of_equal_ones_the_strictest_counts() {
     assert!(!tied.allowed());
     let ruled = tied.egress.ruled().expect("a rule");
     assert_eq!(
-        (&ruled.by.policy, &ruled.tied[0].policy),
+        (&ruled.by.policy.name, &ruled.tied[0].policy.name),
         (&"b".into(), &"a".into())
     );
     assert!(
@@ -255,9 +255,10 @@ fn a_snapshot_replaces_and_forgets_policies_and_nodes() {
         .with(with("Baseline", 7));
     assert_eq!(snapshot.cluster_policies().count(), 1);
     assert_eq!(snapshot.cluster_policies_of(Tier::Admin).count(), 0);
-    let found = snapshot.cluster_policy(&"p".into()).expect("the policy");
+    let own = ClusterPolicyRef::new(ClusterPolicyKind::ClusterNetworkPolicy, "p");
+    let found = snapshot.cluster_policy(&own).expect("the policy");
     assert_eq!(found.priority.get(), 7);
-    let without = snapshot.without(&ObjectKey::ClusterNetworkPolicy("p".into()));
+    let without = snapshot.without(&ObjectKey::ClusterNetworkPolicy(own));
     assert_eq!(without, cluster([]).0);
 
     let node = |address: &str| {
