@@ -25,6 +25,7 @@ mod cluster;
 mod enforced;
 mod groups;
 mod image;
+mod installed;
 #[path = "../cluster/kubernetes.rs"]
 #[allow(dead_code, reason = "other tests need more of it")]
 mod kubernetes;
