@@ -65,6 +65,7 @@ fn the_installation_of_the_manifests_judges_what_comes_through_its_service() {
         // Without a Guardrail nothing is registered.
         assert_eq!(machine.kubectl(&["get", REGISTERED, "-o", "name"]), "");
         uncovered(machine).expect("nothing is refused");
+        nobody_exempts_by_writing(machine).await;
 
         machine.kubernetes.apply(GUARDRAILS);
         it_is_registered_by_its_service(machine).await;
@@ -85,11 +86,11 @@ fn the_installation_of_the_manifests_judges_what_comes_through_its_service() {
 
         let shop = a_good_folder_is_admitted(machine).await;
         machine.say("a folder with its policies is admitted, and its pods run");
-        a_new_namespace_has_its_baseline(machine).await;
+        a_new_namespace_has_its_baseline(machine);
         machine.say("a new namespace has its baseline, and its pods run");
         it_is_held_to_its_own_policies(machine).await;
         machine.say("its own policies hold, and nobody is locked out");
-        replicas_are_replaced(machine).await;
+        replicas_are_replaced(machine);
         people_are_told(machine).await;
         for part in PARTS {
             memory(machine, part);
@@ -100,12 +101,14 @@ fn the_installation_of_the_manifests_judges_what_comes_through_its_service() {
         machine.say("uninstalled");
         assert_eq!(machine.kubectl(&["get", REGISTERED, "-o", "name"]), "");
         uncovered(machine).expect("nothing is refused");
-        // The agent has lost its kinds with the others.
-        assert_eq!(shop.reaches("client"), Some(true));
-        let web = ["delete", "networkpolicy", "-n", SHOP, "client-to-web"];
-        machine.kubectl(&web);
-        shop.becomes("client", false).await;
-        machine.rolled_out();
+        the_agent_goes_on(machine, &shop).await;
+        machine.kubectl(&["apply", "--server-side", "-k", &overlay]);
+        rolled_out(machine);
+        let confirmed = async || machine.ringfence_on_cluster("status").0;
+        machine
+            .until("every policy is confirmed again", confirmed)
+            .await;
+        machine.say("installed again");
     });
 }
 
@@ -131,6 +134,30 @@ fn uncovered(machine: &Machine) -> Result<(), String> {
     let output = machine.kubernetes.kubectl(&arguments, &manifest);
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     output.status.success().then_some(()).ok_or(said)
+}
+
+/// Whoever may write an Exemption, and exempt from no Guardrail, is refused while no webhook is asked.
+async fn nobody_exempts_by_writing(machine: &Machine) {
+    let verb = ["create", "role", "writer", "-n", BARE, "--verb=create"];
+    let resource = ["--resource=exemptions.ringfence.dev"];
+    machine.kubectl(&[&verb[..], &resource].concat());
+    let bind = ["create", "rolebinding", "jane", "-n", BARE, "--role=writer"];
+    machine.kubectl(&[&bind[..], &["--user=jane"]].concat());
+    let exemption = json!({
+        "apiVersion": "ringfence.dev/v1alpha1", "kind": "Exemption",
+        "metadata": {"name": "mine", "namespace": BARE},
+        "spec": {
+            "checks": ["RF201"], "objects": [{"kind": "Deployment", "name": "web"}],
+            "reason": "r", "owner": "o", "expires": "2100-01-01T00:00:00Z",
+        },
+    });
+    let create = ["create", "--as=jane", "--dry-run=server", "-f", "-"];
+    let refused = async || {
+        let output = machine.kubernetes.kubectl(&create, &exemption.to_string());
+        String::from_utf8_lossy(&output.stderr)
+            .contains("user `jane` may not exempt from every guardrail")
+    };
+    machine.until("an Exemption is refused", refused).await;
 }
 
 async fn it_is_registered_by_its_service(machine: &Machine) {
@@ -180,7 +207,7 @@ async fn a_good_folder_is_admitted(machine: &Machine) -> Shop<'_> {
 }
 
 /// A Deployment comes in one go with its namespace, before the policy that the controller makes for it.
-async fn a_new_namespace_has_its_baseline(machine: &Machine) {
+fn a_new_namespace_has_its_baseline(machine: &Machine) {
     let both = [staged(FRESH, "fresh"), deployment(FRESH, "web", 2)];
     machine
         .kubernetes
@@ -253,7 +280,7 @@ async fn it_is_held_to_its_own_policies(machine: &Machine) {
 }
 
 /// Every request is answered, and by the webhook, while all replicas of both parts are replaced.
-async fn replicas_are_replaced(machine: &Machine) {
+fn replicas_are_replaced(machine: &Machine) {
     let over = AtomicBool::new(false);
     let ask = async |namespace: &str, wanted: &str| {
         let api: Api<Deployment> = Api::namespaced(machine.kubernetes.client().await, namespace);
@@ -322,6 +349,14 @@ async fn replicas_are_replaced(machine: &Machine) {
         at(100)
     ));
     assert!(took.len() > 200 && wrong.is_empty(), "{wrong:?}");
+}
+
+/// The agent has lost its kinds with the others, and holds on to network policies.
+async fn the_agent_goes_on(machine: &Machine, shop: &Shop<'_>) {
+    assert_eq!(shop.reaches("client"), Some(true));
+    machine.kubectl(&["delete", "networkpolicy", "-n", SHOP, "client-to-web"]);
+    shop.becomes("client", false).await;
+    machine.rolled_out();
 }
 
 /// Statuses and reports.
