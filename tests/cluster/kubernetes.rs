@@ -22,6 +22,9 @@ const TOKEN: &str = "admin";
 /// The address at which pods find the API server.
 const SERVICE: &str = "10.96.0.1";
 
+/// Where an API server listens that has a machine of its own.
+pub(crate) const PORT: u16 = 6443;
+
 /// A control plane. It ends when this is dropped.
 pub(crate) struct Kubernetes {
     // In the order in which they are to end.
@@ -82,9 +85,9 @@ impl Kubernetes {
         this
     }
 
-    /// The same, at an address that others reach it at, too, such as the kubelet of that machine.
+    /// The same, at an address that others reach it at, too, such as the kubelet of that machine. Its port is [`PORT`].
     pub(crate) async fn start_at(address: Ipv4Addr) -> Self {
-        let mut this = Self::with_servers_at(1, address).await;
+        let mut this = Self::with_servers_at(address, vec![PORT]).await;
         this.start_manager();
         this
     }
@@ -108,10 +111,11 @@ impl Kubernetes {
 
     /// A control plane with several API servers on one etcd.
     pub(crate) async fn with_servers(count: usize) -> Self {
-        Self::with_servers_at(count, Ipv4Addr::LOCALHOST).await
+        let ports = (0..count).map(|_| free_port()).collect();
+        Self::with_servers_at(Ipv4Addr::LOCALHOST, ports).await
     }
 
-    async fn with_servers_at(count: usize, address: Ipv4Addr) -> Self {
+    async fn with_servers_at(address: Ipv4Addr, ports: Vec<u16>) -> Self {
         let folder = tempfile::Builder::new()
             .prefix("ringfence-cluster-")
             .tempdir()
@@ -135,7 +139,7 @@ impl Kubernetes {
             manager: None,
             servers: Mutex::default(),
             address,
-            ports: (0..count).map(|_| free_port()).collect(),
+            ports,
             etcd_port,
             folder,
             _etcd: etcd,

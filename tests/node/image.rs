@@ -1,18 +1,16 @@
-//! Container images without a registry: one layer of a few files, as an archive that containerd imports.
+//! Container images without a registry, made by the scripts in `deploy/image`, as a user makes them.
 
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use aws_lc_rs::digest::{SHA256, digest};
-use serde_json::json;
-
 /// What pods of the tests are made of; its `sleep` is the process that holds a pod's namespaces, too.
 pub(crate) const BUSYBOX: &str = "localhost/busybox:test";
 /// Ringfence's own program.
 pub(crate) const RINGFENCE: &str = "localhost/ringfence:test";
 
+const SCRIPTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/image");
 /// What of busybox is called by its own name.
 const APPLETS: [&str; 9] = [
     "sh", "cat", "httpd", "nc", "ping", "rm", "sleep", "timeout", "usleep",
@@ -20,7 +18,7 @@ const APPLETS: [&str; 9] = [
 
 /// Makes both images in a folder. Each is `NAME.tar`.
 pub(crate) fn make(folder: &Path) {
-    let root = folder.join("busybox.root");
+    let root = folder.join("busybox");
     let busybox = Path::new("/bin/busybox");
     put(&root, busybox, busybox);
     for library in libraries(busybox) {
@@ -31,22 +29,27 @@ pub(crate) fn make(folder: &Path) {
     }
     fs::create_dir(root.join("www")).unwrap();
     fs::write(root.join("www/index.html"), "hello\n").unwrap();
-    pack(folder, "busybox", BUSYBOX, &["/bin/sleep", "2147483647"]);
+    run(Command::new(format!("{SCRIPTS}/pack"))
+        .arg(&root)
+        .args([BUSYBOX, "0:0"])
+        .arg(folder.join("busybox.tar"))
+        .args(["/bin/sleep", "2147483647"]));
+    fs::remove_dir_all(root).unwrap();
 
-    let root = folder.join("ringfence.root");
-    let program = std::env::var_os("RINGFENCE_BINARY").map_or_else(
+    let program = folder.join("ringfence");
+    let built = std::env::var_os("RINGFENCE_BINARY").map_or_else(
         || PathBuf::from(env!("CARGO_BIN_EXE_ringfence")),
         PathBuf::from,
     );
-    put(&root, &program, Path::new("/bin/ringfence"));
+    fs::copy(built, &program).unwrap();
     // Symbols are most of a debug build, and the agent copies itself to the node.
-    run(Command::new("strip")
-        .arg("--strip-debug")
-        .arg(root.join("bin/ringfence")));
-    for library in libraries(&program) {
-        put(&root, &library, &library);
-    }
-    pack(folder, "ringfence", RINGFENCE, &["/bin/ringfence"]);
+    run(Command::new("strip").arg("--strip-debug").arg(&program));
+    run(Command::new(format!("{SCRIPTS}/build"))
+        .args(["--name", RINGFENCE, "--program"])
+        .arg(&program)
+        .arg("-o")
+        .arg(folder.join("ringfence.tar")));
+    fs::remove_file(program).unwrap();
 }
 
 /// The libraries of a program, and what loads them; none where it is linked statically.
@@ -64,49 +67,6 @@ fn put(root: &Path, source: &Path, target: &Path) {
     let path = root.join(target.strip_prefix("/").unwrap());
     fs::create_dir_all(path.parent().unwrap()).unwrap();
     fs::copy(source, path).unwrap_or_else(|error| panic!("{}: {error}", source.display()));
-}
-
-fn pack(folder: &Path, name: &str, tag: &str, entrypoint: &[&str]) {
-    let root = folder.join(format!("{name}.root"));
-    let work = folder.join(format!("{name}.work"));
-    fs::create_dir(&work).unwrap();
-    let layer = work.join("layer.tar");
-    run(Command::new("tar")
-        .arg("-C")
-        .arg(&root)
-        .arg("-cf")
-        .arg(&layer)
-        .arg("."));
-    let sum = digest(&SHA256, &fs::read(&layer).unwrap());
-    let sum: String = sum
-        .as_ref()
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
-    let machine = match std::env::consts::ARCH {
-        "x86_64" => "amd64",
-        "aarch64" => "arm64",
-        other => other,
-    };
-    let config = json!({
-        "architecture": machine, "os": "linux",
-        "config": {"Entrypoint": entrypoint, "Env": ["PATH=/bin"]},
-        "rootfs": {"type": "layers", "diff_ids": [format!("sha256:{sum}")]},
-    });
-    let manifest = json!([{"Config": "config.json", "RepoTags": [tag], "Layers": ["layer.tar"]}]);
-    fs::write(work.join("config.json"), config.to_string()).unwrap();
-    fs::write(work.join("manifest.json"), manifest.to_string()).unwrap();
-    let target = folder.join(format!("{name}.tar"));
-    let files = ["manifest.json", "config.json", "layer.tar"];
-    run(Command::new("tar")
-        .arg("-C")
-        .arg(&work)
-        .arg("-cf")
-        .arg(target)
-        .args(files));
-    for folder in [root, work] {
-        fs::remove_dir_all(folder).unwrap();
-    }
 }
 
 fn run(command: &mut Command) {

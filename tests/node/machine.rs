@@ -1,4 +1,5 @@
-//! One node and its control plane, with which the test shares the node's network namespace.
+//! One node and its control plane. The test is in the node's network namespace, and so is the control plane unless it is
+//! wanted on a machine of its own.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,15 +11,19 @@ use serde_json::{Value, json};
 use crate::cluster::{Cluster, Place};
 use crate::groups::Groups;
 use crate::image;
-use crate::kubernetes::{Kubernetes, tools};
+use crate::kubernetes::{Kubernetes, PORT, tools};
 use crate::process::Process;
 
 /// The node's name.
 pub(crate) const NODE: &str = "n1";
 /// The namespace of the agent's manifests.
 pub(crate) const AGENT: &str = "ringfence-agent";
+/// The namespace of the manifests of webhook and controller.
+pub(crate) const SYSTEM: &str = "ringfence-system";
 
-const MANIFESTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/agent");
+const DEPLOY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy");
+/// The addresses of Services.
+const SERVICES: &str = "10.96.0.0/16";
 const PROGRAMS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/node/machine.sh");
 /// How long anything of Kubernetes may take on a busy machine.
 const PATIENCE: Duration = Duration::from_mins(2);
@@ -29,6 +34,7 @@ pub(crate) struct Machine {
     // In the order in which they are to end.
     programs: Process,
     _scheduler: Process,
+    _proxy: Option<Process>,
     pub(crate) kubernetes: Kubernetes,
     pub(crate) cluster: Cluster,
     pub(crate) groups: Groups,
@@ -37,43 +43,69 @@ pub(crate) struct Machine {
 /// Runs a test on a node of its own. The test is inside the node's network namespace, as the node's programs and the API
 /// server are.
 pub(crate) fn on_a_node(test: impl AsyncFnOnce(&Machine) + Send) {
-    let cluster = Cluster::new(1);
+    on(Cluster::new(1), false, test);
+}
+
+/// The same on a node that has no control plane: that is outside, and finds Services by a kube-proxy of its own.
+pub(crate) fn on_a_worker(test: impl AsyncFnOnce(&Machine) + Send) {
+    on(Cluster::new(1), true, test);
+}
+
+fn on(cluster: Cluster, control_is_outside: bool, test: impl AsyncFnOnce(&Machine) + Send) {
     let node = cluster.node(0).clone();
     node.namespace.inside(move || {
-        let mut runtime = tokio::runtime::Builder::new_current_thread();
-        let runtime = runtime.enable_all().build().unwrap();
-        runtime.block_on(async {
-            let machine = Machine::start(cluster).await;
+        runtime().block_on(async {
+            let machine = Machine::start(cluster, control_is_outside).await;
             test(&machine).await;
         });
     });
 }
 
+/// A runtime for the calling thread.
+pub(crate) fn runtime() -> tokio::runtime::Runtime {
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    runtime.enable_all().build().unwrap()
+}
+
 // === impl Machine ===
 
 impl Machine {
-    async fn start(cluster: Cluster) -> Self {
+    async fn start(cluster: Cluster, control_is_outside: bool) -> Self {
         let begun = Instant::now();
         let place = cluster.node(0).clone();
         switch_bridge(&place, "0");
-        let kubernetes = Kubernetes::start_at(place.v4).await;
+        let control = if control_is_outside {
+            cluster.outside()
+        } else {
+            &place
+        };
+        let start = || runtime().block_on(Kubernetes::start_at(control.v4));
+        let kubernetes = control.namespace.inside(start);
+        let kubeconfig = format!("--kubeconfig={}", kubernetes.kubeconfig().display());
+        let proxy = control_is_outside.then(|| {
+            let (namespace, node) = (&control.namespace, place.v4);
+            namespace.ip(&format!("route add {SERVICES} via {node}\n"));
+            let mut command = Command::new("nsenter");
+            command
+                .arg(format!("--net={}", namespace.path().display()))
+                .arg(tools("node").join("kube-proxy"))
+                .arg(&kubeconfig)
+                .args(["--proxy-mode=nftables", "--cluster-cidr=10.244.0.0/16"])
+                // It wants a Node, and this machine is none.
+                .arg(format!("--hostname-override={NODE}"))
+                .arg("--conntrack-max-per-core=0");
+            Process::start("kube-proxy", kubernetes.folder(), &mut command)
+        });
         let groups = Groups::new();
         let folder = kubernetes.folder().join("machine");
         fs::create_dir_all(folder.join("images")).unwrap();
         image::make(&folder.join("images"));
         configure(&folder, groups.name());
-        let config = fs::read_to_string(kubernetes.kubeconfig()).unwrap();
-        let config: Value = serde_json::from_str(&config).unwrap();
-        let server = config["clusters"][0]["cluster"]["server"].as_str().unwrap();
-        let port = server.rsplit(':').next().unwrap();
-        kubernetes.apply(&service(&place, port.parse().unwrap()).to_string());
+        kubernetes.apply(&service(control).to_string());
 
         let mut command = Command::new(tools("node").join("kube-scheduler"));
         command
-            .arg(format!(
-                "--kubeconfig={}",
-                kubernetes.kubeconfig().display()
-            ))
+            .arg(&kubeconfig)
             .args(["--leader-elect=false", "--secure-port=0"]);
         let scheduler = Process::start("kube-scheduler", kubernetes.folder(), &mut command);
         let mut command = Command::new("unshare");
@@ -86,6 +118,7 @@ impl Machine {
             begun,
             programs,
             _scheduler: scheduler,
+            _proxy: proxy,
             kubernetes,
             cluster,
             groups,
@@ -141,11 +174,23 @@ impl Machine {
 
     /// Applies `deploy/agent` with these components, as an overlay of a user does.
     pub(crate) fn install(&self, components: &[&str]) {
-        let overlay = self.kubernetes.folder().join("overlay");
+        let overlay = self.overlay("agent", components);
+        self.kubectl(&[
+            "apply",
+            "--server-side",
+            "--force-conflicts",
+            "-k",
+            &overlay,
+        ]);
+    }
+
+    /// A user's overlay of a folder in `deploy`: the image and these components. Gives its path.
+    pub(crate) fn overlay(&self, of: &str, components: &[&str]) -> String {
+        let overlay = self.kubernetes.folder().join("overlay").join(of);
         fs::create_dir_all(&overlay).unwrap();
         // An overlay names what it is built on by relative paths only.
         let up = "../".repeat(overlay.canonicalize().unwrap().components().count() - 1);
-        let base = format!("{up}{}", MANIFESTS.trim_start_matches('/'));
+        let base = format!("{up}{}/{of}", DEPLOY.trim_start_matches('/'));
         let (name, tag) = image::RINGFENCE.split_once(':').unwrap();
         let components: Vec<String> = components.iter().map(|it| format!("{base}/{it}")).collect();
         let kustomization = json!({
@@ -157,8 +202,7 @@ impl Machine {
             kustomization.to_string(),
         )
         .unwrap();
-        let path = overlay.to_str().unwrap();
-        self.kubectl(&["apply", "--server-side", "--force-conflicts", "-k", path]);
+        overlay.to_str().unwrap().to_owned()
     }
 
     /// Waits until the agent of the last installation is Ready.
@@ -221,16 +265,26 @@ impl Machine {
             format!("== {name}\n{}\n", last.join("\n"))
         });
         let pods = show(&["get", "pods", "-A", "-o", "wide"]);
-        let agent = [
-            "logs",
-            "-n",
-            AGENT,
-            "daemonset/ringfence-agent",
-            "--all-containers",
-            "--tail=20",
-        ];
+        let ours = [AGENT, SYSTEM].map(|namespace| {
+            let select = "app.kubernetes.io/name=ringfence";
+            let arguments = [
+                "logs",
+                "-n",
+                namespace,
+                "-l",
+                select,
+                "--all-containers",
+                "--prefix",
+                "--tail=20",
+            ];
+            show(&arguments)
+        });
         let machine = self.programs.log();
-        format!("{machine}\n{pods}\n{}\n{}", show(&agent), programs.concat())
+        format!(
+            "{machine}\n{pods}\n{}\n{}",
+            ours.concat(),
+            programs.concat()
+        )
     }
 }
 
@@ -255,13 +309,13 @@ fn both(output: &Output) -> String {
 }
 
 /// Where pods find the API server: nobody registers it, since it is told not to reconcile.
-fn service(place: &Place, port: u16) -> Value {
+fn service(place: &Place) -> Value {
     json!({
         "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
         "metadata": {
             "name": "kubernetes", "namespace": "default", "labels": {"kubernetes.io/service-name": "kubernetes"},
         },
-        "ports": [{"name": "https", "port": port, "protocol": "TCP"}],
+        "ports": [{"name": "https", "port": PORT, "protocol": "TCP"}],
         "endpoints": [{"addresses": [place.v4], "conditions": {"ready": true}}],
     })
 }

@@ -1,5 +1,5 @@
-//! A real node: containerd, kubelet, kube-proxy and a bridge as its network plugin, with real pods and the agent from its own
-//! manifests in `deploy/agent`.
+//! A real node: containerd, kubelet, kube-proxy and a bridge as its network plugin, with real pods and what the manifests in
+//! `deploy/agent` and `deploy/install` put on it.
 //!
 //! Needs root and what `tests/run --only node` installs and builds. The node is a network, mount and PID namespace of its own:
 //! nothing outside is touched, and nothing of it is left.
@@ -25,6 +25,7 @@ mod cluster;
 mod enforced;
 mod groups;
 mod image;
+mod installed;
 #[path = "../cluster/kubernetes.rs"]
 #[allow(dead_code, reason = "other tests need more of it")]
 mod kubernetes;

@@ -24,32 +24,15 @@ pub(crate) struct Shop<'m> {
 impl<'m> Shop<'m> {
     /// A Deployment `web` of two pods with a Service, and the pods `client` and `other`.
     pub(crate) fn open(machine: &'m Machine) -> Self {
-        let container = json!({
-            "name": "web", "image": BUSYBOX,
-            "command": ["/bin/httpd", "-f", "-p", PORT.to_string(), "-h", "/www"],
-            "ports": [{"name": "http", "containerPort": PORT}],
-            "readinessProbe": {"httpGet": {"path": "/", "port": "http"}, "periodSeconds": 1, "failureThreshold": 2},
-            "livenessProbe": {"tcpSocket": {"port": "http"}, "periodSeconds": 1, "failureThreshold": 3},
-        });
-        let deployment = json!({
-            "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "web", "namespace": SHOP},
-            "spec": {
-                "replicas": 2, "selector": {"matchLabels": {"app": "web"}},
-                "strategy": {"rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}},
-                "template": {"metadata": {"labels": {"app": "web"}}, "spec": spec(&container)},
-            },
-        });
-        let service = json!({
-            "apiVersion": "v1", "kind": "Service", "metadata": {"name": "web", "namespace": SHOP},
-            "spec": {"selector": {"app": "web"}, "ports": [{"port": 80, "targetPort": "http"}]},
-        });
-        let apply = |value: &Value| machine.kubernetes.apply(&value.to_string());
-        apply(&namespace(SHOP));
-        apply(&deployment);
-        apply(&service);
-        for name in ["client", "other"] {
-            apply(&pod(SHOP, name, &["/bin/sleep", "100000"]));
+        machine.kubernetes.apply(&namespace(SHOP).to_string());
+        for manifest in manifests() {
+            machine.kubernetes.apply(&manifest.to_string());
         }
+        Self::opened(machine)
+    }
+
+    /// The same of what was applied already.
+    pub(crate) fn opened(machine: &'m Machine) -> Self {
         machine.kubectl(&[
             "rollout",
             "status",
@@ -117,33 +100,76 @@ impl<'m> Shop<'m> {
 
     /// Nobody may send or receive anything.
     pub(crate) fn deny_all(&self) {
-        let spec = json!({"podSelector": {}, "policyTypes": ["Ingress", "Egress"]});
-        self.policy("default-deny", &spec);
+        self.machine.kubernetes.apply(&deny_all().to_string());
     }
 
     /// The client may ask the Deployment.
     pub(crate) fn allow(&self) {
-        let of = |name: &str| json!({"podSelector": {"matchLabels": {"app": name}}});
-        let select = |name: &str| of(name)["podSelector"].clone();
-        let spec = json!({
-            "podSelector": select("client"), "policyTypes": ["Egress"],
-            "egress": [{"to": [of("web")], "ports": [{"port": PORT}]}],
-        });
-        self.policy("client-to-web", &spec);
-        let spec = json!({
-            "podSelector": select("web"), "policyTypes": ["Ingress"],
-            "ingress": [{"from": [of("client")], "ports": [{"port": "http"}]}],
-        });
-        self.policy("web-from-client", &spec);
+        for policy in allow() {
+            self.machine.kubernetes.apply(&policy.to_string());
+        }
     }
+}
 
-    fn policy(&self, name: &str, spec: &Value) {
-        let policy = json!({
-            "apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy",
-            "metadata": {"name": name, "namespace": SHOP}, "spec": spec,
-        });
-        self.machine.kubernetes.apply(&policy.to_string());
-    }
+/// All of a shop but its namespace and its policies.
+pub(crate) fn manifests() -> Vec<Value> {
+    let service = json!({
+        "apiVersion": "v1", "kind": "Service", "metadata": {"name": "web", "namespace": SHOP},
+        "spec": {"selector": {"app": "web"}, "ports": [{"port": 80, "targetPort": "http"}]},
+    });
+    let sleep = ["/bin/sleep", "100000"];
+    let [client, other] = ["client", "other"].map(|name| pod(SHOP, name, &sleep));
+    vec![deployment(SHOP, "web", 2), service, client, other]
+}
+
+/// A policy by which nobody may send or receive anything.
+pub(crate) fn deny_all() -> Value {
+    let spec = json!({"podSelector": {}, "policyTypes": ["Ingress", "Egress"]});
+    policy("default-deny", &spec)
+}
+
+/// Policies by which the client may ask the Deployment.
+pub(crate) fn allow() -> [Value; 2] {
+    let of = |name: &str| json!({"podSelector": {"matchLabels": {"app": name}}});
+    let select = |name: &str| of(name)["podSelector"].clone();
+    let egress = json!({
+        "podSelector": select("client"), "policyTypes": ["Egress"],
+        "egress": [{"to": [of("web")], "ports": [{"port": PORT}]}],
+    });
+    let ingress = json!({
+        "podSelector": select("web"), "policyTypes": ["Ingress"],
+        "ingress": [{"from": [of("client")], "ports": [{"port": "http"}]}],
+    });
+    [
+        policy("client-to-web", &egress),
+        policy("web-from-client", &ingress),
+    ]
+}
+
+fn policy(name: &str, spec: &Value) -> Value {
+    json!({
+        "apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy",
+        "metadata": {"name": name, "namespace": SHOP}, "spec": spec,
+    })
+}
+
+/// A Deployment whose pods answer at [`PORT`], with probes of both kinds.
+pub(crate) fn deployment(namespace: &str, name: &str, replicas: u8) -> Value {
+    let container = json!({
+        "name": "web", "image": BUSYBOX,
+        "command": ["/bin/httpd", "-f", "-p", PORT.to_string(), "-h", "/www"],
+        "ports": [{"name": "http", "containerPort": PORT}],
+        "readinessProbe": {"httpGet": {"path": "/", "port": "http"}, "periodSeconds": 1, "failureThreshold": 2},
+        "livenessProbe": {"tcpSocket": {"port": "http"}, "periodSeconds": 1, "failureThreshold": 3},
+    });
+    json!({
+        "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": name, "namespace": namespace},
+        "spec": {
+            "replicas": replicas, "selector": {"matchLabels": {"app": name}},
+            "strategy": {"rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}},
+            "template": {"metadata": {"labels": {"app": name}}, "spec": spec(&container)},
+        },
+    })
 }
 
 /// A line of shell that asks a server of HTTP and prints what it says, within seconds, whatever becomes of the server.
