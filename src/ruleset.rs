@@ -41,9 +41,10 @@ mod digest;
 mod draft;
 mod frame;
 mod terms;
+mod vxlan;
 
 pub use frame::{back_set, cut_set};
-pub use plan::{Options, Plan};
+pub use plan::{Options, Plan, VXLAN_PORTS};
 pub use table::{
     Chain, ChainName, CounterName, Element, End, Hook, Log, Match, Rule, Ruleset, Set, SetKind,
     SetName, Statement, TABLE, Tracked, Tuple, Verdict,

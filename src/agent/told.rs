@@ -131,13 +131,13 @@ impl Teller {
         let snapshot = self.snapshot.load_full();
         let now = Timestamp::now();
         for logged in batch {
-            let Some((verdict, direction)) = meaning(&logged.prefix) else {
+            let Some(meaning) = meaning(&logged.prefix) else {
                 continue;
             };
             let Ok(header) = &logged.header else {
                 continue;
             };
-            let record = explain(header, verdict, direction, &snapshot, &self.node, now);
+            let record = explain(header, meaning, &snapshot, &self.node, now);
             if let Some(record) = self.joiner.add(record, now) {
                 self.tell(record);
             }
@@ -180,28 +180,50 @@ impl Teller {
 }
 
 /// What a rule says of itself.
-fn meaning(prefix: &str) -> Option<(Verdict, Direction)> {
-    match prefix.strip_prefix("ringfence ")? {
-        "denied ingress" => Some((Verdict::Denied, Direction::Ingress)),
-        "denied egress" => Some((Verdict::Denied, Direction::Egress)),
-        "allowed" => Some((Verdict::Allowed, Direction::Ingress)),
-        "would deny ingress" => Some((Verdict::WouldDeny, Direction::Ingress)),
-        "would deny egress" => Some((Verdict::WouldDeny, Direction::Egress)),
-        "would allow ingress" => Some((Verdict::WouldAllow, Direction::Ingress)),
-        "would allow egress" => Some((Verdict::WouldAllow, Direction::Egress)),
-        _ => None,
-    }
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Meaning {
+    verdict: Verdict,
+    direction: Direction,
+    /// Why, where it is not for policies.
+    because: Option<&'static str>,
+}
+
+/// Why a packet to a port of VXLAN is dropped.
+const CRAFTED: &str =
+    "a VXLAN packet of a pod to a node, which would be taken for the overlay's own";
+
+fn meaning(prefix: &str) -> Option<Meaning> {
+    let (verdict, direction, because) = match prefix.strip_prefix("ringfence ")? {
+        "denied ingress" => (Verdict::Denied, Direction::Ingress, None),
+        "denied egress" => (Verdict::Denied, Direction::Egress, None),
+        "crafted egress" => (Verdict::Denied, Direction::Egress, Some(CRAFTED)),
+        "allowed" => (Verdict::Allowed, Direction::Ingress, None),
+        "would deny ingress" => (Verdict::WouldDeny, Direction::Ingress, None),
+        "would deny egress" => (Verdict::WouldDeny, Direction::Egress, None),
+        "would allow ingress" => (Verdict::WouldAllow, Direction::Ingress, None),
+        "would allow egress" => (Verdict::WouldAllow, Direction::Egress, None),
+        _ => return None,
+    };
+    Some(Meaning {
+        verdict,
+        direction,
+        because,
+    })
 }
 
 /// Says of a packet whose it was and why that became of it.
 fn explain(
     header: &Header,
-    verdict: Verdict,
-    direction: Direction,
+    meaning: Meaning,
     snapshot: &Snapshot,
     node: &NodeName,
     now: Timestamp,
 ) -> Record {
+    let Meaning {
+        verdict,
+        direction,
+        because,
+    } = meaning;
     let from = snapshot.endpoint_at(header.source);
     let to = snapshot.endpoint_at(header.destination);
     let (protocol, port) = match header.carries {
@@ -213,6 +235,44 @@ fn explain(
         Carries::Icmp { .. } => ("ICMP".to_owned(), 0),
         Carries::Piece { protocol } | Carries::Other { protocol } => (protocol.to_string(), 0),
     };
+    let (policies, reason) = match because {
+        Some(because) => (Vec::new(), because.to_owned()),
+        None => by_policies(header, (from, to), meaning, snapshot),
+    };
+    let pods = [from, to].into_iter().filter_map(|end| match end {
+        Endpoint::Pod(pod) => Some(format!("{}/{}", pod.namespace(), pod.name())),
+        Endpoint::Node { .. } | Endpoint::External(_) => None,
+    });
+    Record {
+        time: now,
+        kind: Kind {
+            from: told(from),
+            to: told(to),
+            protocol,
+            port,
+            verdict,
+        },
+        count: 1,
+        details: Details {
+            direction: direction.to_string(),
+            node: node.to_string(),
+            policies,
+            reason,
+            pods: pods.collect(),
+        },
+    }
+}
+
+/// The policies that decided, and what they say.
+fn by_policies(
+    header: &Header,
+    (from, to): (Endpoint<'_>, Endpoint<'_>),
+    meaning: Meaning,
+    snapshot: &Snapshot,
+) -> (Vec<String>, String) {
+    let Meaning {
+        verdict, direction, ..
+    } = meaning;
     let own = match direction {
         Direction::Ingress => to,
         Direction::Egress => from,
@@ -225,14 +285,18 @@ fn explain(
             &promoted
         }
     };
-    let judged = match (header.carries, Port::new(port)) {
-        (Carries::Ports { protocol, .. }, Some(port)) => {
+    let judged = match header.carries {
+        Carries::Ports {
+            protocol,
+            destination,
+            ..
+        } => Port::new(destination).map(|port| {
             let flow = Flow::new(from, to, protocol, port).over(Family::of(header.source));
-            Some(judge.verdict(&flow).at(direction).clone())
-        }
+            judge.verdict(&flow).at(direction).clone()
+        }),
         _ => None,
     };
-    let (policies, reason) = match (&judged, verdict) {
+    match (&judged, verdict) {
         (_, Verdict::Allowed) => (Vec::new(), String::new()),
         (Some(end), Verdict::Denied | Verdict::WouldDeny) if end.passes() => (
             Vec::new(),
@@ -262,28 +326,6 @@ fn explain(
             let reason = "passes by a rule for all ports, or is isolated by nothing".to_owned();
             (tried(own, direction, judge), reason)
         }
-    };
-    let pods = [from, to].into_iter().filter_map(|end| match end {
-        Endpoint::Pod(pod) => Some(format!("{}/{}", pod.namespace(), pod.name())),
-        Endpoint::Node { .. } | Endpoint::External(_) => None,
-    });
-    Record {
-        time: now,
-        kind: Kind {
-            from: told(from),
-            to: told(to),
-            protocol,
-            port,
-            verdict,
-        },
-        count: 1,
-        details: Details {
-            direction: direction.to_string(),
-            node: node.to_string(),
-            policies,
-            reason,
-            pods: pods.collect(),
-        },
     }
 }
 
@@ -419,8 +461,8 @@ mod tests {
             },
         };
         let (node, now) = ("n1".into(), Timestamp::UNIX_EPOCH);
-        let (denied, ingress) = meaning("ringfence denied ingress").unwrap();
-        let record = explain(&header, denied, ingress, &cluster, &node, now);
+        let denied = meaning("ringfence denied ingress").unwrap();
+        let record = explain(&header, denied, &cluster, &node, now);
         assert_eq!(
             serde_json::to_value(&record).unwrap(),
             json!({
@@ -443,21 +485,21 @@ mod tests {
             staged["spec"]["podSelector"] = json!({"matchLabels": {"app": "db"}});
             parse(&staged).unwrap().unwrap().object
         };
-        let (would_allow, _) = meaning("ringfence would allow ingress").unwrap();
+        let would_allow = meaning("ringfence would allow ingress").unwrap();
         let open = cluster.with(staged("db", json!({"ingress": [{}]})));
-        let record = explain(&header, would_allow, ingress, &open, &node, now);
+        let record = explain(&header, would_allow, &open, &node, now);
         assert_eq!(record.details.policies, ["StagedNetworkPolicy shop/db"]);
         assert_eq!(
             record.details.reason,
             "passes by StagedNetworkPolicy shop/db spec.ingress[0], isolated by StagedNetworkPolicy shop/db, shop/deny"
         );
         assert_eq!(json!(record)["verdict"], "would-allow");
-        let record = explain(&header, would_allow, ingress, &cluster, &node, now);
+        let record = explain(&header, would_allow, &cluster, &node, now);
         assert!(record.details.reason.contains("have changed since"));
-        let (would_deny, egress) = meaning("ringfence would deny egress").unwrap();
+        let would_deny = meaning("ringfence would deny egress").unwrap();
         std::mem::swap(&mut header.source, &mut header.destination);
         let closed = cluster.with(staged("db", json!({"policyTypes": ["Egress"]})));
-        let record = explain(&header, would_deny, egress, &closed, &node, now);
+        let record = explain(&header, would_deny, &closed, &node, now);
         assert_eq!(record.details.policies, ["StagedNetworkPolicy shop/db"]);
         assert_eq!(
             record.details.reason,
@@ -468,10 +510,10 @@ mod tests {
         }
         std::mem::swap(&mut header.source, &mut header.destination);
         header.carries = Carries::Icmp { kind: 8, code: 0 };
-        let record = explain(&header, denied, ingress, &cluster, &node, now);
+        let record = explain(&header, denied, &cluster, &node, now);
         assert!(record.details.reason.ends_with("no rule for all ports"));
         header.source = "192.0.2.1".parse().unwrap();
-        let record = explain(&header, denied, ingress, &Snapshot::default(), &node, now);
+        let record = explain(&header, denied, &Snapshot::default(), &node, now);
         assert_eq!(record.kind.from.to_string(), "192.0.2.1");
         assert_eq!(meaning("another program"), None);
     }

@@ -1,5 +1,6 @@
 //! `ringfence agent`: make network policies hold on this node, by nftables.
 
+use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -33,8 +34,8 @@ use crate::agent::told::Teller;
 use crate::agent::{receipt, remove};
 use crate::k8s::events::{self, Reporter};
 use crate::k8s::live;
-use crate::netpol::NodeName;
-use crate::ruleset::Options;
+use crate::netpol::{NodeName, Port};
+use crate::ruleset::{Options, VXLAN_PORTS};
 use crate::runtime::admin::Peer;
 use crate::runtime::{Phase, Readiness, Tasks, Trigger, admin, follow_signals};
 use crate::telemetry::agent::AgentMetrics;
@@ -88,6 +89,13 @@ pub struct Args {
     /// These blocks, instead of the Node's spec.podCIDRs.
     #[arg(long, value_name = "CIDR", requires = "drop_unknown")]
     pod_cidr: Vec<IpNet>,
+    /// Whether what pods send is held to be theirs: no VXLAN to nodes, which would take it for the overlay's own.
+    #[arg(long, value_name = "WHEN", value_enum, default_value_t = AntiSpoofing::Auto)]
+    anti_spoofing: AntiSpoofing,
+    /// The UDP ports at which nodes take VXLAN.
+    #[arg(long, value_name = "PORT", value_delimiter = ',', default_values_t = VXLAN_PORTS,
+        value_parser = clap::value_parser!(u16).range(1..))]
+    vxlan_port: Vec<u16>,
     /// The NFLOG group that denied packets are told to: another one where something else listens to this.
     #[arg(long, value_name = "NUMBER", default_value_t = 100)]
     log_group: u16,
@@ -117,6 +125,15 @@ enum Down {
     Fail,
     /// It starts without its rules.
     Pass,
+}
+
+/// Whether what pods send is held to be theirs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum AntiSpoofing {
+    /// Where it can be known.
+    Auto,
+    /// It is not.
+    Off,
 }
 
 /// How long a new pod waits for the agent, in seconds.
@@ -186,6 +203,7 @@ async fn work(args: &Args) -> anyhow::Result<Exit> {
         log_rate: args.log_rate,
         sample_rate: args.sample,
         known_only: args.known_only(&client, &node).await?,
+        vxlan_ports: args.vxlan_ports(),
         ..Options::new(node.clone())
     };
     let enforcer = Enforcer::new(options, counted.clone(), readiness.clone())?;
@@ -327,6 +345,17 @@ impl Args {
         parsed
             .collect::<Result<_, _>>()
             .context("--drop-unknown: spec.podCIDRs of the Node")
+    }
+
+    /// The ports of VXLAN at which pods are kept from nodes.
+    fn vxlan_ports(&self) -> BTreeSet<Port> {
+        match self.anti_spoofing {
+            AntiSpoofing::Auto => {
+                let ports = self.vxlan_port.iter();
+                ports.filter_map(|port| Port::new(*port)).collect()
+            }
+            AntiSpoofing::Off => BTreeSet::new(),
+        }
     }
 
     fn node(&self) -> anyhow::Result<NodeName> {

@@ -16,8 +16,9 @@ use super::draft::Draft;
 use super::frame::{self, dispatch, known_set, own_set};
 use super::table::{ChainName, Element, Ruleset, Set, SetKind, SetName};
 use super::transaction::{Change, Transaction};
+use super::vxlan;
 use crate::netpol::{
-    Family, NamespaceName, NodeName, ObjectKey, Pod, PolicyRef, Snapshot, WorkloadRef,
+    Family, NamespaceName, NodeName, ObjectKey, Pod, PolicyRef, Port, Snapshot, WorkloadRef,
 };
 use following::Following;
 
@@ -39,6 +40,8 @@ pub struct Options {
     /// The blocks that pods of this node have their addresses from, where packets of an address in them that is no known
     /// pod's are to be dropped; none where they are to pass.
     pub known_only: Vec<IpNet>,
+    /// The UDP ports at which nodes take VXLAN, where what pods send there to nodes is to be dropped; none where it is to pass.
+    pub vxlan_ports: BTreeSet<Port>,
 }
 
 /// The wanted table and what it was made from.
@@ -105,21 +108,38 @@ impl Options {
             sample_rate: 0,
             cut_seconds: 120,
             known_only: Vec::new(),
+            vxlan_ports: VXLAN_PORTS.into_iter().filter_map(Port::new).collect(),
         }
     }
+
+    /// Whether it is asked which addresses are those of local pods.
+    pub(super) fn asks_who_is_local(&self) -> bool {
+        !self.known_only.is_empty() || !self.vxlan_ports.is_empty()
+    }
 }
+
+/// The ports of VXLAN: that of its standard (RFC 7348), and the one that Linux had before it, which Flannel uses.
+pub const VXLAN_PORTS: [u16; 2] = [4789, 8472];
 
 // === impl Plan ===
 
 impl Plan {
     /// The table of a node in an empty cluster.
     pub fn new(options: Options) -> Self {
+        let snapshot = Snapshot::default();
+        let mut peers = BTreeMap::new();
+        if !options.vxlan_ports.is_empty() {
+            for family in Family::BOTH {
+                let following = Following::new(vxlan::nodes(), family, &snapshot);
+                peers.insert(vxlan::nodes_set(family), following);
+            }
+        }
         Self {
             options,
-            snapshot: Snapshot::default(),
+            snapshot,
             local: BTreeMap::new(),
             chains: HashMap::new(),
-            peers: BTreeMap::new(),
+            peers,
             fixed: BTreeMap::new(),
         }
     }
@@ -127,10 +147,11 @@ impl Plan {
     /// The table of a node in a cluster.
     pub fn of(options: Options, snapshot: &Snapshot) -> Self {
         let mut plan = Self::new(options);
-        let everything: Vec<ObjectKey> = snapshot
-            .pods()
-            .map(|pod| ObjectKey::Workload(pod.workload.clone()))
-            .collect();
+        let pods = snapshot.pods();
+        let pods = pods.map(|pod| ObjectKey::Workload(pod.workload.clone()));
+        let nodes = snapshot.nodes();
+        let nodes = nodes.map(|node| ObjectKey::Node(node.name.clone()));
+        let everything: Vec<ObjectKey> = pods.chain(nodes).collect();
         plan.advance(snapshot.clone(), &everything);
         plan
     }
@@ -456,7 +477,7 @@ impl Local {
                 Element::Dispatch(address, chain.clone()),
             )
         });
-        let known = (!options.known_only.is_empty()).then(|| {
+        let known = options.asks_who_is_local().then(|| {
             (
                 known_set(family),
                 SetKind::Addresses(family),

@@ -256,6 +256,7 @@ fn matching(asked: &Match) -> String {
         Match::Protocol(of) => format!("meta l4proto {}", protocol(*of)),
         Match::Port(first, last) => format!("th dport {}", ports(*first, *last)),
         Match::Ports(set) => format!("th dport @{set}"),
+        Match::FromOverlay => "meta iifkind \"vxlan\"".into(),
     }
 }
 

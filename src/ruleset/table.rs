@@ -103,6 +103,8 @@ pub enum Match {
     Port(Port, Port),
     /// Its destination port is in a [`SetKind::Ports`].
     Ports(SetName),
+    /// It was unpacked by a VXLAN device of the node.
+    FromOverlay,
 }
 
 /// What connection tracking says of a packet.
@@ -260,7 +262,8 @@ impl Match {
             | Self::NeighbourDiscovery
             | Self::Protocol(_)
             | Self::Port(..)
-            | Self::Ports(_) => None,
+            | Self::Ports(_)
+            | Self::FromOverlay => None,
         }
     }
 }

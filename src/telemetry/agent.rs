@@ -34,6 +34,8 @@ pub struct AgentMetrics {
     pub lost: Counter,
     /// Packets that were dropped because nobody knows whose their address of the node's blocks is.
     pub unknown: Counter,
+    /// Packets of pods that were dropped because a node would have taken them for the overlay's own.
+    pub crafted: Counter,
 }
 
 /// Why the table was made anew.
@@ -101,6 +103,7 @@ impl AgentMetrics {
             cut: Counter::default(),
             lost: Counter::default(),
             unknown: Counter::default(),
+            crafted: Counter::default(),
         };
         let registry = registry.sub_registry_with_prefix("agent");
         let mut add = |name: &str, help: &str, counter: &Counter| {
@@ -130,6 +133,11 @@ impl AgentMetrics {
             "unknown_packets",
             "Packets that were dropped because their address of the node's blocks is no known pod's",
             &this.unknown,
+        );
+        add(
+            "crafted_packets",
+            "Packets of pods that were dropped because a node would have taken them for the overlay's own",
+            &this.crafted,
         );
         let mut add = |name: &str, help: &str, gauge: &Gauge| {
             registry.register(name, help, gauge.clone());

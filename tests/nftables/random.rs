@@ -168,6 +168,7 @@ fn matches(random: &mut Random, ruleset: &Ruleset, family: Family) -> Vec<Match>
         Match::Tracked(Tracked::Related),
         Match::Icmp(family),
         Match::Protocol(random.of(&Protocol::ALL)),
+        Match::FromOverlay,
     ];
     if family == Family::V6 {
         all.push(Match::NeighbourDiscovery);

@@ -49,6 +49,7 @@ mod sctp;
 mod serve;
 mod service;
 mod site;
+mod spoof;
 mod staged;
 #[path = "../cyclonus/table.rs"]
 mod table;

@@ -225,7 +225,12 @@ fn matches(table: &Ruleset, found: &Match, packet: &Packet) -> bool {
     let is_of = |family: &Family| Family::of(source) == *family;
     match found {
         // The first packet of a connection belongs to none, and to none that was cut.
-        Match::Tracked(_) | Match::Icmp(_) | Match::NeighbourDiscovery | Match::Tuple(..) => false,
+        // Packets come from pods, not from another node.
+        Match::Tracked(_)
+        | Match::Icmp(_)
+        | Match::NeighbourDiscovery
+        | Match::Tuple(..)
+        | Match::FromOverlay => false,
         Match::Address(family, end, set) => {
             is_of(family) && has(set, Element::Address(at(packet, *end)))
         }

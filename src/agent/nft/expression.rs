@@ -5,9 +5,10 @@
 
 use crate::agent::netlink::wire::{Attributes, Writer, text};
 
-/// What is read of a packet besides its bytes: `NFT_META_NFPROTO`, `NFT_META_L4PROTO`.
+/// What is read of a packet besides its bytes: `NFT_META_NFPROTO`, `NFT_META_L4PROTO`, `NFT_META_IIFKIND`.
 pub(super) const META_NFPROTO: u32 = 15;
 pub(super) const META_L4PROTO: u32 = 16;
+pub(super) const META_IIFKIND: u32 = 26;
 
 /// Where the bytes of a packet are counted from: `NFT_PAYLOAD_NETWORK_HEADER`, `NFT_PAYLOAD_TRANSPORT_HEADER`.
 pub(super) const NETWORK: u32 = 1;

@@ -7,8 +7,8 @@
 use std::sync::Arc;
 
 use super::expression::{
-    ACCEPT, Code, Comparison, DROP, Expression, FIRST, GOTO, JUMP, META_L4PROTO, META_NFPROTO,
-    NETWORK, RETURN, TRANSPORT,
+    ACCEPT, Code, Comparison, DROP, Expression, FIRST, GOTO, JUMP, META_IIFKIND, META_L4PROTO,
+    META_NFPROTO, NETWORK, RETURN, TRANSPORT,
 };
 use crate::netpol::{Family, Port, Protocol};
 use crate::ruleset::render;
@@ -18,6 +18,12 @@ use crate::ruleset::table::{
 
 const ICMP: u8 = 1;
 const ICMPV6: u8 = 58;
+
+/// The kind of a device that unpacks the overlay.
+const VXLAN: &str = "vxlan";
+
+/// How many bytes the name of an interface or of a kind of them has at most (`IFNAMSIZ`).
+const NAME: usize = 16;
 
 /// The type of a comment in a rule's data for its user, as nft has it.
 const COMMENT: u8 = 0;
@@ -266,7 +272,17 @@ fn matching(asked: &Match, out: &mut Vec<Expression>) {
             load(&[Part::Port(End::Destination)], out);
             out.push(lookup(set.as_str(), false));
         }
+        Match::FromOverlay => out.extend([meta(META_IIFKIND), equal(&name(VXLAN))]),
     }
+}
+
+/// A name as the kernel compares it: with zeroes behind it.
+fn name(text: &str) -> [u8; NAME] {
+    let mut padded = [0; NAME];
+    for (to, from) in padded.iter_mut().zip(text.bytes()) {
+        *to = from;
+    }
+    padded
 }
 
 fn statement(done: &Statement, out: &mut Vec<Expression>) {
@@ -312,6 +328,12 @@ fn guess(mut rest: &[Expression]) -> Option<(Vec<Match>, Vec<Statement>)> {
     let mut said = None;
     while let [first, tail @ ..] = rest {
         let taken = match (first, tail) {
+            (Expression::Meta { key, .. }, [Expression::Compare { .. }, ..])
+                if *key == META_IIFKIND =>
+            {
+                matches.push(Match::FromOverlay);
+                2
+            }
             (Expression::Meta { key, .. }, [Expression::Compare { with, .. }, tail @ ..]) => {
                 let [value] = with.as_slice() else {
                     return None;
