@@ -31,7 +31,7 @@ use crate::agent::enforce::Enforcer;
 use crate::agent::flows::Recent;
 use crate::agent::host::{self, Bridged, HostError};
 use crate::agent::told::Teller;
-use crate::agent::{receipt, remove};
+use crate::agent::{self, receipt, remove};
 use crate::k8s::events::{self, Reporter};
 use crate::k8s::live;
 use crate::netpol::{NodeName, Port};
@@ -48,8 +48,8 @@ use crate::telemetry::metrics;
     ringfence agent                                   in a pod on the host network, as the DaemonSet runs it\n  \
     ringfence agent --kubeconfig FILE --node-name worker-1\n  \
     ringfence agent --cleanup                         take the rules away again\n\n\
-    The agent needs the capability NET_ADMIN in the node's network namespace. It makes the table `inet ringfence` and\n\
-    touches no other. When it stops, however it stops, the rules stay: only --cleanup takes them away.")]
+    The agent needs the capability NET_ADMIN in the node's network namespace. It makes the tables `inet ringfence` and\n\
+    `bridge ringfence` and touches no other. When it stops, however it stops, the rules stay: only --cleanup takes them away.")]
 #[allow(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 pub struct Args {
     #[command(flatten)]
@@ -89,7 +89,8 @@ pub struct Args {
     /// These blocks, instead of the Node's spec.podCIDRs.
     #[arg(long, value_name = "CIDR", requires = "drop_unknown")]
     pod_cidr: Vec<IpNet>,
-    /// Whether what pods send is held to be theirs: no VXLAN to nodes, which would take it for the overlay's own.
+    /// Whether what pods send must be theirs: no other sender than the pod, where --cni told behind which interface it is, and no
+    /// VXLAN to nodes, which would take it for the overlay's own.
     #[arg(long, value_name = "WHEN", value_enum, default_value_t = AntiSpoofing::Auto)]
     anti_spoofing: AntiSpoofing,
     /// The UDP ports at which nodes take VXLAN.
@@ -203,9 +204,13 @@ async fn work(args: &Args) -> anyhow::Result<Exit> {
         log_rate: args.log_rate,
         sample_rate: args.sample,
         known_only: args.known_only(&client, &node).await?,
+        own_sources: args.anti_spoofing == AntiSpoofing::Auto,
         vxlan_ports: args.vxlan_ports(),
         ..Options::new(node.clone())
     };
+    if !options.own_sources {
+        agent::remove_bridge().context("--anti-spoofing off")?;
+    }
     let enforcer = Enforcer::new(options, counted.clone(), readiness.clone())?;
     let events = (!args.no_events).then(|| {
         let reporter = Reporter::new(events::AGENT, node.as_str());
@@ -214,7 +219,8 @@ async fn work(args: &Args) -> anyhow::Result<Exit> {
         tasks.spawn("events", task);
         events
     });
-    let teller = Teller::new(node.clone(), enforcer.snapshot(), counted).telling(events);
+    let (snapshot, behind) = (enforcer.snapshot(), enforcer.behind());
+    let teller = Teller::new(node.clone(), snapshot, behind, counted).telling(events);
     if let Some(address) = args.admin {
         let listener = admin::listen(address).await.context("--admin")?;
         let router =

@@ -7,12 +7,12 @@ use ipnet::IpNet;
 use super::addresses::Addresses;
 use super::body::Way;
 use super::compile::{Would, denied_counter, digit, would_counter};
-use super::plan::Options;
+use super::options::Options;
 use super::table::{
-    Chain, ChainName, CounterName, End, Hook, Log, Match, Rule, Ruleset, Set, SetKind, SetName,
-    Statement, Tracked, Verdict,
+    Chain, ChainName, CounterName, End, Hook, Layer, Log, Match, Rule, Ruleset, Set, SetKind,
+    SetName, Statement, Tracked, Verdict,
 };
-use super::vxlan;
+use super::{sources, vxlan};
 use crate::netpol::Family;
 
 /// What is there whatever the policies say.
@@ -45,6 +45,9 @@ pub(super) fn frame(options: &Options) -> Ruleset {
     }
     if !options.known_only.is_empty() {
         let_known_only(&options.known_only, &mut ruleset);
+    }
+    if options.own_sources {
+        sources::add(options, Layer::Inet, &mut ruleset);
     }
     let mut chains = [
         (FORWARD, Hook::Forward, forward(options)),

@@ -9,7 +9,7 @@
 
 use super::compile::digit;
 use super::frame::{known_set, told_drop};
-use super::plan::Options;
+use super::options::Options;
 use super::table::{
     Chain, ChainName, CounterName, Element, End, Hook, Match, Rule, Ruleset, Set, SetKind, SetName,
     Verdict,
@@ -68,6 +68,7 @@ pub(super) fn rules(hook: Hook) -> Vec<Rule> {
                 vec![from_pod],
                 "a pod sends no VXLAN to its node: it would speak for any pod",
             )),
+            Hook::Prerouting => {}
         }
     }
     if hook == Hook::Input {

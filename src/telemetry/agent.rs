@@ -36,6 +36,10 @@ pub struct AgentMetrics {
     pub unknown: Counter,
     /// Packets of pods that were dropped because a node would have taken them for the overlay's own.
     pub crafted: Counter,
+    /// Packets that were dropped because their sender was not the pod that they came from.
+    pub spoofed: Counter,
+    /// Pods of the node that are not held to their own addresses, since it is not known behind which interface they are.
+    pub unchecked: Gauge,
 }
 
 /// Why the table was made anew.
@@ -104,6 +108,8 @@ impl AgentMetrics {
             lost: Counter::default(),
             unknown: Counter::default(),
             crafted: Counter::default(),
+            spoofed: Counter::default(),
+            unchecked: Gauge::default(),
         };
         let registry = registry.sub_registry_with_prefix("agent");
         let mut add = |name: &str, help: &str, counter: &Counter| {
@@ -139,6 +145,11 @@ impl AgentMetrics {
             "Packets of pods that were dropped because a node would have taken them for the overlay's own",
             &this.crafted,
         );
+        add(
+            "spoofed_packets",
+            "Packets that were dropped because their sender was not the pod that they came from",
+            &this.spoofed,
+        );
         let mut add = |name: &str, help: &str, gauge: &Gauge| {
             registry.register(name, help, gauge.clone());
         };
@@ -151,6 +162,11 @@ impl AgentMetrics {
             "policies",
             "Policies that hold pods of the node",
             &this.policies,
+        );
+        add(
+            "unchecked_pods",
+            "Pods of the node that are not held to their own addresses",
+            &this.unchecked,
         );
         add(
             "in_force",

@@ -8,6 +8,7 @@
 mod clusters;
 #[path = "../support/random.rs"]
 mod random;
+mod sources;
 mod staged;
 mod table;
 #[path = "../netpol_oracle/trials.rs"]
@@ -238,9 +239,13 @@ fn hold_step_by_step<S: Strategy<Value = Vec<Value>>>(cases: u32, cluster: impl 
                 }
                 changed.push(key);
             }
+            let ports = sources::any_ports(&snapshot, index.index(1_000));
+            plan.behind(ports.clone());
             apply(&mut table, &plan.advance(snapshot.clone(), &changed));
             prop_assert_eq!(&table, &plan.whole());
-            let at_once = Plan::of(options(), &snapshot);
+            let mut at_once = Plan::of(options(), &snapshot);
+            at_once.behind(ports);
+            at_once.advance(snapshot.clone(), &[]);
             prop_assert_eq!(&table, &at_once.whole());
         }
         prop_assert!(plan.advance(snapshot, &[]).is_empty());
