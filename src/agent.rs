@@ -2,7 +2,8 @@
 //!
 //! `enforce` is the loop: changes of the cluster go into a plan, and what the plan says into the kernel through `nft`, which
 //! also reads our table back and notices when others touch it. `cut` ends connections that have become forbidden, through
-//! `conntrack`; `cni` holds a new pod back until its rules are in force; `nflog` reads what the rules tell of packets, which
+//! `conntrack`; `cni` holds a new pod back until its rules are in force and tells behind which interface it
+//! is (`ports`); `nflog` reads what the rules tell of packets, which
 //! `told` explains, `flows` joins and keeps, and `notices` makes Events of; `receipt` tells the API server what was read back.
 //! `netlink` is how netfilter is spoken to, without the `nft` program. Nothing here
 //! decides about flows.
@@ -15,6 +16,7 @@ pub mod flows;
 pub mod host;
 pub mod nflog;
 pub mod nft;
+pub mod ports;
 pub mod receipt;
 pub mod told;
 
@@ -26,4 +28,4 @@ mod notices;
 mod others;
 mod overlay;
 
-pub use kernel::{KernelError, remove};
+pub use kernel::{KernelError, remove, remove_bridge};

@@ -1,4 +1,4 @@
-//! What a node's kernel is to hold, as data: one nftables table that lets pass what the policies allow.
+//! What a node's kernel is to hold, as data: an nftables table that lets pass what the policies allow.
 //!
 //! A [`Plan`] follows a [`Snapshot`](crate::netpol::Snapshot) for one node and keeps the wanted [`Ruleset`]; each change of
 //! the cluster becomes a [`Transaction`] that costs what changed. `ruleset/table.rs` has the words of nftables that are
@@ -13,6 +13,9 @@
 //! A chain returns for what is allowed and ends with a counter, a limited log and a drop. Pods with equal policies share a
 //! chain, and rules with the same peers share a set. Flows from a pod to its own node meet `input`, where only
 //! `ClusterNetworkPolicies` count: network policies never stand between a pod and its node.
+//!
+//! Verdicts go by addresses, so what comes from a local pod must have the pod's own: a chain before all others, here and in a
+//! second table for the ports of bridges, holds each interface to the addresses of the pod behind it, where it is known.
 //!
 //! Where policies are on trial for a pod, its chain asks twice: what is in force decides, and what would be if they were promoted is
 //! counted and told where it is another answer.
@@ -40,12 +43,17 @@ mod compile;
 mod digest;
 mod draft;
 mod frame;
+mod options;
+mod sources;
 mod terms;
+mod vxlan;
 
 pub use frame::{back_set, cut_set};
-pub use plan::{Options, Plan};
+pub use options::{Options, VXLAN_PORTS};
+pub use plan::Plan;
+pub use sources::{ports_set, sources_set};
 pub use table::{
-    Chain, ChainName, CounterName, Element, End, Hook, Log, Match, Rule, Ruleset, Set, SetKind,
-    SetName, Statement, TABLE, Tracked, Tuple, Verdict,
+    Carried, Chain, ChainName, CounterName, Element, End, Hook, Interface, Layer, Log, Match, Rule,
+    Ruleset, Set, SetKind, SetName, Statement, TABLE, Tracked, Tuple, Verdict,
 };
 pub use transaction::{Change, Transaction};

@@ -29,6 +29,12 @@ impl Counts {
                 "unknown" => {
                     to.unknown.inc_by(more);
                 }
+                "spoofed" => {
+                    to.spoofed.inc_by(more);
+                }
+                "crafted" => {
+                    to.crafted.inc_by(more);
+                }
                 _ => {}
             }
         }

@@ -4,6 +4,7 @@
 //! change that a watch told, a pod that the CNI is about to start, somebody else who touched the table, the time to look for
 //! connections that have become forbidden, or the time to read the table back.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +13,6 @@ use jiff::Timestamp;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
-use super::cni::ask::{Answer, Command, Request};
 use super::cni::server::Asked;
 use super::counts::Counts;
 use super::cut::{self, CutError};
@@ -20,12 +20,15 @@ use super::kernel::{Held, Kernel, KernelError};
 use super::nft::{Event, Monitor};
 use super::others;
 use super::overlay::Overlay;
+use super::ports::{Ports, Shared, is_there};
 use crate::guard::enforcement::HeldPolicy;
 use crate::k8s::live::{Ended, Feed, Update};
-use crate::netpol::{ObjectKey, Pod, Snapshot, Uid, WorkloadKind, WorkloadRef};
+use crate::netpol::{ObjectKey, Pod, Snapshot, WorkloadRef};
 use crate::ruleset::{Change, Options, Plan, Ruleset, SetKind, Transaction};
 use crate::runtime::{Phase, Readiness, Shutdown};
 use crate::telemetry::agent::{AgentMetrics, Rebuild};
+
+mod asked;
 
 /// What the kernel was read back to hold, or why it was not.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -34,6 +37,8 @@ pub struct Holding {
     pub policies: Vec<HeldPolicy>,
     /// How many local pods have an address.
     pub pods: usize,
+    /// How many of them are not held to their own addresses.
+    pub unchecked: usize,
     /// The digest of the table.
     pub digest: String,
     /// Why the kernel does not hold what is wanted.
@@ -61,6 +66,9 @@ pub struct Enforcer {
     /// The cluster as the API server tells of it, and what is known better here.
     raw: Snapshot,
     overlay: Overlay,
+    /// Behind which interfaces addresses are, and the same for whoever explains packets.
+    ports: Ports,
+    behind: Shared,
     metrics: AgentMetrics,
     readiness: Readiness,
     /// The cluster that explains what became of a packet.
@@ -98,8 +106,6 @@ const SHARE: u32 = 20;
 const VERIFY: Duration = Duration::from_mins(1);
 /// How often the counters are read.
 const COUNT: Duration = Duration::from_secs(5);
-/// How long a pod that is about to start is held back for the API server to tell of it. The plugin waits a little longer.
-const STARTING: Duration = Duration::from_secs(8);
 /// How soon a table that the kernel did not take is tried again.
 const AGAIN: Duration = Duration::from_secs(1);
 
@@ -118,6 +124,8 @@ impl Enforcer {
             kernel: Kernel::open(metrics.clone())?,
             raw: Snapshot::default(),
             overlay: Overlay::default(),
+            ports: Ports::default(),
+            behind: Shared::default(),
             metrics,
             readiness,
             explained_by: Arc::default(),
@@ -137,6 +145,11 @@ impl Enforcer {
     /// The cluster as it is planned for, for whoever explains packets.
     pub fn snapshot(&self) -> Arc<ArcSwap<Snapshot>> {
         Arc::clone(&self.explained_by)
+    }
+
+    /// Behind which interfaces addresses are, for whoever explains packets.
+    pub fn behind(&self) -> Shared {
+        Arc::clone(&self.behind)
     }
 
     /// What the kernel was read back to hold, each time that it was.
@@ -186,108 +199,39 @@ impl Enforcer {
         self.answer_waiting();
     }
 
-    /// The CNI plugin asks.
-    fn asked(&mut self, asked: Asked) {
-        let Request {
-            command,
-            container_id,
-            pod,
-            addresses,
-            ..
-        } = &asked.request;
-        let workload = pod.as_ref().map(|pod| WorkloadRef {
-            kind: WorkloadKind::Pod,
-            namespace: pod.namespace.as_str().into(),
-            name: pod.name.as_str().into(),
-        });
-        match (command, workload) {
-            (Command::Add, Some(workload)) => {
-                self.overlay
-                    .give(workload, container_id.clone(), addresses.clone());
-                self.waiting.push((asked, Instant::now() + STARTING));
-                if self.started {
-                    self.go_on(&[]);
-                    self.answer_waiting();
-                }
-            }
-            (Command::Del, Some(workload)) => {
-                self.overlay.take(&workload, container_id);
-                if self.started {
-                    self.go_on(&[]);
-                }
-                reply(asked, Answer::Ready);
-            }
-            // Containers that Kubernetes did not start have no policies.
-            (Command::Add | Command::Del, None) => reply(asked, Answer::Ready),
-            (Command::Check | Command::Status, _) => {
-                let answer = self.readiness_in_words().map_or(Answer::Ready, refused);
-                reply(asked, answer);
-            }
-        }
-    }
-
-    /// Lets the pods go on whose rules are in force, and tells those whose time is over.
-    fn answer_waiting(&mut self) {
-        let now = Instant::now();
-        for (asked, until) in std::mem::take(&mut self.waiting) {
-            let Some(reason) = self.hindrance(&asked.request) else {
-                reply(asked, Answer::Ready);
-                continue;
-            };
-            // The plugin that gave up has closed its end.
-            if now < until && !asked.reply.is_closed() {
-                self.waiting.push((asked, until));
-            } else {
-                reply(asked, refused(reason));
-            }
-        }
-    }
-
-    /// Why a pod may not go on yet.
-    fn hindrance(&self, request: &Request) -> Option<String> {
-        let name = request.pod.as_ref()?;
-        if let Some(reason) = self.readiness_in_words() {
-            return Some(reason);
-        }
-        let pod = self.raw.pod(&WorkloadRef {
-            kind: WorkloadKind::Pod,
-            namespace: name.namespace.as_str().into(),
-            name: name.name.as_str().into(),
-        });
-        let uid = name.uid.as_deref().and_then(Uid::parse);
-        let is_known = pod.is_some_and(|pod| uid.is_none() || pod.uid.is_none() || pod.uid == uid);
-        (!is_known).then(|| {
-            format!(
-                "the API server has not told the agent of the pod {}/{} yet",
-                name.namespace, name.name
-            )
-        })
-    }
-
-    fn readiness_in_words(&self) -> Option<String> {
-        if !self.started {
-            return Some("the agent does not know the cluster yet".to_owned());
-        }
-        let is_doubtful = self.kernel.is_doubtful();
-        is_doubtful.then(|| "the kernel does not take the rules, see the agent's log".to_owned())
-    }
-
-    /// When the next pod that waits has waited long enough.
-    fn patience(&self) -> Option<Instant> {
-        self.waiting.iter().map(|(_, until)| *until).min()
-    }
-
     /// The whole cluster is known: takes over whatever table there is.
     fn begin(&mut self) {
         let node = self.plan.options().node.clone();
         let (snapshot, _) = self.overlay.over(&self.raw, &node);
         self.explained_by.store(Arc::new(snapshot.clone()));
         self.plan = Plan::of(self.plan.options().clone(), &snapshot);
+        self.take_over_ports();
+        self.know_ports();
+        self.plan.advance(snapshot, &[]);
         self.started = true;
         self.rebuild(Rebuild::Start);
         // Another agent may have cut some.
         self.cut_until = Some(self.cut_end());
         self.sweep = Some(Instant::now());
+    }
+
+    /// Tells whoever needs it behind which interfaces addresses are.
+    fn know_ports(&mut self) {
+        self.plan.behind(self.ports.all().clone());
+        self.behind.store(Arc::new(self.ports.all().clone()));
+    }
+
+    /// Takes over what the agent before this one was told of interfaces, below what this one was told already.
+    fn take_over_ports(&mut self) {
+        match tokio::task::block_in_place(|| self.kernel.behind()) {
+            Ok(mut before) => {
+                before.extend(self.ports.all().clone());
+                self.ports = Ports::kept(before);
+            }
+            Err(error) => tracing::warn!(
+                %error, "behind which interfaces pods are cannot be read, and is known of new ones only"
+            ),
+        }
     }
 
     /// Brings the kernel to the cluster as it is known now.
@@ -296,6 +240,7 @@ impl Enforcer {
         let (snapshot, mut more) = self.overlay.over(&self.raw, &node);
         more.extend(changed.iter().cloned());
         self.explained_by.store(Arc::new(snapshot.clone()));
+        self.know_ports();
         let transaction = self.plan.advance(snapshot, &more);
         if transaction.is_empty() {
             // A policy may hold the same as before and be another version of itself.
@@ -359,6 +304,9 @@ impl Enforcer {
         if !self.started {
             return;
         }
+        if self.ports.forget_gone(is_there) {
+            self.go_on(&[]);
+        }
         let begun = Instant::now();
         let wanted = self.plan.whole().as_kept();
         let verified = tokio::task::block_in_place(|| self.kernel.verify(&self.plan, &wanted));
@@ -378,6 +326,7 @@ impl Enforcer {
                 let count = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
                 self.metrics.pods.set(count(holding.pods));
                 self.metrics.policies.set(count(holding.policies.len()));
+                self.say_unchecked();
                 // That it was read once more is told with the next receipt, and is no reason for one.
                 self.held.send_if_modified(|held| {
                     held.read_back = holding.read_back;
@@ -390,6 +339,28 @@ impl Enforcer {
         }
     }
 
+    /// The pods that are not held to their own addresses.
+    fn unchecked(&self) -> BTreeSet<&WorkloadRef> {
+        if self.kernel.lacks_bridges() {
+            self.plan.local_pods().into_keys().collect()
+        } else {
+            self.plan.unchecked_pods()
+        }
+    }
+
+    /// Says how many these are, where that is another number than before.
+    fn say_unchecked(&self) {
+        let pods = self.unchecked();
+        let count = i64::try_from(pods.len()).unwrap_or(i64::MAX);
+        if self.metrics.unchecked.set(count) != count && self.plan.options().own_sources {
+            let some: Vec<String> = pods.iter().take(3).map(ToString::to_string).collect();
+            tracing::info!(
+                pods = count, some = %some.join(", "),
+                "pods that are not held to their own addresses, since the CNI has not told behind which interface they are"
+            );
+        }
+    }
+
     fn holding(&self, table: &Ruleset) -> Holding {
         let snapshot = self.plan.snapshot();
         let pods = self.plan.local_pods();
@@ -397,6 +368,7 @@ impl Enforcer {
         Holding {
             policies: HeldPolicy::of(snapshot, found),
             pods: pods.len(),
+            unchecked: self.unchecked().len(),
             digest: table.digest(),
             failure: None,
             read_back: Some(Timestamp::now()),
@@ -459,15 +431,6 @@ fn is_stricter(transaction: &Transaction) -> bool {
             Change::AddElements(_, SetKind::Addresses(_) | SetKind::AddressPorts(_), _)
         )
     })
-}
-
-fn reply(asked: Asked, answer: Answer) {
-    // A plugin that gave up asks again, or the runtime does.
-    let _ = asked.reply.send(answer);
-}
-
-fn refused(message: String) -> Answer {
-    Answer::Refused { message }
 }
 
 async fn due(at: Option<Instant>) {

@@ -4,12 +4,15 @@
 //! same is done when somebody else has touched it. Connections that were cut stay so through all of that.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use rustix::io::Errno;
 
 use crate::agent::nft::{self, ApplyError, Counted, Monitor, ReadError, Socket};
 use crate::netpol::Family;
 use crate::ruleset::{
-    Change, CounterName, Element, Plan, Ruleset, SetKind, SetName, Transaction, Tuple, back_set,
-    cut_set,
+    Change, CounterName, Element, Interface, Plan, Ruleset, SetKind, SetName, Transaction, Tuple,
+    back_set, cut_set, sources_set,
 };
 use crate::telemetry::agent::{AgentMetrics, Rebuild};
 
@@ -20,6 +23,8 @@ pub(super) struct Kernel {
     metrics: AgentMetrics,
     /// The kernel may hold something else than what was wanted last.
     is_doubtful: bool,
+    /// The kernel has no nftables for bridges.
+    lacks_bridges: bool,
 }
 
 /// Whether the kernel holds what is wanted.
@@ -54,6 +59,7 @@ impl Kernel {
             socket: Socket::open()?,
             metrics,
             is_doubtful: true,
+            lacks_bridges: false,
         })
     }
 
@@ -81,7 +87,13 @@ impl Kernel {
         if self.is_doubtful {
             return self.rebuild(plan, Rebuild::Refused);
         }
-        match self.socket.apply(transaction) {
+        let applied = if self.lacks_bridges {
+            self.socket
+                .apply(&Transaction::of(transaction.changes.clone()))
+        } else {
+            self.socket.apply(transaction)
+        };
+        match applied {
             Ok(()) => {
                 self.metrics.transactions.inc();
                 Ok(())
@@ -99,7 +111,23 @@ impl Kernel {
         self.is_doubtful = true;
         let mut transaction = Transaction::whole(&plan.whole());
         transaction.changes.extend(self.cut(plan)?);
-        self.socket.apply(&transaction).inspect_err(|_| {
+        if self.lacks_bridges {
+            transaction.bridge.clear();
+        }
+        let mut applied = self.socket.apply(&transaction);
+        if applied
+            .as_ref()
+            .is_err_and(|error| is_for_bridges(error, &transaction))
+        {
+            // Policies must not wait for what this kernel does not have.
+            tracing::warn!(
+                "this kernel has no nftables for bridges: pods on a bridge are not held to their own addresses"
+            );
+            self.lacks_bridges = true;
+            transaction.bridge.clear();
+            applied = self.socket.apply(&transaction);
+        }
+        applied.inspect_err(|_| {
             self.metrics.failures.inc();
         })?;
         self.is_doubtful = false;
@@ -134,7 +162,7 @@ impl Kernel {
             [add.clone(), delete, add]
         });
         let changes = changes.collect();
-        self.socket.apply(&Transaction { changes })?;
+        self.socket.apply(&Transaction::of(changes))?;
         Ok(())
     }
 
@@ -143,7 +171,7 @@ impl Kernel {
         // What is not there cannot be taken out, and any of them may have run out by now.
         let changes = cut_elements(plan, tuples, &[cut_set]).flat_map(|it| replaced(&it));
         let changes = changes.collect();
-        self.socket.apply(&Transaction { changes })?;
+        self.socket.apply(&Transaction::of(changes))?;
         Ok(())
     }
 
@@ -160,6 +188,26 @@ impl Kernel {
         Ok(tuples)
     }
 
+    /// The interfaces behind which addresses are by the table that is there, so that who was told of them need not be told again.
+    pub(super) fn behind(&mut self) -> Result<BTreeMap<IpAddr, Interface>, KernelError> {
+        let mut ports = BTreeMap::new();
+        for family in Family::BOTH {
+            let kind = SetKind::Sources(family);
+            let elements = self.kept(&sources_set(family), kind)?;
+            ports.extend(elements.into_iter().filter_map(|element| match element {
+                Element::Source(port, address) => Some((address, port)),
+                _ => None,
+            }));
+        }
+        ports.retain(|address, _| !address.is_unspecified());
+        Ok(ports)
+    }
+
+    /// Whether the kernel has no nftables for bridges.
+    pub(super) fn lacks_bridges(&self) -> bool {
+        self.lacks_bridges
+    }
+
     /// What our counters have counted since the table was made.
     pub(super) fn counters(&mut self) -> Result<BTreeMap<CounterName, Counted>, KernelError> {
         Ok(nft::counters(&mut self.socket)?)
@@ -167,9 +215,12 @@ impl Kernel {
 
     /// Whether the kernel holds the table; none where it changed while it was read.
     fn holds(&mut self, wanted: &Ruleset) -> Result<Option<bool>, KernelError> {
-        let Some(found) = nft::read(&mut self.socket)? else {
+        let Some(mut found) = nft::read(&mut self.socket)? else {
             return Ok(Some(false));
         };
+        if self.lacks_bridges {
+            found.ruleset.bridge.clone_from(&wanted.bridge);
+        }
         let is_same = found.strangers.is_empty() && found.ruleset == *wanted;
         Ok((is_same || !found.is_torn).then_some(is_same))
     }
@@ -198,9 +249,42 @@ impl Kernel {
     }
 }
 
-/// Takes our table away.
+/// Takes our tables away.
 pub fn remove() -> Result<(), ApplyError> {
-    Socket::open()?.apply(&Transaction::removal())
+    remove_by(&Transaction::removal())
+}
+
+/// Takes our table for bridges away, for an agent that wants none.
+pub fn remove_bridge() -> Result<(), ApplyError> {
+    remove_by(&Transaction {
+        changes: Vec::new(),
+        ..Transaction::removal()
+    })
+}
+
+fn remove_by(removal: &Transaction) -> Result<(), ApplyError> {
+    let mut socket = Socket::open()?;
+    match socket.apply(removal) {
+        Err(error) if is_for_bridges(&error, removal) => {
+            socket.apply(&Transaction::of(removal.changes.clone()))
+        }
+        done => done,
+    }
+}
+
+/// Whether something was refused because this kernel has no nftables for bridges.
+fn is_for_bridges(error: &ApplyError, transaction: &Transaction) -> bool {
+    match error {
+        ApplyError::Refused(refusal) => {
+            let is_lacking = matches!(
+                refusal.errno,
+                Errno::OPNOTSUPP | Errno::AFNOSUPPORT | Errno::NOENT
+            );
+            let at = refusal.change;
+            is_lacking && at.is_some_and(|change| change >= transaction.changes.len())
+        }
+        _ => false,
+    }
 }
 
 /// Connections as elements of sets of their families, where there are any.

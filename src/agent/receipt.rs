@@ -101,6 +101,7 @@ fn receipt(holding: &Holding, since: &mut Option<(bool, Timestamp)>, now: Timest
         policies: holding.policies.clone(),
         policy_count: count(holding.policies.len()),
         pods: count(holding.pods),
+        unchecked_pods: Some(count(holding.unchecked)),
         digest: holding.digest.clone(),
         read_back: holding.read_back,
         agent: env!("CARGO_PKG_VERSION").to_owned(),

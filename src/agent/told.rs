@@ -5,6 +5,7 @@
 //! changed between the packet and its report is said so.
 
 use std::convert::Infallible;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -18,6 +19,7 @@ use super::flows::{Details, End, Joiner, Kind, Recent, Record, Verdict};
 use super::nflog::packet::{Carries, Header};
 use super::nflog::{self, Counts, Reader};
 use super::notices;
+use super::ports::{self, Shared};
 use crate::k8s::events::Events;
 use crate::k8s::one::chain;
 use crate::netpol::labels::TEMPLATE_HASH;
@@ -43,6 +45,7 @@ const LOOK: Duration = Duration::from_secs(1);
 pub struct Teller {
     node: NodeName,
     snapshot: Arc<ArcSwap<Snapshot>>,
+    ports: Shared,
     recent: Recent,
     metrics: AgentMetrics,
     joiner: Joiner,
@@ -56,11 +59,17 @@ const AGAIN: Duration = Duration::from_secs(2);
 // === impl Teller ===
 
 impl Teller {
-    /// Tells by what a snapshot says at the time.
-    pub fn new(node: NodeName, snapshot: Arc<ArcSwap<Snapshot>>, metrics: AgentMetrics) -> Self {
+    /// Tells by what is known of the cluster and of interfaces at the time.
+    pub fn new(
+        node: NodeName,
+        snapshot: Arc<ArcSwap<Snapshot>>,
+        ports: Shared,
+        metrics: AgentMetrics,
+    ) -> Self {
         Self {
             node,
             snapshot,
+            ports,
             recent: Recent::new(KEPT),
             metrics,
             joiner: Joiner::new(WINDOW, DIFFERENT),
@@ -131,17 +140,38 @@ impl Teller {
         let snapshot = self.snapshot.load_full();
         let now = Timestamp::now();
         for logged in batch {
-            let Some((verdict, direction)) = meaning(&logged.prefix) else {
+            let Some(meaning) = meaning(&logged.prefix) else {
                 continue;
             };
             let Ok(header) = &logged.header else {
                 continue;
             };
-            let record = explain(header, verdict, direction, &snapshot, &self.node, now);
+            let from = match meaning.because {
+                Some(Because::Spoofed) => self.behind(&logged, &snapshot, header.source),
+                _ => snapshot.endpoint_at(header.source),
+            };
+            let record = explain((header, from), meaning, &snapshot, &self.node, now);
             if let Some(record) = self.joiner.add(record, now) {
                 self.tell(record);
             }
         }
+    }
+
+    /// Who is behind the interface by which a packet came; where that is not known any more, it is whoever the packet says, and
+    /// no pod.
+    fn behind<'s>(
+        &self,
+        logged: &nflog::Record,
+        snapshot: &'s Snapshot,
+        claimed: IpAddr,
+    ) -> Endpoint<'s> {
+        let name = logged.port.or(logged.input).and_then(ports::name);
+        let ports = self.ports.load();
+        let mut behind = ports
+            .iter()
+            .filter(|(_, port)| Some(*port) == name.as_ref());
+        let pod = behind.find_map(|(address, _)| snapshot.pod_at(*address));
+        pod.map_or(Endpoint::External(claimed), Endpoint::Pod)
     }
 
     fn tell(&self, record: Record) {
@@ -179,30 +209,61 @@ impl Teller {
     }
 }
 
+/// Why a packet to a port of VXLAN is dropped.
+const CRAFTED: &str =
+    "a VXLAN packet of a pod to a node, which would be taken for the overlay's own";
+
 /// What a rule says of itself.
-fn meaning(prefix: &str) -> Option<(Verdict, Direction)> {
-    match prefix.strip_prefix("ringfence ")? {
-        "denied ingress" => Some((Verdict::Denied, Direction::Ingress)),
-        "denied egress" => Some((Verdict::Denied, Direction::Egress)),
-        "allowed" => Some((Verdict::Allowed, Direction::Ingress)),
-        "would deny ingress" => Some((Verdict::WouldDeny, Direction::Ingress)),
-        "would deny egress" => Some((Verdict::WouldDeny, Direction::Egress)),
-        "would allow ingress" => Some((Verdict::WouldAllow, Direction::Ingress)),
-        "would allow egress" => Some((Verdict::WouldAllow, Direction::Egress)),
-        _ => None,
-    }
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Meaning {
+    verdict: Verdict,
+    direction: Direction,
+    /// Why, where it is not for policies.
+    because: Option<Because>,
+}
+
+/// Why a packet is dropped whatever policies say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Because {
+    /// It is to a port of VXLAN of a node.
+    Crafted,
+    /// Its sender is not the pod that it comes from.
+    Spoofed,
+}
+
+fn meaning(prefix: &str) -> Option<Meaning> {
+    let (verdict, direction, because) = match prefix.strip_prefix("ringfence ")? {
+        "denied ingress" => (Verdict::Denied, Direction::Ingress, None),
+        "denied egress" => (Verdict::Denied, Direction::Egress, None),
+        "crafted egress" => (Verdict::Denied, Direction::Egress, Some(Because::Crafted)),
+        "spoofed egress" => (Verdict::Denied, Direction::Egress, Some(Because::Spoofed)),
+        "allowed" => (Verdict::Allowed, Direction::Ingress, None),
+        "would deny ingress" => (Verdict::WouldDeny, Direction::Ingress, None),
+        "would deny egress" => (Verdict::WouldDeny, Direction::Egress, None),
+        "would allow ingress" => (Verdict::WouldAllow, Direction::Ingress, None),
+        "would allow egress" => (Verdict::WouldAllow, Direction::Egress, None),
+        _ => return None,
+    };
+    Some(Meaning {
+        verdict,
+        direction,
+        because,
+    })
 }
 
 /// Says of a packet whose it was and why that became of it.
 fn explain(
-    header: &Header,
-    verdict: Verdict,
-    direction: Direction,
+    (header, from): (&Header, Endpoint<'_>),
+    meaning: Meaning,
     snapshot: &Snapshot,
     node: &NodeName,
     now: Timestamp,
 ) -> Record {
-    let from = snapshot.endpoint_at(header.source);
+    let Meaning {
+        verdict,
+        direction,
+        because,
+    } = meaning;
     let to = snapshot.endpoint_at(header.destination);
     let (protocol, port) = match header.carries {
         Carries::Ports {
@@ -213,6 +274,48 @@ fn explain(
         Carries::Icmp { .. } => ("ICMP".to_owned(), 0),
         Carries::Piece { protocol } | Carries::Other { protocol } => (protocol.to_string(), 0),
     };
+    let (policies, reason) = match because {
+        Some(Because::Crafted) => (Vec::new(), CRAFTED.to_owned()),
+        Some(Because::Spoofed) => {
+            let reason = format!("the source address {} is not the pod's", header.source);
+            (Vec::new(), reason)
+        }
+        None => by_policies(header, (from, to), meaning, snapshot),
+    };
+    let pods = [from, to].into_iter().filter_map(|end| match end {
+        Endpoint::Pod(pod) => Some(format!("{}/{}", pod.namespace(), pod.name())),
+        Endpoint::Node { .. } | Endpoint::External(_) => None,
+    });
+    Record {
+        time: now,
+        kind: Kind {
+            from: told(from),
+            to: told(to),
+            protocol,
+            port,
+            verdict,
+        },
+        count: 1,
+        details: Details {
+            direction: direction.to_string(),
+            node: node.to_string(),
+            policies,
+            reason,
+            pods: pods.collect(),
+        },
+    }
+}
+
+/// The policies that decided, and what they say.
+fn by_policies(
+    header: &Header,
+    (from, to): (Endpoint<'_>, Endpoint<'_>),
+    meaning: Meaning,
+    snapshot: &Snapshot,
+) -> (Vec<String>, String) {
+    let Meaning {
+        verdict, direction, ..
+    } = meaning;
     let own = match direction {
         Direction::Ingress => to,
         Direction::Egress => from,
@@ -225,14 +328,18 @@ fn explain(
             &promoted
         }
     };
-    let judged = match (header.carries, Port::new(port)) {
-        (Carries::Ports { protocol, .. }, Some(port)) => {
+    let judged = match header.carries {
+        Carries::Ports {
+            protocol,
+            destination,
+            ..
+        } => Port::new(destination).map(|port| {
             let flow = Flow::new(from, to, protocol, port).over(Family::of(header.source));
-            Some(judge.verdict(&flow).at(direction).clone())
-        }
+            judge.verdict(&flow).at(direction).clone()
+        }),
         _ => None,
     };
-    let (policies, reason) = match (&judged, verdict) {
+    match (&judged, verdict) {
         (_, Verdict::Allowed) => (Vec::new(), String::new()),
         (Some(end), Verdict::Denied | Verdict::WouldDeny) if end.passes() => (
             Vec::new(),
@@ -262,28 +369,6 @@ fn explain(
             let reason = "passes by a rule for all ports, or is isolated by nothing".to_owned();
             (tried(own, direction, judge), reason)
         }
-    };
-    let pods = [from, to].into_iter().filter_map(|end| match end {
-        Endpoint::Pod(pod) => Some(format!("{}/{}", pod.namespace(), pod.name())),
-        Endpoint::Node { .. } | Endpoint::External(_) => None,
-    });
-    Record {
-        time: now,
-        kind: Kind {
-            from: told(from),
-            to: told(to),
-            protocol,
-            port,
-            verdict,
-        },
-        count: 1,
-        details: Details {
-            direction: direction.to_string(),
-            node: node.to_string(),
-            policies,
-            reason,
-            pods: pods.collect(),
-        },
     }
 }
 
@@ -401,6 +486,37 @@ mod tests {
         })
     }
 
+    /// A packet of whoever it says, as it is told.
+    fn told(header: &Header, meaning: Meaning, cluster: &Snapshot) -> Record {
+        let from = cluster.endpoint_at(header.source);
+        let (node, now) = ("n1".into(), Timestamp::UNIX_EPOCH);
+        explain((header, from), meaning, cluster, &node, now)
+    }
+
+    #[test]
+    fn what_is_not_the_pod_s_own_is_told_of_who_sent_it() {
+        let cluster = snapshot(&[pod("web", "10.0.0.1", None), pod("liar", "10.0.0.2", None)]);
+        let header = Header {
+            source: "10.0.0.1".parse().unwrap(),
+            destination: "10.0.0.9".parse().unwrap(),
+            carries: Carries::Other { protocol: 50 },
+        };
+        let liar = cluster.endpoint_at("10.0.0.2".parse().unwrap());
+        let (node, now) = ("n1".into(), Timestamp::UNIX_EPOCH);
+        let spoofed = meaning("ringfence spoofed egress").unwrap();
+        let record = explain((&header, liar), spoofed, &cluster, &node, now);
+        assert_eq!(record.kind.from.to_string(), "shop/liar");
+        assert_eq!(record.details.pods, ["shop/liar"]);
+        assert_eq!(
+            record.details.reason,
+            "the source address 10.0.0.1 is not the pod's"
+        );
+        let crafted = meaning("ringfence crafted egress").unwrap();
+        let record = told(&header, crafted, &cluster);
+        assert_eq!(record.details.reason, CRAFTED);
+        assert_eq!(record.details.policies, [""; 0]);
+    }
+
     #[test]
     fn a_denied_packet_is_told_with_who_and_why() {
         let policy = json!({
@@ -421,9 +537,8 @@ mod tests {
                 destination: 5432,
             },
         };
-        let (node, now) = ("n1".into(), Timestamp::UNIX_EPOCH);
-        let (denied, ingress) = meaning("ringfence denied ingress").unwrap();
-        let record = explain(&header, denied, ingress, &cluster, &node, now);
+        let denied = meaning("ringfence denied ingress").unwrap();
+        let record = told(&header, denied, &cluster);
         assert_eq!(
             serde_json::to_value(&record).unwrap(),
             json!({
@@ -446,21 +561,21 @@ mod tests {
             staged["spec"]["podSelector"] = json!({"matchLabels": {"app": "db"}});
             parse(&staged).unwrap().unwrap().object
         };
-        let (would_allow, _) = meaning("ringfence would allow ingress").unwrap();
+        let would_allow = meaning("ringfence would allow ingress").unwrap();
         let open = cluster.with(staged("db", json!({"ingress": [{}]})));
-        let record = explain(&header, would_allow, ingress, &open, &node, now);
+        let record = told(&header, would_allow, &open);
         assert_eq!(record.details.policies, ["StagedNetworkPolicy shop/db"]);
         assert_eq!(
             record.details.reason,
             "passes by StagedNetworkPolicy shop/db spec.ingress[0], isolated by StagedNetworkPolicy shop/db, shop/deny"
         );
         assert_eq!(json!(record)["verdict"], "would-allow");
-        let record = explain(&header, would_allow, ingress, &cluster, &node, now);
+        let record = told(&header, would_allow, &cluster);
         assert!(record.details.reason.contains("have changed since"));
-        let (would_deny, egress) = meaning("ringfence would deny egress").unwrap();
+        let would_deny = meaning("ringfence would deny egress").unwrap();
         std::mem::swap(&mut header.source, &mut header.destination);
         let closed = cluster.with(staged("db", json!({"policyTypes": ["Egress"]})));
-        let record = explain(&header, would_deny, egress, &closed, &node, now);
+        let record = told(&header, would_deny, &closed);
         assert_eq!(record.details.policies, ["StagedNetworkPolicy shop/db"]);
         assert_eq!(
             record.details.reason,
@@ -471,10 +586,10 @@ mod tests {
         }
         std::mem::swap(&mut header.source, &mut header.destination);
         header.carries = Carries::Icmp { kind: 8, code: 0 };
-        let record = explain(&header, denied, ingress, &cluster, &node, now);
+        let record = told(&header, denied, &cluster);
         assert!(record.details.reason.ends_with("no rule for all ports"));
         header.source = "192.0.2.1".parse().unwrap();
-        let record = explain(&header, denied, ingress, &Snapshot::default(), &node, now);
+        let record = told(&header, denied, &Snapshot::default());
         assert_eq!(record.kind.from.to_string(), "192.0.2.1");
         assert_eq!(meaning("another program"), None);
     }

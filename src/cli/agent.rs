@@ -1,5 +1,6 @@
 //! `ringfence agent`: make network policies hold on this node, by nftables.
 
+use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -30,11 +31,11 @@ use crate::agent::enforce::Enforcer;
 use crate::agent::flows::Recent;
 use crate::agent::host::{self, Bridged, HostError};
 use crate::agent::told::Teller;
-use crate::agent::{receipt, remove};
+use crate::agent::{self, receipt, remove};
 use crate::k8s::events::{self, Reporter};
 use crate::k8s::live;
-use crate::netpol::NodeName;
-use crate::ruleset::Options;
+use crate::netpol::{NodeName, Port};
+use crate::ruleset::{Options, VXLAN_PORTS};
 use crate::runtime::admin::Peer;
 use crate::runtime::{Phase, Readiness, Tasks, Trigger, admin, follow_signals};
 use crate::telemetry::agent::AgentMetrics;
@@ -47,8 +48,8 @@ use crate::telemetry::metrics;
     ringfence agent                                   in a pod on the host network, as the DaemonSet runs it\n  \
     ringfence agent --kubeconfig FILE --node-name worker-1\n  \
     ringfence agent --cleanup                         take the rules away again\n\n\
-    The agent needs the capability NET_ADMIN in the node's network namespace. It makes the table `inet ringfence` and\n\
-    touches no other. When it stops, however it stops, the rules stay: only --cleanup takes them away.")]
+    The agent needs the capability NET_ADMIN in the node's network namespace. It makes the tables `inet ringfence` and\n\
+    `bridge ringfence` and touches no other. When it stops, however it stops, the rules stay: only --cleanup takes them away.")]
 #[allow(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 pub struct Args {
     #[command(flatten)]
@@ -88,6 +89,14 @@ pub struct Args {
     /// These blocks, instead of the Node's spec.podCIDRs.
     #[arg(long, value_name = "CIDR", requires = "drop_unknown")]
     pod_cidr: Vec<IpNet>,
+    /// Whether what pods send must be theirs: no other sender than the pod, where --cni told behind which interface it is, and no
+    /// VXLAN to nodes, which would take it for the overlay's own.
+    #[arg(long, value_name = "WHEN", value_enum, default_value_t = AntiSpoofing::Auto)]
+    anti_spoofing: AntiSpoofing,
+    /// The UDP ports at which nodes take VXLAN.
+    #[arg(long, value_name = "PORT", value_delimiter = ',', default_values_t = VXLAN_PORTS,
+        value_parser = clap::value_parser!(u16).range(1..))]
+    vxlan_port: Vec<u16>,
     /// The NFLOG group that denied packets are told to: another one where something else listens to this.
     #[arg(long, value_name = "NUMBER", default_value_t = 100)]
     log_group: u16,
@@ -117,6 +126,15 @@ enum Down {
     Fail,
     /// It starts without its rules.
     Pass,
+}
+
+/// Whether what pods send is held to be theirs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum AntiSpoofing {
+    /// Where it can be known.
+    Auto,
+    /// It is not.
+    Off,
 }
 
 /// How long a new pod waits for the agent, in seconds.
@@ -186,8 +204,13 @@ async fn work(args: &Args) -> anyhow::Result<Exit> {
         log_rate: args.log_rate,
         sample_rate: args.sample,
         known_only: args.known_only(&client, &node).await?,
+        own_sources: args.anti_spoofing == AntiSpoofing::Auto,
+        vxlan_ports: args.vxlan_ports(),
         ..Options::new(node.clone())
     };
+    if !options.own_sources {
+        agent::remove_bridge().context("--anti-spoofing off")?;
+    }
     let enforcer = Enforcer::new(options, counted.clone(), readiness.clone())?;
     let events = (!args.no_events).then(|| {
         let reporter = Reporter::new(events::AGENT, node.as_str());
@@ -196,7 +219,8 @@ async fn work(args: &Args) -> anyhow::Result<Exit> {
         tasks.spawn("events", task);
         events
     });
-    let teller = Teller::new(node.clone(), enforcer.snapshot(), counted).telling(events);
+    let (snapshot, behind) = (enforcer.snapshot(), enforcer.behind());
+    let teller = Teller::new(node.clone(), snapshot, behind, counted).telling(events);
     if let Some(address) = args.admin {
         let listener = admin::listen(address).await.context("--admin")?;
         let router =
@@ -327,6 +351,17 @@ impl Args {
         parsed
             .collect::<Result<_, _>>()
             .context("--drop-unknown: spec.podCIDRs of the Node")
+    }
+
+    /// The ports of VXLAN at which pods are kept from nodes.
+    fn vxlan_ports(&self) -> BTreeSet<Port> {
+        match self.anti_spoofing {
+            AntiSpoofing::Auto => {
+                let ports = self.vxlan_port.iter();
+                ports.filter_map(|port| Port::new(*port)).collect()
+            }
+            AntiSpoofing::Off => BTreeSet::new(),
+        }
     }
 
     fn node(&self) -> anyhow::Result<NodeName> {

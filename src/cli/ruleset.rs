@@ -17,8 +17,9 @@ use crate::ruleset::{Options, Plan};
         kubectl get namespaces,pods,nodes,networkpolicies -A -o yaml | ringfence ruleset - --node worker-1\n  \
         ringfence ruleset DIR --node worker-1 --output nft > table.nft && nft --check -f table.nft\n\n\
         The text says above each rule what it is for. With `nft` it is what `nft -f` reads, in one transaction: it takes\n\
-        the place of the whole table `inet ringfence` and touches no other. Pods count by the addresses of their status, on the\n\
-        node of their `spec.nodeName`; what has no address yet is not in the table.")]
+        the place of the whole tables `inet ringfence` and `bridge ringfence` and touches no other. Pods count by the addresses\n\
+        of their status, on the node of their `spec.nodeName`; what has no address yet is not in the table, and behind which\n\
+        interface a pod is only its node knows.")]
 pub struct Args {
     /// Files or folders of manifests (YAML or JSON); `-` for standard input.
     #[arg(required = true, value_name = "PATH")]
@@ -38,7 +39,7 @@ enum Form {
     Text,
     /// For `nft -f`.
     Nft,
-    /// Its SHA-256 digest alone, as the agent's receipt has it.
+    /// Its SHA-256 digest alone, as the agent's receipt has it: of what is known of the cluster, not of interfaces.
     Digest,
 }
 

@@ -75,6 +75,9 @@ pub struct Receipt {
     /// How many pods of this node have an address that policies can hold.
     #[serde(default)]
     pub pods: u32,
+    /// How many of them may send with addresses that are not their own, as far as this node can tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unchecked_pods: Option<u32>,
     /// The SHA-256 digest of the table, which `ringfence ruleset` prints too.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub digest: String,

@@ -9,9 +9,15 @@ use super::table::Ruleset;
 
 impl Ruleset {
     /// The SHA-256 digest of the table as `nft` reads it, in hexadecimal: the same for what is wanted
-    /// and for what the kernel keeps of it ([`Ruleset::as_kept`]).
+    /// and for what the kernel keeps of it ([`Ruleset::as_kept`]), and without what only the node knows, so that who knows
+    /// the cluster can tell it.
     pub fn digest(&self) -> String {
-        let text = render::table(self, Reader::Nft);
+        let mut told = self.clone();
+        told.bridge = None;
+        for set in told.sets.values_mut().filter(|set| set.kind.is_of_node()) {
+            set.elements.clear();
+        }
+        let text = render::table(&told, Reader::Nft);
         hex(text.as_bytes(), usize::MAX)
     }
 }

@@ -69,6 +69,14 @@ impl Draft {
         changes.extend(self.flushed);
         changes.extend(self.old_chains);
         changes.extend(self.old_sets);
-        Transaction { changes }
+        // Both tables know what is behind an interface.
+        let is_of_node = |change: &&Change| match change {
+            Change::AddElements(_, kind, _) | Change::DeleteElements(_, kind, _) => {
+                kind.is_of_node()
+            }
+            _ => false,
+        };
+        let bridge = changes.iter().filter(is_of_node).cloned().collect();
+        Transaction { changes, bridge }
     }
 }

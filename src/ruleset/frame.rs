@@ -7,11 +7,12 @@ use ipnet::IpNet;
 use super::addresses::Addresses;
 use super::body::Way;
 use super::compile::{Would, denied_counter, digit, would_counter};
-use super::plan::Options;
+use super::options::Options;
 use super::table::{
-    Chain, ChainName, CounterName, End, Hook, Log, Match, Rule, Ruleset, Set, SetKind, SetName,
-    Statement, Tracked, Verdict,
+    Chain, ChainName, CounterName, End, Hook, Layer, Log, Match, Rule, Ruleset, Set, SetKind,
+    SetName, Statement, Tracked, Verdict,
 };
+use super::{sources, vxlan};
 use crate::netpol::Family;
 
 /// What is there whatever the policies say.
@@ -33,13 +34,31 @@ pub(super) fn frame(options: &Options) -> Ruleset {
             add(dispatch(way, family), SetKind::Dispatch(family));
         }
     }
+    if options.asks_who_is_local() {
+        for family in Family::BOTH {
+            let known = Set {
+                kind: SetKind::Addresses(family),
+                elements: BTreeSet::new(),
+            };
+            ruleset.sets.insert(known_set(family), known);
+        }
+    }
     if !options.known_only.is_empty() {
         let_known_only(&options.known_only, &mut ruleset);
     }
-    let chains = [
+    if options.own_sources {
+        sources::add(options, Layer::Inet, &mut ruleset);
+    }
+    let mut chains = [
         (FORWARD, Hook::Forward, forward(options)),
         (INPUT, Hook::Input, input()),
     ];
+    if !options.vxlan_ports.is_empty() {
+        vxlan::add(options, &mut ruleset);
+        for (_, hook, rules) in &mut chains {
+            rules.splice(..0, vxlan::rules(*hook));
+        }
+    }
     for (name, hook, rules) in chains {
         let hook = Some(hook);
         ruleset.chains.insert(name.into(), Chain { hook, rules });
@@ -149,15 +168,10 @@ fn let_known_only(own: &[IpNet], ruleset: &mut Ruleset) {
     }
     ruleset.counters.insert(UNKNOWN_COUNTER.into());
     for family in Family::BOTH {
-        let known = Set {
-            kind: SetKind::Addresses(family),
-            elements: BTreeSet::new(),
-        };
         let blocks = Set {
             kind: SetKind::Blocks(family),
             elements: addresses.elements(family).collect(),
         };
-        ruleset.sets.insert(known_set(family), known);
         ruleset.sets.insert(blocks_set(family), blocks);
     }
     for end in [End::Source, End::Destination] {
@@ -189,6 +203,29 @@ fn unknown(end: End) -> Vec<Rule> {
             .into(),
     });
     rules
+}
+
+/// The rules of a chain that tells of packets, up to a rate, counts them and drops them.
+pub(super) fn told_drop(options: &Options, counter: &str, told: &str, why: &str) -> Vec<Rule> {
+    let log = Log {
+        group: options.log_group,
+        prefix: told.into(),
+    };
+    vec![
+        Rule {
+            matches: Vec::new(),
+            does: vec![Statement::Limit(options.log_rate), Statement::Log(log)],
+            why: "they are told to the agent, up to a rate".into(),
+        },
+        Rule {
+            matches: Vec::new(),
+            does: vec![
+                Statement::Count(counter.into()),
+                Statement::Verdict(Verdict::Drop),
+            ],
+            why: why.into(),
+        },
+    ]
 }
 
 fn each_end() -> impl Iterator<Item = (End, Family)> {

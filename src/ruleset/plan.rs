@@ -8,38 +8,20 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use ipnet::IpNet;
-
 use super::body::{Body, Holding, Way};
 use super::compile::{self, Compiled, Telling};
 use super::draft::Draft;
-use super::frame::{self, dispatch, known_set, own_set};
-use super::table::{ChainName, Element, Ruleset, Set, SetKind, SetName};
+use super::frame;
+use super::options::Options;
+use super::sources;
+use super::table::{ChainName, Element, Interface, Ruleset, Set, SetKind, SetName};
 use super::transaction::{Change, Transaction};
-use crate::netpol::{
-    Family, NamespaceName, NodeName, ObjectKey, Pod, PolicyRef, Snapshot, WorkloadRef,
-};
+use super::vxlan;
+use crate::netpol::{Family, NamespaceName, ObjectKey, Pod, PolicyRef, Snapshot, WorkloadRef};
 use following::Following;
 
 mod following;
-
-/// What the table of a node is to be like.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Options {
-    /// The node.
-    pub node: NodeName,
-    /// The NFLOG group that denied packets are told to.
-    pub log_group: u16,
-    /// How many denied packets a second each chain tells of, at most.
-    pub log_rate: u32,
-    /// How many connections a second that are let through are told of; none are where it is 0.
-    pub sample_rate: u32,
-    /// For how many seconds the packets of a connection that was cut stay dropped.
-    pub cut_seconds: u32,
-    /// The blocks that pods of this node have their addresses from, where packets of an address in them that is no known
-    /// pod's are to be dropped; none where they are to pass.
-    pub known_only: Vec<IpNet>,
-}
+mod local;
 
 /// The wanted table and what it was made from.
 #[derive(Clone, Debug)]
@@ -48,6 +30,9 @@ pub struct Plan {
     snapshot: Snapshot,
     /// The addresses of local pods.
     local: BTreeMap<IpAddr, Local>,
+    /// The interfaces behind which addresses are, and for which of them this was told since the last change.
+    ports: BTreeMap<IpAddr, Interface>,
+    retold: BTreeSet<IpAddr>,
     chains: HashMap<ChainName, Shared>,
     peers: BTreeMap<SetName, Following>,
     fixed: BTreeMap<SetName, Fixed>,
@@ -58,6 +43,8 @@ pub struct Plan {
 struct Local {
     pod: WorkloadRef,
     chains: BTreeMap<Way, ChainName>,
+    /// The interface behind which it is, where it is held to its addresses.
+    port: Option<Interface>,
 }
 
 /// An address whose chains are others than before.
@@ -95,31 +82,27 @@ type Asked = (
     Vec<String>,
 );
 
-impl Options {
-    /// For a node, as the agent has it where nothing else is said.
-    pub fn new(node: impl Into<NodeName>) -> Self {
-        Self {
-            node: node.into(),
-            log_group: 100,
-            log_rate: 100,
-            sample_rate: 0,
-            cut_seconds: 120,
-            known_only: Vec::new(),
-        }
-    }
-}
-
 // === impl Plan ===
 
 impl Plan {
     /// The table of a node in an empty cluster.
     pub fn new(options: Options) -> Self {
+        let snapshot = Snapshot::default();
+        let mut peers = BTreeMap::new();
+        if !options.vxlan_ports.is_empty() {
+            for family in Family::BOTH {
+                let following = Following::new(vxlan::nodes(), family, &snapshot);
+                peers.insert(vxlan::nodes_set(family), following);
+            }
+        }
         Self {
             options,
-            snapshot: Snapshot::default(),
+            snapshot,
             local: BTreeMap::new(),
+            ports: BTreeMap::new(),
+            retold: BTreeSet::new(),
             chains: HashMap::new(),
-            peers: BTreeMap::new(),
+            peers,
             fixed: BTreeMap::new(),
         }
     }
@@ -127,10 +110,11 @@ impl Plan {
     /// The table of a node in a cluster.
     pub fn of(options: Options, snapshot: &Snapshot) -> Self {
         let mut plan = Self::new(options);
-        let everything: Vec<ObjectKey> = snapshot
-            .pods()
-            .map(|pod| ObjectKey::Workload(pod.workload.clone()))
-            .collect();
+        let pods = snapshot.pods();
+        let pods = pods.map(|pod| ObjectKey::Workload(pod.workload.clone()));
+        let nodes = snapshot.nodes();
+        let nodes = nodes.map(|node| ObjectKey::Node(node.name.clone()));
+        let everything: Vec<ObjectKey> = pods.chain(nodes).collect();
         plan.advance(snapshot.clone(), &everything);
         plan
     }
@@ -154,6 +138,22 @@ impl Plan {
         pods
     }
 
+    /// The local pods of which no address is held to an interface.
+    pub fn unchecked_pods(&self) -> BTreeSet<&WorkloadRef> {
+        let pods = self.local.values();
+        pods.filter(|local| local.port.is_none())
+            .map(|local| &local.pod)
+            .collect()
+    }
+
+    /// Takes notice of the interfaces behind which addresses are, for the next change.
+    pub fn behind(&mut self, ports: BTreeMap<IpAddr, Interface>) {
+        let all = self.ports.keys().chain(ports.keys()).copied();
+        let differ = all.filter(|address| self.ports.get(address) != ports.get(address));
+        self.retold.extend(differ);
+        self.ports = ports;
+    }
+
     /// Whether an address is a local pod's.
     pub fn is_local(&self, address: IpAddr) -> bool {
         self.local.contains_key(&address)
@@ -162,9 +162,11 @@ impl Plan {
     /// Goes on to a snapshot that differs from the last one in some objects, and gives what that changes in the table.
     pub fn advance(&mut self, snapshot: Snapshot, changed: &[ObjectKey]) -> Transaction {
         let old = std::mem::replace(&mut self.snapshot, snapshot);
-        let addresses = self.addresses(&old, changed);
+        let mut addresses = self.addresses(&old, changed);
+        addresses.append(&mut self.retold);
         let mut draft = Draft::default();
         let moved = self.relocate(&addresses, changed, &mut draft);
+        self.take_ports(&moved, &mut draft);
         for (name, following) in &mut self.peers {
             following.follow(name, &addresses, &self.snapshot, &mut draft);
         }
@@ -212,6 +214,21 @@ impl Plan {
                 });
                 set.elements.insert(element);
             }
+            let of_port = local.port.iter().flat_map(sources::of_port);
+            for (set, _, element) in of_port {
+                if let Some(set) = ruleset.sets.get_mut(&set) {
+                    set.elements.insert(element);
+                }
+            }
+        }
+        if self.options.own_sources {
+            let mut bridge = sources::bridge(&self.options);
+            for (name, set) in &mut bridge.sets {
+                if let (true, Some(same)) = (set.kind.is_of_node(), ruleset.sets.get(name)) {
+                    set.elements.clone_from(&same.elements);
+                }
+            }
+            ruleset.bridge = Some(Box::new(bridge));
         }
         ruleset
     }
@@ -349,9 +366,11 @@ impl Plan {
                 users: 0,
             });
         }
+        let port = self.ports.get(&address);
         Local {
             pod: pod.workload.clone(),
             chains,
+            port: port.filter(|_| self.options.own_sources).cloned(),
         }
     }
 
@@ -436,33 +455,4 @@ fn last(users: &mut usize) -> bool {
 
 fn chains(local: Option<&Local>) -> impl Iterator<Item = &ChainName> {
     local.into_iter().flat_map(|local| local.chains.values())
-}
-
-// === impl Local ===
-
-impl Local {
-    /// What stands for an address in the sets of local pods.
-    fn elements(&self, address: IpAddr, options: &Options) -> Vec<(SetName, SetKind, Element)> {
-        let family = Family::of(address);
-        let own = (
-            own_set(family),
-            SetKind::Pairs(family),
-            Element::Pair(address, address),
-        );
-        let chains = self.chains.iter().map(|(way, chain)| {
-            (
-                dispatch(*way, family),
-                SetKind::Dispatch(family),
-                Element::Dispatch(address, chain.clone()),
-            )
-        });
-        let known = (!options.known_only.is_empty()).then(|| {
-            (
-                known_set(family),
-                SetKind::Addresses(family),
-                Element::Address(address),
-            )
-        });
-        chains.chain([own]).chain(known).collect()
-    }
 }

@@ -7,8 +7,8 @@ use std::borrow::Cow;
 use std::fmt::Write as _;
 
 use super::table::{
-    Chain, Element, End, Hook, LOG_QUEUE, LOG_SNAPLEN, Log, Match, PRIORITY, Rule, Ruleset, Set,
-    SetKind, Statement, TABLE, Tracked, Verdict,
+    Carried, Chain, Element, End, Hook, LOG_QUEUE, LOG_SNAPLEN, Layer, Log, Match, Rule, Ruleset,
+    Set, SetKind, Statement, TABLE, Tracked, Verdict,
 };
 use super::transaction::{Change, Transaction};
 use crate::netpol::{Family, Port, Protocol};
@@ -30,13 +30,27 @@ pub enum Reader {
 
 /// A whole table, which takes the place of what there is of its name.
 pub fn ruleset(ruleset: &Ruleset, reader: Reader) -> String {
-    let mut out = format!("add table inet {TABLE}\ndelete table inet {TABLE}\n\n");
+    let mut out = String::new();
+    let bridge = ruleset.bridge.is_some().then_some(Layer::Bridge);
+    for layer in [Some(Layer::Inet), bridge].into_iter().flatten() {
+        let layer = layer.as_str();
+        let _ = write!(
+            out,
+            "add table {layer} {TABLE}\ndelete table {layer} {TABLE}\n\n"
+        );
+    }
     out.push_str(&table(ruleset, reader));
     out
 }
 
-/// The table alone, as `nft list table` lays it out.
+/// The table alone, as `nft list table` lays it out, and behind it the one for bridges that goes with it.
 pub fn table(ruleset: &Ruleset, reader: Reader) -> String {
+    let bridge = ruleset.bridge.as_deref();
+    let bridge = bridge.map(|bridge| format!("\n{}", one(bridge, Layer::Bridge, reader)));
+    one(ruleset, Layer::Inet, reader) + &bridge.unwrap_or_default()
+}
+
+fn one(ruleset: &Ruleset, layer: Layer, reader: Reader) -> String {
     let mut parts = Vec::new();
     let counters: Vec<String> = ruleset
         .counters
@@ -58,17 +72,18 @@ pub fn table(ruleset: &Ruleset, reader: Reader) -> String {
     for (name, chain) in &ruleset.chains {
         parts.push(format!(
             "\tchain {name} {{\n{}\t}}\n",
-            inside(chain, reader)
+            inside(chain, layer, reader)
         ));
     }
-    format!("table inet {TABLE} {{\n{}}}\n", parts.join("\n"))
+    let layer = layer.as_str();
+    format!("table {layer} {TABLE} {{\n{}}}\n", parts.join("\n"))
 }
 
 /// Changes, one a line. Making something that is there already is an error, as it is in the kernel.
 pub fn transaction(transaction: &Transaction) -> String {
     let mut out = String::new();
-    for change in &transaction.changes {
-        for line in lines(change) {
+    for (layer, change) in transaction.all() {
+        for line in lines(layer, change) {
             out.push_str(&line);
             out.push('\n');
         }
@@ -76,37 +91,43 @@ pub fn transaction(transaction: &Transaction) -> String {
     out
 }
 
-fn lines(change: &Change) -> Vec<String> {
+fn lines(layer: Layer, change: &Change) -> Vec<String> {
+    let of = layer.as_str();
     match change {
-        Change::AddTable => vec![format!("add table inet {TABLE}")],
-        Change::DeleteTable => vec![format!("delete table inet {TABLE}")],
-        Change::AddCounter(name) => vec![format!("create counter inet {TABLE} {name}")],
-        Change::DeleteCounter(name) => vec![format!("delete counter inet {TABLE} {name}")],
-        Change::AddSet(name, of) => vec![format!(
-            "create {} inet {TABLE} {name} {{ {}; }}",
-            keyword(*of),
-            kind(*of).join("; ")
+        Change::AddTable => vec![format!("add table {of} {TABLE}")],
+        Change::DeleteTable => vec![format!("delete table {of} {TABLE}")],
+        Change::AddCounter(name) => vec![format!("create counter {of} {TABLE} {name}")],
+        Change::DeleteCounter(name) => vec![format!("delete counter {of} {TABLE} {name}")],
+        Change::AddSet(name, set) => vec![format!(
+            "create {} {of} {TABLE} {name} {{ {}; }}",
+            keyword(*set),
+            kind(*set).join("; ")
         )],
-        Change::DeleteSet(name) => vec![format!("delete set inet {TABLE} {name}")],
-        Change::AddChain(name, None) => vec![format!("create chain inet {TABLE} {name}")],
+        Change::DeleteSet(name) => vec![format!("delete set {of} {TABLE} {name}")],
+        Change::AddChain(name, None) => vec![format!("create chain {of} {TABLE} {name}")],
         Change::AddChain(name, Some(at)) => {
             vec![format!(
-                "create chain inet {TABLE} {name} {{ {} }}",
+                "create chain {of} {TABLE} {name} {{ {} }}",
                 hook(*at)
             )]
         }
-        Change::FlushChain(name) => vec![format!("flush chain inet {TABLE} {name}")],
-        Change::DeleteChain(name) => vec![format!("delete chain inet {TABLE} {name}")],
+        Change::FlushChain(name) => vec![format!("flush chain {of} {TABLE} {name}")],
+        Change::DeleteChain(name) => vec![format!("delete chain {of} {TABLE} {name}")],
         Change::AddRules(chain, rules) => rules
             .iter()
-            .map(|rule| format!("add rule inet {TABLE} {chain} {}", line(rule, Reader::Nft)))
+            .map(|rule| {
+                format!(
+                    "add rule {of} {TABLE} {chain} {}",
+                    line(rule, layer, Reader::Nft)
+                )
+            })
             .collect(),
         Change::AddElements(name, _, some) if !some.is_empty() => vec![format!(
-            "add element inet {TABLE} {name} {{ {} }}",
+            "add element {of} {TABLE} {name} {{ {} }}",
             some.iter().map(element).collect::<Vec<_>>().join(", ")
         )],
         Change::DeleteElements(name, _, some) if !some.is_empty() => vec![format!(
-            "delete element inet {TABLE} {name} {{ {} }}",
+            "delete element {of} {TABLE} {name} {{ {} }}",
             some.iter().map(element).collect::<Vec<_>>().join(", ")
         )],
         Change::AddElements(..) | Change::DeleteElements(..) => Vec::new(),
@@ -146,6 +167,7 @@ impl Ruleset {
     #[must_use]
     pub fn as_kept(&self) -> Self {
         let mut kept = self.clone();
+        kept.bridge = kept.bridge.map(|bridge| Box::new(bridge.as_kept()));
         for set in kept.sets.values_mut() {
             if let SetKind::Tuples(..) = set.kind {
                 set.elements.clear();
@@ -164,7 +186,7 @@ impl Ruleset {
     }
 }
 
-fn inside(chain: &Chain, reader: Reader) -> String {
+fn inside(chain: &Chain, layer: Layer, reader: Reader) -> String {
     let mut out = String::new();
     if let Some(at) = chain.hook {
         let _ = writeln!(out, "\t\t{}", hook(at));
@@ -175,41 +197,40 @@ fn inside(chain: &Chain, reader: Reader) -> String {
                 let _ = writeln!(out, "\t\t# {part}");
             }
         }
-        let _ = writeln!(out, "\t\t{}", line(rule, reader));
+        let _ = writeln!(out, "\t\t{}", line(rule, layer, reader));
     }
     out
 }
 
 fn hook(at: Hook) -> String {
-    // nft 1.0.6 reads spaces around the sign only.
-    let sign = if PRIORITY < 0 { '-' } else { '+' };
-    let distance = PRIORITY.unsigned_abs();
-    format!(
-        "type filter hook {} priority filter {sign} {distance}; policy accept;",
-        at.as_str()
-    )
+    let (hook, priority) = (at.as_str(), at.priority());
+    let priority = match at {
+        // nft 1.0.6 reads spaces around the sign only.
+        Hook::Input | Hook::Forward => format!("filter - {}", priority.unsigned_abs()),
+        // Names stand for other numbers at bridges.
+        Hook::Prerouting => priority.to_string(),
+    };
+    format!("type filter hook {hook} priority {priority}; policy accept;")
 }
 
 /// A rule in one line.
-fn line(rule: &Rule, reader: Reader) -> String {
+fn line(rule: &Rule, layer: Layer, reader: Reader) -> String {
     let mut words = Vec::new();
-    // A family is said once in a rule.
+    // What it carries is said once in a rule.
     let mut said = None;
-    for asked in &rule.matches {
-        if let Some(of) = asked.family()
-            && said != Some(of)
-        {
-            words.push(format!("meta nfproto {}", protocol_family(of)));
-            said = Some(of);
+    let mut say = |carried: Option<Carried>, words: &mut Vec<String>| {
+        if carried.is_some() && carried != said {
+            words.extend(carried.map(|carried| self::carried(layer, carried)));
+            said = carried;
         }
+    };
+    for asked in &rule.matches {
+        say(asked.carried(), &mut words);
         words.push(matching(asked));
     }
     for done in &rule.does {
-        if let Statement::Dispatch(of, _, _) = done
-            && said != Some(*of)
-        {
-            words.push(format!("meta nfproto {}", protocol_family(*of)));
-            said = Some(*of);
+        if let Statement::Dispatch(of, _, _) = done {
+            say(Some(Carried::Ip(*of)), &mut words);
         }
         words.push(statement(done));
     }
@@ -222,7 +243,19 @@ fn line(rule: &Rule, reader: Reader) -> String {
 
 /// A rule without its sentence.
 pub fn rule(rule: &Rule) -> String {
-    line(rule, Reader::People)
+    line(rule, Layer::Inet, Reader::People)
+}
+
+/// What a frame must carry, as it is asked at a layer.
+fn carried(layer: Layer, carried: Carried) -> String {
+    match (layer, carried) {
+        (Layer::Inet, Carried::Ip(Family::V4)) => "meta nfproto ipv4",
+        (Layer::Inet, Carried::Ip(Family::V6)) => "meta nfproto ipv6",
+        (Layer::Bridge, Carried::Ip(Family::V4)) => "meta protocol ip",
+        (Layer::Bridge, Carried::Ip(Family::V6)) => "meta protocol ip6",
+        (_, Carried::Arp) => "meta protocol arp",
+    }
+    .to_owned()
 }
 
 fn matching(asked: &Match) -> String {
@@ -256,6 +289,15 @@ fn matching(asked: &Match) -> String {
         Match::Protocol(of) => format!("meta l4proto {}", protocol(*of)),
         Match::Port(first, last) => format!("th dport {}", ports(*first, *last)),
         Match::Ports(set) => format!("th dport @{set}"),
+        Match::FromOverlay => "meta iifkind \"vxlan\"".into(),
+        Match::Interface(set) => format!("iifname @{set}"),
+        Match::Foreign(carried, set) => {
+            let sender = match carried {
+                Carried::Ip(family) => address(*family, End::Source),
+                Carried::Arp => "arp saddr ip",
+            };
+            format!("iifname . {sender} != @{set}")
+        }
     }
 }
 
@@ -304,6 +346,8 @@ fn kind(kind: SetKind) -> Vec<String> {
             format!("timeout {seconds}s"),
         ],
         SetKind::Dispatch(_) => vec![format!("type {of} : verdict")],
+        SetKind::Interfaces => vec!["type ifname".into()],
+        SetKind::Sources(_) => vec![format!("type ifname . {of}")],
     }
 }
 
@@ -337,6 +381,8 @@ pub fn element(element: &Element) -> String {
             tuple.destination.1
         ),
         Element::Dispatch(address, chain) => format!("{address} : jump {chain}"),
+        Element::Interface(name) => format!("\"{}\"", name.as_str()),
+        Element::Source(name, address) => format!("\"{}\" . {address}", name.as_str()),
     }
 }
 
@@ -353,13 +399,6 @@ fn protocol(protocol: Protocol) -> &'static str {
         Protocol::Tcp => "tcp",
         Protocol::Udp => "udp",
         Protocol::Sctp => "sctp",
-    }
-}
-
-fn protocol_family(family: Family) -> &'static str {
-    match family {
-        Family::V4 => "ipv4",
-        Family::V6 => "ipv6",
     }
 }
 
@@ -553,9 +592,7 @@ mod tests {
         after.chain_mut("pod-1".into()).rules.pop();
         let changes = Transaction::whole(&example()).changes.into_iter();
         let changes = changes.chain(Transaction::between(&example(), &after).changes);
-        let all = Transaction {
-            changes: changes.collect(),
-        };
+        let all = Transaction::of(changes.collect());
         insta::assert_snapshot!(transaction(&all));
     }
 

@@ -10,11 +10,8 @@ use std::sync::Arc;
 use crate::netpol::name::name;
 use crate::netpol::{Family, Port, Protocol};
 
-/// The name of the only table that is ours, in the `inet` family.
+/// The name of the only tables that are ours, one in each [`Layer`].
 pub const TABLE: &str = "ringfence";
-
-/// The priority of our chains at their hooks: just before the chains of others that filter.
-pub const PRIORITY: i32 = -5;
 
 /// How many bytes of a packet's head a listener gets: IPv6 with extension headers and the ports of any protocol fit, and
 /// nothing of what is said in a connection of IPv4 over TCP but its first words.
@@ -39,6 +36,22 @@ name!(
     CounterName
 );
 
+/// Where a table is at work, by its family of nftables.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Layer {
+    /// Packets of IP, wherever they come from: `inet`.
+    Inet,
+    /// Frames that come in by a port of a bridge: `bridge`.
+    Bridge,
+}
+
+/// An interface of the node, by a name that nft reads as it is.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Interface(Arc<str>);
+
+/// How many bytes the name of an interface has in the kernel, with the zero at its end (`IFNAMSIZ`).
+pub const INTERFACE: usize = 16;
+
 /// A whole table.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Ruleset {
@@ -48,6 +61,8 @@ pub struct Ruleset {
     pub sets: BTreeMap<SetName, Set>,
     /// Its counters, which outlive the rules that count with them.
     pub counters: BTreeSet<CounterName>,
+    /// The table for the ports of bridges that goes with it, where one does.
+    pub bridge: Option<Box<Ruleset>>,
 }
 
 /// A list of rules.
@@ -66,6 +81,8 @@ pub enum Hook {
     Input,
     /// Packets from one interface to another.
     Forward,
+    /// All packets that come in, before anything is made of them.
+    Prerouting,
 }
 
 /// One rule: where everything matches, the statements are done in their order.
@@ -103,6 +120,21 @@ pub enum Match {
     Port(Port, Port),
     /// Its destination port is in a [`SetKind::Ports`].
     Ports(SetName),
+    /// It was unpacked by a VXLAN device of the node.
+    FromOverlay,
+    /// It came in by an interface in a [`SetKind::Interfaces`].
+    Interface(SetName),
+    /// The interface by which it came in and the sender that it names are not in a [`SetKind::Sources`].
+    Foreign(Carried, SetName),
+}
+
+/// What a frame carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Carried {
+    /// A packet of IP.
+    Ip(Family),
+    /// A question or an answer about who has an address of IPv4 (RFC 826). Only bridges meet it.
+    Arp,
 }
 
 /// What connection tracking says of a packet.
@@ -188,6 +220,10 @@ pub enum SetKind {
     Tuples(Family, u32),
     /// [`Element::Dispatch`]: a verdict map.
     Dispatch(Family),
+    /// [`Element::Interface`].
+    Interfaces,
+    /// [`Element::Source`].
+    Sources(Family),
 }
 
 /// One element of a set. All addresses of a set are of its family.
@@ -207,6 +243,10 @@ pub enum Element {
     Tuple(Tuple),
     /// An address and the chain that is jumped to. Of one address there is at most one.
     Dispatch(IpAddr, ChainName),
+    /// An interface.
+    Interface(Interface),
+    /// An interface, and an address that what comes in there may have as its sender.
+    Source(Interface, IpAddr),
 }
 
 /// The addresses, protocol and ports of packets that go one way in a connection.
@@ -241,26 +281,67 @@ impl Hook {
         match self {
             Self::Input => "input",
             Self::Forward => "forward",
+            Self::Prerouting => "prerouting",
         }
+    }
+
+    /// The priority of our chains there: just before the chains of others that filter, or before connections are tracked, bridged
+    /// packets become packets of IP, and addresses are translated.
+    pub fn priority(self) -> i32 {
+        match self {
+            Self::Input | Self::Forward => -5,
+            Self::Prerouting => -300,
+        }
+    }
+}
+
+// === impl Layer ===
+
+impl Layer {
+    /// The family of nftables, as text has it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Inet => "inet",
+            Self::Bridge => "bridge",
+        }
+    }
+}
+
+// === impl Interface ===
+
+impl Interface {
+    /// The interface of a name; none where the kernel would not take the name, or nft would take it for something else.
+    pub fn parse(name: &str) -> Option<Self> {
+        let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-@:".contains(&byte);
+        let is_name = name.bytes().all(is_plain) && !matches!(name, "" | "." | "..");
+        (is_name && name.len() < INTERFACE).then(|| Self(name.into()))
+    }
+
+    /// The name.
+    pub fn as_str(&self) -> &str {
+        &self.0
     }
 }
 
 // === impl Match ===
 
 impl Match {
-    /// The family of the addresses that are looked at, where any are.
-    pub fn family(&self) -> Option<Family> {
+    /// What it must carry for this to be asked at all, where that counts.
+    pub fn carried(&self) -> Option<Carried> {
         match self {
             Self::Address(family, ..)
             | Self::Pair(family, _)
             | Self::DestinationPort(family, _)
-            | Self::Tuple(family, ..) => Some(*family),
+            | Self::Tuple(family, ..) => Some(Carried::Ip(*family)),
+            Self::Foreign(carried, _) => Some(*carried),
             Self::Tracked(_)
             | Self::Icmp(_)
             | Self::NeighbourDiscovery
             | Self::Protocol(_)
             | Self::Port(..)
-            | Self::Ports(_) => None,
+            | Self::Ports(_)
+            | Self::FromOverlay
+            | Self::Interface(_) => None,
         }
     }
 }
@@ -276,14 +357,20 @@ impl SetKind {
             | Self::AddressPorts(family)
             | Self::Blocks(family)
             | Self::Tuples(family, _)
-            | Self::Dispatch(family) => Some(family),
-            Self::Ports => None,
+            | Self::Dispatch(family)
+            | Self::Sources(family) => Some(family),
+            Self::Ports | Self::Interfaces => None,
         }
     }
 
     /// Whether its elements are ranges.
     pub fn has_ranges(self) -> bool {
         matches!(self, Self::Blocks(_) | Self::Ports)
+    }
+
+    /// Whether its elements tell of the node, not of the cluster.
+    pub fn is_of_node(self) -> bool {
+        matches!(self, Self::Interfaces | Self::Sources(_))
     }
 }
 

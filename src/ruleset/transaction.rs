@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::table::{
-    Chain, ChainName, CounterName, Element, Hook, Rule, Ruleset, Set, SetKind, SetName,
+    Chain, ChainName, CounterName, Element, Hook, Layer, Rule, Ruleset, Set, SetKind, SetName,
 };
 
 /// Changes of the table, done as one.
@@ -11,6 +11,8 @@ use super::table::{
 pub struct Transaction {
     /// What is done, in this order.
     pub changes: Vec<Change>,
+    /// What is done after it to the table for the ports of bridges.
+    pub bridge: Vec<Change>,
 }
 
 /// One change of the table.
@@ -45,73 +47,115 @@ pub enum Change {
 impl Transaction {
     /// Whether nothing is to be done.
     pub fn is_empty(&self) -> bool {
-        self.changes.is_empty()
+        self.changes.is_empty() && self.bridge.is_empty()
     }
 
-    /// Makes a table from nothing, in the place of whatever there was of that name.
+    /// Changes of the one table, and of no other.
+    pub fn of(changes: Vec<Change>) -> Self {
+        Self {
+            changes,
+            bridge: Vec::new(),
+        }
+    }
+
+    /// Everything that is done, in its order, and to which table.
+    pub fn all(&self) -> impl DoubleEndedIterator<Item = (Layer, &Change)> {
+        let bridge = self.bridge.iter().map(|change| (Layer::Bridge, change));
+        let changes = self.changes.iter();
+        changes.map(|change| (Layer::Inet, change)).chain(bridge)
+    }
+
+    /// Makes a table from nothing, in the place of whatever there was of that name. The table for bridges is let be where none goes
+    /// with it.
     pub fn whole(ruleset: &Ruleset) -> Self {
-        // Adding it first makes the deletion good whether it was there or not.
-        let mut changes = vec![Change::AddTable, Change::DeleteTable, Change::AddTable];
-        changes.extend(Self::between(&Ruleset::default(), ruleset).changes);
-        Self { changes }
+        let bridge = ruleset.bridge.as_deref();
+        Self {
+            changes: from_nothing(ruleset),
+            bridge: bridge.map(from_nothing).unwrap_or_default(),
+        }
     }
 
-    /// Takes the table away, whether it is there or not.
+    /// Takes the tables away, whether they are there or not.
     pub fn removal() -> Self {
         Self {
-            changes: vec![Change::AddTable, Change::DeleteTable],
+            changes: REMOVAL.to_vec(),
+            bridge: REMOVAL.to_vec(),
         }
     }
 
-    /// What makes one table of the other: first what is new, then what leads to it, then what is not needed any more.
-    ///
-    /// A set of another kind or a chain at another hook cannot become what it is not, so then all is made from nothing.
+    /// What makes one table of the other, and so for those of bridges that go with them.
     pub fn between(old: &Ruleset, new: &Ruleset) -> Self {
-        if !old.can_become(new) {
-            return Self::whole(new);
+        let bridge = match (old.bridge.as_deref(), new.bridge.as_deref()) {
+            (None, None) => Vec::new(),
+            (Some(_), None) => REMOVAL.to_vec(),
+            (None, Some(new)) => from_nothing(new),
+            (Some(old), Some(new)) => from_other(old, new),
+        };
+        Self {
+            changes: from_other(old, new),
+            bridge,
         }
-        let mut changes = Vec::new();
-        let counters = new.counters.difference(&old.counters).cloned();
-        changes.extend(counters.map(Change::AddCounter));
-        for (name, set) in &new.sets {
-            if !old.sets.contains_key(name) {
-                changes.push(Change::AddSet(name.clone(), set.kind));
-            }
-        }
-        for (name, chain) in &new.chains {
-            if !old.chains.contains_key(name) {
-                changes.push(Change::AddChain(name.clone(), chain.hook));
-            }
-        }
-        // Chains and sets may lead to each other in new ways, so all that changes or goes is emptied before anything is
-        // filled or goes.
-        for (name, chain) in &old.chains {
-            let after = new.chains.get(name).map(|chain| &chain.rules);
-            if !chain.rules.is_empty() && after != Some(&chain.rules) {
-                changes.push(Change::FlushChain(name.clone()));
-            }
-        }
-        let none = BTreeSet::new();
-        for (name, set) in &new.sets {
-            let before = old.sets.get(name).map_or(&none, |old| &old.elements);
-            changes.extend(set.replacing(name, before));
-        }
-        for (name, chain) in &new.chains {
-            let before = old.chains.get(name).map_or(&[][..], |chain| &chain.rules);
-            if before != chain.rules && !chain.rules.is_empty() {
-                changes.push(Change::AddRules(name.clone(), chain.rules.clone()));
-            }
-        }
-        // Sets go before chains, since the elements of verdict maps lead to chains.
-        let sets = old.sets.keys().filter(|name| !new.sets.contains_key(*name));
-        changes.extend(sets.cloned().map(Change::DeleteSet));
-        let chains = old.chains.keys();
-        let chains = chains.filter(|name| !new.chains.contains_key(*name));
-        changes.extend(chains.cloned().map(Change::DeleteChain));
-        let counters = old.counters.difference(&new.counters).cloned();
-        changes.extend(counters.map(Change::DeleteCounter));
-        Self { changes }
     }
+}
+
+/// Adding it first makes the deletion good whether it was there or not.
+const REMOVAL: [Change; 2] = [Change::AddTable, Change::DeleteTable];
+
+fn from_nothing(ruleset: &Ruleset) -> Vec<Change> {
+    let mut changes = REMOVAL.to_vec();
+    changes.push(Change::AddTable);
+    changes.extend(from_other(&Ruleset::default(), ruleset));
+    changes
+}
+
+/// First what is new, then what leads to it, then what is not needed any more.
+///
+/// A set of another kind or a chain at another hook cannot become what it is not, so then all is made from nothing.
+fn from_other(old: &Ruleset, new: &Ruleset) -> Vec<Change> {
+    if !old.can_become(new) {
+        return from_nothing(new);
+    }
+    let mut changes = Vec::new();
+    let counters = new.counters.difference(&old.counters).cloned();
+    changes.extend(counters.map(Change::AddCounter));
+    for (name, set) in &new.sets {
+        if !old.sets.contains_key(name) {
+            changes.push(Change::AddSet(name.clone(), set.kind));
+        }
+    }
+    for (name, chain) in &new.chains {
+        if !old.chains.contains_key(name) {
+            changes.push(Change::AddChain(name.clone(), chain.hook));
+        }
+    }
+    // Chains and sets may lead to each other in new ways, so all that changes or goes is emptied before anything is
+    // filled or goes.
+    for (name, chain) in &old.chains {
+        let after = new.chains.get(name).map(|chain| &chain.rules);
+        if !chain.rules.is_empty() && after != Some(&chain.rules) {
+            changes.push(Change::FlushChain(name.clone()));
+        }
+    }
+    let none = BTreeSet::new();
+    for (name, set) in &new.sets {
+        let before = old.sets.get(name).map_or(&none, |old| &old.elements);
+        changes.extend(set.replacing(name, before));
+    }
+    for (name, chain) in &new.chains {
+        let before = old.chains.get(name).map_or(&[][..], |chain| &chain.rules);
+        if before != chain.rules && !chain.rules.is_empty() {
+            changes.push(Change::AddRules(name.clone(), chain.rules.clone()));
+        }
+    }
+    // Sets go before chains, since the elements of verdict maps lead to chains.
+    let sets = old.sets.keys().filter(|name| !new.sets.contains_key(*name));
+    changes.extend(sets.cloned().map(Change::DeleteSet));
+    let chains = old.chains.keys();
+    let chains = chains.filter(|name| !new.chains.contains_key(*name));
+    changes.extend(chains.cloned().map(Change::DeleteChain));
+    let counters = old.counters.difference(&new.counters).cloned();
+    changes.extend(counters.map(Change::DeleteCounter));
+    changes
 }
 
 impl Set {

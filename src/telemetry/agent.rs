@@ -34,6 +34,12 @@ pub struct AgentMetrics {
     pub lost: Counter,
     /// Packets that were dropped because nobody knows whose their address of the node's blocks is.
     pub unknown: Counter,
+    /// Packets of pods that were dropped because a node would have taken them for the overlay's own.
+    pub crafted: Counter,
+    /// Packets that were dropped because their sender was not the pod that they came from.
+    pub spoofed: Counter,
+    /// Pods of the node that are not held to their own addresses, since it is not known behind which interface they are.
+    pub unchecked: Gauge,
 }
 
 /// Why the table was made anew.
@@ -101,6 +107,9 @@ impl AgentMetrics {
             cut: Counter::default(),
             lost: Counter::default(),
             unknown: Counter::default(),
+            crafted: Counter::default(),
+            spoofed: Counter::default(),
+            unchecked: Gauge::default(),
         };
         let registry = registry.sub_registry_with_prefix("agent");
         let mut add = |name: &str, help: &str, counter: &Counter| {
@@ -131,6 +140,16 @@ impl AgentMetrics {
             "Packets that were dropped because their address of the node's blocks is no known pod's",
             &this.unknown,
         );
+        add(
+            "crafted_packets",
+            "Packets of pods that were dropped because a node would have taken them for the overlay's own",
+            &this.crafted,
+        );
+        add(
+            "spoofed_packets",
+            "Packets that were dropped because their sender was not the pod that they came from",
+            &this.spoofed,
+        );
         let mut add = |name: &str, help: &str, gauge: &Gauge| {
             registry.register(name, help, gauge.clone());
         };
@@ -143,6 +162,11 @@ impl AgentMetrics {
             "policies",
             "Policies that hold pods of the node",
             &this.policies,
+        );
+        add(
+            "unchecked_pods",
+            "Pods of the node that are not held to their own addresses",
+            &this.unchecked,
         );
         add(
             "in_force",

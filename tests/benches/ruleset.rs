@@ -63,9 +63,7 @@ fn changes(kind: SetKind, number: u32) -> [Transaction; 2] {
         Change::AddElements(name.clone(), kind, one.clone()),
         Change::DeleteElements(name, kind, one),
     ]
-    .map(|change| Transaction {
-        changes: vec![change],
-    })
+    .map(|change| Transaction::of(vec![change]))
 }
 
 /// The CPU time of this thread.

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use ringfence::agent::nft::{self, Socket};
 use ringfence::netpol::{Family, Protocol};
 use ringfence::ruleset::{
-    Change, Element, End, Hook, Match, Rule, Ruleset, Set, SetKind, SetName, Statement,
-    Transaction, Tuple, Verdict, render,
+    Carried, Change, Element, End, Hook, Interface, Match, Rule, Ruleset, Set, SetKind, SetName,
+    Statement, Transaction, Tuple, Verdict, render,
 };
 
 use crate::apply::{apply, read};
@@ -108,16 +108,14 @@ fn a_verdict_is_changed_in_one_transaction() {
         apply(&mut socket, &Transaction::between(&old, &new));
         assert_eq!(read(&mut socket), new);
         // Said without taking the old one out it is refused, and names the pod.
-        let wrong = Transaction {
-            changes: vec![Change::AddElements(
-                "set-a".into(),
-                SetKind::Dispatch(Family::V4),
-                vec![
-                    Element::Dispatch([10, 0, 0, 3].into(), "a".into()),
-                    Element::Dispatch([10, 0, 0, 2].into(), "b".into()),
-                ],
-            )],
-        };
+        let wrong = Transaction::of(vec![Change::AddElements(
+            "set-a".into(),
+            SetKind::Dispatch(Family::V4),
+            vec![
+                Element::Dispatch([10, 0, 0, 3].into(), "a".into()),
+                Element::Dispatch([10, 0, 0, 2].into(), "b".into()),
+            ],
+        )]);
         let error = socket.apply(&wrong).expect_err("refused").to_string();
         assert_eq!(
             error,
@@ -216,7 +214,7 @@ fn a_bad_change_leaves_everything_as_it_was_and_is_named() {
             // What comes before it and after it is not done either.
             let good = |name: &str| Change::AddCounter(name.into());
             let changes = vec![good("x"), Change::FlushChain("a".into()), change, good("y")];
-            let error = socket.apply(&Transaction { changes }).expect_err(said);
+            let error = socket.apply(&Transaction::of(changes)).expect_err(said);
             let text = error.to_string();
             assert!(
                 text.starts_with(&format!("the kernel refused {said}")),
@@ -242,7 +240,9 @@ fn very_many_refusals_are_one_error() {
         apply(&mut socket, &Transaction::whole(&Ruleset::default()));
         let gone = |number| Change::DeleteCounter(format!("c{number}").into());
         let changes = (0..20_000).map(gone).collect();
-        let error = socket.apply(&Transaction { changes }).expect_err("refused");
+        let error = socket
+            .apply(&Transaction::of(changes))
+            .expect_err("refused");
         let text = error.to_string();
         assert!(
             text.starts_with("the kernel refused to delete the counter c0: "),
@@ -332,6 +332,38 @@ fn a_hundred_thousand_elements() {
     }
 }
 
+/// A port behind which an address is.
+fn ports_of_a_bridge() -> Ruleset {
+    let port = Interface::parse("veth1").expect("a name");
+    let mut made = Ruleset::default();
+    let address = [10, 0, 0, 1].into();
+    for (name, kind, element) in [
+        (
+            "ports-1",
+            SetKind::Interfaces,
+            Element::Interface(port.clone()),
+        ),
+        (
+            "sources-4",
+            SetKind::Sources(Family::V4),
+            Element::Source(port, address),
+        ),
+    ] {
+        let elements = BTreeSet::from([element]);
+        made.sets.insert(name.into(), Set { kind, elements });
+    }
+    let chain = made.chain_mut("prerouting".into());
+    chain.hook = Some(Hook::Prerouting);
+    let foreign = |carried| Match::Foreign(carried, "sources-4".into());
+    chain.rules = [Carried::Ip(Family::V4), Carried::Arp]
+        .map(|carried| {
+            let matches = vec![Match::Interface("ports-1".into()), foreign(carried)];
+            Rule::new(matches, Verdict::Drop, "foreign")
+        })
+        .to_vec();
+    made
+}
+
 #[test]
 fn what_somebody_else_changes_shows() {
     alone(|| {
@@ -352,6 +384,7 @@ fn what_somebody_else_changes_shows() {
         wanted
             .sets
             .insert("more".into(), set.sets[&SetName::from("set-a")].clone());
+        wanted.bridge = Some(Box::new(ports_of_a_bridge()));
         for tampering in [
             "add rule inet ringfence a accept",
             "insert rule inet ringfence forward ip saddr 10.0.0.7 accept",
@@ -368,6 +401,13 @@ fn what_somebody_else_changes_shows() {
             "add chain inet ringfence forward { policy drop; }",
             "add table inet ringfence { flags dormant; }",
             "add counter inet ringfence other",
+            "insert rule bridge ringfence prerouting accept",
+            "flush chain bridge ringfence prerouting",
+            "add element bridge ringfence ports-1 { \"veth2\" }",
+            "delete element bridge ringfence sources-4 { \"veth1\" . 10.0.0.1 }",
+            "add rule bridge ringfence prerouting iifname @ports-1 meta protocol ip iifname . ip saddr @sources-4 drop",
+            "add chain bridge ringfence prerouting { policy drop; }",
+            "delete table bridge ringfence",
         ] {
             apply(&mut socket, &Transaction::whole(&wanted));
             nft(tampering).unwrap_or_else(|error| panic!("{tampering}: {error}"));
@@ -412,9 +452,8 @@ fn cut_connections_are_held_for_a_while_only() {
         };
         let wanted = one_set(kind, []);
         apply(&mut socket, &Transaction::whole(&wanted));
-        let add = |elements| Transaction {
-            changes: vec![Change::AddElements("set-a".into(), kind, elements)],
-        };
+        let add =
+            |elements| Transaction::of(vec![Change::AddElements("set-a".into(), kind, elements)]);
         apply(&mut socket, &add(vec![tuple(1), tuple(2)]));
         // Again is no error.
         apply(&mut socket, &add(vec![tuple(2)]));

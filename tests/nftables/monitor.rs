@@ -78,6 +78,11 @@ fn what_others_do_to_our_table_is_told_and_what_they_do_elsewhere_is_not() {
         assert_eq!(author.name, "nft");
         assert_ne!(author.process, 0);
 
+        nft("add table bridge ringfence\nadd chain bridge ringfence another").expect("accepted");
+        assert!(matches!(next(&mut monitor), Event::Touched(_)));
+        nft("delete table bridge ringfence").expect("accepted");
+        assert!(matches!(next(&mut monitor), Event::Deleted(_)));
+
         nft("delete table inet ringfence").expect("accepted");
         assert!(matches!(next(&mut monitor), Event::Deleted(author) if author.name == "nft"));
 

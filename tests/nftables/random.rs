@@ -5,8 +5,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ringfence::netpol::{Family, Port, Protocol};
 use ringfence::ruleset::{
-    Chain, ChainName, CounterName, Element, End, Hook, Log, Match, Rule, Ruleset, Set, SetKind,
-    SetName, Statement, Tracked, Tuple, Verdict,
+    Carried, Chain, ChainName, CounterName, Element, End, Hook, Interface, Log, Match, Rule,
+    Ruleset, Set, SetKind, SetName, Statement, Tracked, Tuple, Verdict,
 };
 
 /// Numbers by chance.
@@ -43,6 +43,7 @@ fn kinds() -> Vec<(SetName, SetKind)> {
     let mut all = vec![
         ("ports".into(), SetKind::Ports),
         ("ports-2".into(), SetKind::Ports),
+        ("interfaces-1".into(), SetKind::Interfaces),
     ];
     for (family, mark) in [(Family::V4, 4), (Family::V6, 6)] {
         for (name, kind) in [
@@ -55,6 +56,7 @@ fn kinds() -> Vec<(SetName, SetKind)> {
             ("cut", SetKind::Tuples(family, 3600)),
             ("egress", SetKind::Dispatch(family)),
             ("ingress", SetKind::Dispatch(family)),
+            ("sources", SetKind::Sources(family)),
         ] {
             all.push((format!("{name}-{mark}").into(), kind));
         }
@@ -72,6 +74,11 @@ fn address(random: &mut Random, family: Family) -> IpAddr {
         Family::V4 => Ipv4Addr::from_bits(0x0a00_0000 + low).into(),
         Family::V6 => Ipv6Addr::from_bits((0xfd00 << 112) + u128::from(low)).into(),
     }
+}
+
+fn interface(random: &mut Random) -> Interface {
+    let names = ["eth0", "veth1.2", "a", "veth-12345678_x", "v@if2", "meta"];
+    Interface::parse(random.of(&names)).expect("a name")
 }
 
 /// Cuts the numbers up to `most` at some places, among them those where one is easily off by one, and takes some pieces.
@@ -144,6 +151,12 @@ fn elements(random: &mut Random, kind: SetKind, chains: &[ChainName]) -> BTreeSe
                 })
             })
             .collect(),
+        SetKind::Interfaces => (0..number)
+            .map(|_| Element::Interface(interface(random)))
+            .collect(),
+        SetKind::Sources(family) => (0..number)
+            .map(|_| Element::Source(interface(random), address(random, family)))
+            .collect(),
         SetKind::Dispatch(_) if chains.is_empty() => BTreeSet::new(),
         SetKind::Dispatch(family) => {
             for _ in 0..number {
@@ -168,6 +181,7 @@ fn matches(random: &mut Random, ruleset: &Ruleset, family: Family) -> Vec<Match>
         Match::Tracked(Tracked::Related),
         Match::Icmp(family),
         Match::Protocol(random.of(&Protocol::ALL)),
+        Match::FromOverlay,
     ];
     if family == Family::V6 {
         all.push(Match::NeighbourDiscovery);
@@ -189,6 +203,10 @@ fn matches(random: &mut Random, ruleset: &Ruleset, family: Family) -> Vec<Match>
             }
             SetKind::Tuples(of, _) if of == family => {
                 all.push(Match::Tuple(family, end, name.clone()));
+            }
+            SetKind::Interfaces => all.push(Match::Interface(name.clone())),
+            SetKind::Sources(of) if of == family => {
+                all.push(Match::Foreign(Carried::Ip(family), name.clone()));
             }
             _ => {}
         }
@@ -254,6 +272,60 @@ fn rule(random: &mut Random, ruleset: &Ruleset, below: &[ChainName]) -> Rule {
     }
 }
 
+/// A table for the ports of bridges by chance, of what is asked there.
+fn bridge(random: &mut Random) -> Ruleset {
+    let mut made = Ruleset::default();
+    if random.one_in(2) {
+        made.counters.insert("spoofed-1".into());
+    }
+    let (ports, link): (SetName, SetName) = ("interfaces-1".into(), "link-6".into());
+    let mut kinds = vec![
+        (ports.clone(), SetKind::Interfaces),
+        (link.clone(), SetKind::Blocks(Family::V6)),
+    ];
+    let mut asked = vec![
+        vec![Match::Interface(ports.clone())],
+        vec![Match::Address(Family::V6, End::Source, link)],
+    ];
+    for (family, name) in [(Family::V4, "sources-4"), (Family::V6, "sources-6")] {
+        kinds.push((name.into(), SetKind::Sources(family)));
+        let foreign = Match::Foreign(Carried::Ip(family), name.into());
+        asked.push(vec![Match::Interface(ports.clone()), foreign.clone()]);
+        asked.push(vec![foreign]);
+    }
+    asked.push(vec![
+        Match::Interface(ports),
+        Match::Foreign(Carried::Arp, "sources-4".into()),
+    ]);
+    for (name, kind) in kinds {
+        let elements = elements(random, kind, &[]);
+        made.sets.insert(name, Set { kind, elements });
+    }
+    let leaf = ChainName::from("leaf-1");
+    let nothing = Ruleset {
+        counters: made.counters.clone(),
+        ..Ruleset::default()
+    };
+    for (name, hook) in [
+        (leaf.clone(), None),
+        ("first".into(), Some(Hook::Prerouting)),
+    ] {
+        let below = if hook.is_some() {
+            std::slice::from_ref(&leaf)
+        } else {
+            &[]
+        };
+        let rules = (0..random.below(6)).map(|_| {
+            let mut rule = rule(random, &nothing, below);
+            rule.matches = random.of(&asked);
+            rule
+        });
+        let rules = rules.collect();
+        made.chains.insert(name, Chain { hook, rules });
+    }
+    made
+}
+
 /// A ruleset by chance.
 pub(crate) fn ruleset(seed: u64) -> Ruleset {
     let random = &mut Random::new(seed);
@@ -295,7 +367,10 @@ pub(crate) fn ruleset(seed: u64) -> Ruleset {
         made.chains
             .insert(name.clone(), Chain { hook: None, rules });
     }
-    for hook in [Hook::Forward, Hook::Input] {
+    if random.one_in(2) {
+        made.bridge = Some(Box::new(bridge(random)));
+    }
+    for hook in [Hook::Forward, Hook::Input, Hook::Prerouting] {
         if !random.one_in(4) {
             let rules = (0..random.below(6))
                 .map(|_| rule(random, &made, &names))

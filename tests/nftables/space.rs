@@ -57,12 +57,17 @@ pub(crate) fn nft(text: &str) -> Result<String, String> {
     program(&["nft", "-f", "-"], text)
 }
 
-/// Our table as nft shows it, without what differs from one making to the next: handles, and the time that elements have
+/// Our tables as nft shows them, without what differs from one making to the next: handles, and the time that elements have
 /// left.
-pub(crate) fn listed() -> serde_json::Value {
-    let text = program(&["nft", "-j", "list", "table", "inet", "ringfence"], "")
-        .unwrap_or_else(|error| panic!("no table: {error}"));
-    let mut value = serde_json::from_str(&text).expect("JSON");
+pub(crate) fn listed() -> [serde_json::Value; 2] {
+    let list = |family| program(&["nft", "-j", "list", "table", family, "ringfence"], "");
+    let inet = list("inet").unwrap_or_else(|error| panic!("no table: {error}"));
+    // There may be none for bridges.
+    [inet, list("bridge").unwrap_or_else(|_| "{}".to_owned())].map(|text| in_order(&text))
+}
+
+fn in_order(text: &str) -> serde_json::Value {
+    let mut value = serde_json::from_str(text).expect("JSON");
     normalise(&mut value);
     let mut objects: Vec<_> = match value {
         serde_json::Value::Object(mut object) => object

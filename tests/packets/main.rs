@@ -50,6 +50,7 @@ mod sctp;
 mod serve;
 mod service;
 mod site;
+mod spoof;
 mod staged;
 #[path = "../cyclonus/table.rs"]
 mod table;

@@ -22,7 +22,7 @@ const CLUSTER_IPS: [&str; 2] = ["10.96.0.10", "fd00:10:96::10"];
 const PORT: u16 = 80;
 const TARGET: u16 = 8080;
 
-fn service(v6: bool, port: u16) -> SocketAddr {
+pub(crate) fn service(v6: bool, port: u16) -> SocketAddr {
     SocketAddr::new(CLUSTER_IPS[usize::from(v6)].parse().unwrap(), port)
 }
 
@@ -45,7 +45,7 @@ fn named(name: &str) -> Named<'_> {
 }
 
 /// Translates the Service's addresses to a pod's on every node, also for who connects to itself.
-fn proxy(site: &Site, to: &Place, ports: &[(u16, u16)]) {
+pub(crate) fn proxy(site: &Site, to: &Place, ports: &[(u16, u16)]) {
     let [v4, v6] = CLUSTER_IPS;
     let rules: String = ports
         .iter()

@@ -8,6 +8,7 @@
 mod clusters;
 #[path = "../support/random.rs"]
 mod random;
+mod sources;
 mod staged;
 mod table;
 #[path = "../netpol_oracle/trials.rs"]
@@ -73,6 +74,18 @@ type Seen = Cell<(u32, u32)>;
 fn check_node(snapshot: &Snapshot, options: &Options, seen: &Seen) -> Result<(), TestCaseError> {
     let ruleset = Plan::of(options.clone(), snapshot).whole();
     let node = options.node.clone();
+    let is_crafted = |packet: &Packet| {
+        let is_vxlan = options
+            .vxlan_ports
+            .iter()
+            .any(|port| port.get() == packet.port);
+        let to_node = matches!(
+            snapshot.endpoint_at(packet.destination),
+            Endpoint::Node { .. }
+        );
+        let is_local = is_at(snapshot, packet.source, &node);
+        is_vxlan && packet.protocol == Protocol::Udp && is_local && to_node
+    };
     let is_known = |address| {
         let mut blocks = options.known_only.iter();
         !blocks.any(|block| block.contains(&address)) || is_at(snapshot, address, &node)
@@ -104,6 +117,7 @@ fn check_node(snapshot: &Snapshot, options: &Options, seen: &Seen) -> Result<(),
                     let fate = fate(&ruleset, chain, &packet);
                     let both = [packet.source, packet.destination];
                     let passes = passes(snapshot, &packet, &node)
+                        && !is_crafted(&packet)
                         && (chain == "input" || both.into_iter().all(is_known));
                     prop_assert_eq!(fate == Fate::Passed, passes, "{:?} at {}", packet, node);
                     let (yes, no) = seen.get();
@@ -149,6 +163,22 @@ fn of_a_nodes_blocks_only_known_pods_pass() {
     random::hold(50, &clusters::any_cluster(), |values| {
         let snapshot: Snapshot = objects(&values).into_iter().collect();
         check_node(&snapshot, &known_only(clusters::NODES[0]), &seen)
+    });
+    let (passed, denied) = seen.get();
+    assert!(passed > 1_000 && denied > 1_000, "{passed}, {denied}");
+}
+
+#[test]
+fn what_pods_send_to_nodes_at_the_ports_of_vxlan_is_dropped_and_what_they_send_to_pods_is_not() {
+    let seen = Seen::default();
+    let ports: BTreeSet<Port> = ports().into_iter().filter_map(Port::new).collect();
+    random::hold(50, &clusters::any_cluster(), |values| {
+        let snapshot: Snapshot = objects(&values).into_iter().collect();
+        let options = Options {
+            vxlan_ports: ports.iter().copied().step_by(2).collect(),
+            ..Options::new(clusters::NODES[0])
+        };
+        check_node(&snapshot, &options, &seen)
     });
     let (passed, denied) = seen.get();
     assert!(passed > 1_000 && denied > 1_000, "{passed}, {denied}");
@@ -209,9 +239,13 @@ fn hold_step_by_step<S: Strategy<Value = Vec<Value>>>(cases: u32, cluster: impl 
                 }
                 changed.push(key);
             }
+            let ports = sources::any_ports(&snapshot, index.index(1_000));
+            plan.behind(ports.clone());
             apply(&mut table, &plan.advance(snapshot.clone(), &changed));
             prop_assert_eq!(&table, &plan.whole());
-            let at_once = Plan::of(options(), &snapshot);
+            let mut at_once = Plan::of(options(), &snapshot);
+            at_once.behind(ports);
+            at_once.advance(snapshot.clone(), &[]);
             prop_assert_eq!(&table, &at_once.whole());
         }
         prop_assert!(plan.advance(snapshot, &[]).is_empty());

@@ -5,8 +5,8 @@ use std::net::IpAddr;
 
 use ringfence::netpol::{Family, Port, Protocol};
 use ringfence::ruleset::{
-    Chain, ChainName, Change, Element, End, Match, Rule, Ruleset, Set, SetName, Statement,
-    Transaction, Verdict,
+    Carried, Chain, ChainName, Change, Element, End, Interface, Layer, Match, Rule, Ruleset, Set,
+    SetName, Statement, Transaction, Verdict,
 };
 
 /// The first packet of a connection.
@@ -18,6 +18,41 @@ pub(crate) struct Packet {
     pub(crate) port: u16,
 }
 
+/// What comes in by an interface, before anything is made of it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Frame<'i> {
+    pub(crate) interface: &'i Interface,
+    pub(crate) carried: Carried,
+    pub(crate) sender: IpAddr,
+}
+
+/// What becomes of it by the rules of one table.
+pub(crate) fn frame_fate(table: &Ruleset, frame: &Frame<'_>) -> Fate {
+    let has = |set: &SetName, wanted: &Element| table.sets[set].elements.contains(wanted);
+    let holds = |found: &Match| match found {
+        Match::Interface(set) => has(set, &Element::Interface(frame.interface.clone())),
+        Match::Foreign(carried, set) => {
+            let source = Element::Source(frame.interface.clone(), frame.sender);
+            *carried == frame.carried && !has(set, &source)
+        }
+        Match::Address(family, End::Source, set) => {
+            let is_in = |element: &Element| matches!(element, Element::Block(first, last) if (first..=last).contains(&&frame.sender));
+            frame.carried == Carried::Ip(*family) && table.sets[set].elements.iter().any(is_in)
+        }
+        other => panic!("{other:?} is nothing that is asked of frames"),
+    };
+    for rule in &table.chains["prerouting"].rules {
+        if rule.matches.iter().all(holds) {
+            return match rule.does.as_slice() {
+                [Statement::Verdict(Verdict::Accept)] => Fate::Passed,
+                [Statement::Verdict(Verdict::Goto(_))] => Fate::Dropped,
+                other => panic!("{other:?}"),
+            };
+        }
+    }
+    Fate::Passed
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fate {
     Passed,
@@ -26,7 +61,13 @@ pub(crate) enum Fate {
 
 /// Does a transaction, and refuses what the kernel would refuse.
 pub(crate) fn apply(table: &mut Ruleset, transaction: &Transaction) {
-    for change in &transaction.changes {
+    // The table for bridges is as strict, and another one.
+    let mut bridge = table.bridge.take().map(|bridge| *bridge);
+    for (layer, change) in transaction.all() {
+        let table = match layer {
+            Layer::Inet => &mut *table,
+            Layer::Bridge => bridge.get_or_insert_default(),
+        };
         match change {
             Change::AddTable => {}
             Change::DeleteTable => *table = Ruleset::default(),
@@ -82,6 +123,7 @@ pub(crate) fn apply(table: &mut Ruleset, transaction: &Transaction) {
             }
         }
     }
+    table.bridge = bridge.map(Box::new);
 }
 
 fn chain<'t>(table: &'t mut Ruleset, name: &ChainName) -> &'t mut Chain {
@@ -104,7 +146,9 @@ fn asked(table: &Ruleset) -> BTreeSet<SetName> {
         | Match::Pair(_, set)
         | Match::DestinationPort(_, set)
         | Match::Tuple(_, _, set)
-        | Match::Ports(set) => Some(set.clone()),
+        | Match::Ports(set)
+        | Match::Interface(set)
+        | Match::Foreign(_, set) => Some(set.clone()),
         _ => None,
     });
     let in_statements = rules(table).flat_map(|rule| &rule.does);
@@ -225,7 +269,14 @@ fn matches(table: &Ruleset, found: &Match, packet: &Packet) -> bool {
     let is_of = |family: &Family| Family::of(source) == *family;
     match found {
         // The first packet of a connection belongs to none, and to none that was cut.
-        Match::Tracked(_) | Match::Icmp(_) | Match::NeighbourDiscovery | Match::Tuple(..) => false,
+        // Packets come from pods, not from another node.
+        Match::Tracked(_)
+        | Match::Icmp(_)
+        | Match::NeighbourDiscovery
+        | Match::Tuple(..)
+        | Match::FromOverlay
+        | Match::Interface(_)
+        | Match::Foreign(..) => false,
         Match::Address(family, end, set) => {
             is_of(family) && has(set, Element::Address(at(packet, *end)))
         }

@@ -115,14 +115,12 @@ impl Result {
             .collect()
     }
 
-    /// The node's end of the pod's interface. A bridge comes before it in the list.
+    /// The node's end of the pod's interface: a bridge comes before it in the list, and behind the pod's own come others that
+    /// plugins later in the chain have made.
     pub(super) fn host_interface(&self) -> Option<String> {
-        let outside = self
-            .interfaces
-            .iter()
-            .rev()
-            .find(|interface| !interface.inside());
-        outside.map(|interface| interface.name.clone())
+        let interfaces = self.interfaces.iter();
+        let outside = interfaces.take_while(|interface| !interface.inside());
+        outside.last().map(|interface| interface.name.clone())
     }
 
     /// The hardware address of an interface of the pod.

@@ -3,8 +3,9 @@
 //! Numbers of `nf_tables` are big-endian, headers are in the machine's order. The numbers of the kernel's interface are
 //! from `linux/netfilter/nfnetlink.h` and `linux/netfilter/nf_tables.h`.
 
-/// `NFPROTO_INET`.
+/// `NFPROTO_INET`, `NFPROTO_BRIDGE`.
 pub(crate) const INET: u8 = 1;
+pub(crate) const BRIDGE: u8 = 7;
 
 /// Flags of messages.
 pub(crate) mod flag {

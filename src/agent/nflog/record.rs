@@ -17,6 +17,8 @@ pub struct Record {
     pub hook: u8,
     /// The number of the interface that it came in by.
     pub input: Option<u32>,
+    /// The number of the port of a bridge that it came in by, where it did.
+    pub port: Option<u32>,
     /// The number of the interface that it would have left by.
     pub output: Option<u32>,
     /// When it arrived, since 1970, where the kernel says so.
@@ -54,6 +56,7 @@ pub(super) fn record(message: &Message<'_>) -> Option<Record> {
         prefix: String::new(),
         hook: 0,
         input: None,
+        port: None,
         output: None,
         time: None,
         header: Err(Malformed::Short),
@@ -75,6 +78,7 @@ pub(super) fn record(message: &Message<'_>) -> Option<Record> {
             }
             4 => record.input = number(),
             5 => record.output = number(),
+            6 => record.port = number(),
             9 => record.header = packet::parse(value),
             10 => {
                 let text = value.split(|byte| *byte == 0).next().unwrap_or_default();
@@ -120,6 +124,7 @@ mod tests {
             (3, &time),
             (4, &[0, 0, 0, 4]),
             (5, &[0, 0, 0, 5]),
+            (6, &[0, 0, 0, 6]),
             (10, b"deny/web\0"),
             (12, &[0, 0, 0, 9]),
             (9, &[0x45]),
@@ -130,6 +135,7 @@ mod tests {
             prefix: "deny/web".to_owned(),
             hook: 2,
             input: Some(4),
+            port: Some(6),
             output: Some(5),
             time: Some(Duration::new(5, 7000)),
             header: Err(Malformed::Short),

@@ -3,8 +3,8 @@
 use super::element;
 use super::expression::COUNTER;
 use super::rule;
-use crate::agent::netlink::wire::{Attributes, INET, Messages, Writer, flag, kind};
-use crate::ruleset::table::{Element, Hook, PRIORITY, Rule, TABLE};
+use crate::agent::netlink::wire::{Attributes, BRIDGE, INET, Messages, Writer, flag, kind};
+use crate::ruleset::table::{Element, Hook, Layer, Rule, TABLE};
 use crate::ruleset::{Change, SetName, Transaction};
 
 /// How long the elements of one message become before the next is begun: one more always fits a 16-bit length.
@@ -51,6 +51,7 @@ impl Batch {
     /// None where something is too long for netlink.
     pub(super) fn new(transaction: &Transaction, seq: u32) -> Option<Self> {
         let mut builder = Builder {
+            layer: Layer::Inet,
             writer: Writer::default(),
             seq,
             messages: Vec::new(),
@@ -60,11 +61,10 @@ impl Batch {
         builder
             .writer
             .message((kind::BATCH_BEGIN, 0), seq, ends, |_| ());
-        let last = transaction
-            .changes
-            .iter()
-            .rposition(|change| !change.is_void())?;
-        for (number, change) in transaction.changes.iter().enumerate() {
+        let all: Vec<(Layer, &Change)> = transaction.all().collect();
+        let last = all.iter().rposition(|(_, change)| !change.is_void())?;
+        for (number, (layer, change)) in all.into_iter().enumerate() {
+            builder.layer = layer;
             builder.change(number, change, number == last);
         }
         let end = builder.next_seq();
@@ -127,6 +127,8 @@ impl Batch {
 }
 
 struct Builder {
+    /// The layer of the change that is written.
+    layer: Layer,
     writer: Writer,
     seq: u32,
     messages: Vec<Origin>,
@@ -155,7 +157,8 @@ impl Builder {
                 _ => Has::One,
             },
         });
-        self.writer.message(message, seq, (INET, 0), |w| {
+        let family = family(self.layer);
+        self.writer.message(message, seq, (family, 0), |w| {
             w.text(1, TABLE);
             body(w);
         });
@@ -209,12 +212,12 @@ impl Builder {
                 self.message(id, (kind::DELCHAIN, ack), |w| w.text(3, name.as_str()));
             }
             Change::AddRules(chain, rules) => {
-                let flags = flag::CREATE | flag::APPEND;
+                let (flags, layer) = (flag::CREATE | flag::APPEND, self.layer);
                 for (at, rule) in rules.iter().enumerate() {
                     let ack = if at + 1 == rules.len() { ack } else { 0 };
                     self.message((number, at), (kind::NEWRULE, flags | ack), |w| {
                         w.text(2, chain.as_str());
-                        write_rule(rule, w);
+                        write_rule(layer, rule, w);
                     });
                 }
             }
@@ -263,26 +266,39 @@ impl Builder {
     }
 }
 
-fn write_hook(hook: Hook, w: &mut Writer) {
-    // `NF_INET_LOCAL_IN`, `NF_INET_FORWARD`.
-    let number = match hook {
+/// The number of the family of a layer's table.
+pub(super) fn family(layer: Layer) -> u8 {
+    match layer {
+        Layer::Inet => INET,
+        Layer::Bridge => BRIDGE,
+    }
+}
+
+/// `NF_INET_PRE_ROUTING`, `NF_INET_LOCAL_IN`, `NF_INET_FORWARD`; those of bridges have the same numbers.
+pub(super) fn hook_number(hook: Hook) -> u32 {
+    match hook {
+        Hook::Prerouting => 0,
         Hook::Input => 1,
         Hook::Forward => 2,
-    };
+    }
+}
+
+fn write_hook(hook: Hook, w: &mut Writer) {
+    let number = hook_number(hook);
     w.text(7, "filter");
     w.u32(5, ACCEPT);
     w.nest(4, |w| {
         w.u32(1, number);
-        w.i32(2, PRIORITY);
+        w.i32(2, hook.priority());
     });
 }
 
 /// `NF_ACCEPT`, the policy of our chains.
 const ACCEPT: u32 = 1;
 
-fn write_rule(rule: &Rule, w: &mut Writer) {
+fn write_rule(layer: Layer, rule: &Rule, w: &mut Writer) {
     w.nest(RULE_EXPRESSIONS, |w| {
-        for expression in rule::expressions(&rule.matches, &rule.does) {
+        for expression in rule::expressions(layer, &rule.matches, &rule.does) {
             expression.write(w);
         }
     });

@@ -5,10 +5,10 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use super::expression::{Code, JUMP, write_verdict};
-use super::rule::{protocol, protocol_number};
-use crate::agent::netlink::wire::{Attributes, Writer, array};
+use super::rule::{name, protocol, protocol_number};
+use crate::agent::netlink::wire::{Attributes, Writer, array, text};
 use crate::netpol::{Family, Port};
-use crate::ruleset::table::{ChainName, Element, SetKind, Tuple};
+use crate::ruleset::table::{ChainName, Element, INTERFACE, Interface, SetKind, Tuple};
 
 const LIST_ELEM: u16 = 1;
 const KEY: u16 = 1;
@@ -29,6 +29,7 @@ const IPV4_ADDR: u32 = 7;
 const IPV6_ADDR: u32 = 8;
 const INET_PROTO: u32 = 12;
 const INET_SERVICE: u32 = 13;
+const IFNAME: u32 = 41;
 
 /// The type of verdicts as data.
 const VERDICT: u32 = 0xffff_ff00;
@@ -62,6 +63,8 @@ impl Shape {
             SetKind::Pairs(_) => &[(address, length), (address, length)],
             SetKind::AddressPorts(_) => &[(address, length), (INET_SERVICE, 4)],
             SetKind::Ports => &[(INET_SERVICE, 2)],
+            SetKind::Interfaces => &[(IFNAME, 16)],
+            SetKind::Sources(_) => &[(IFNAME, 16), (address, length)],
             SetKind::Tuples(..) => &[
                 (address, length),
                 (address, length),
@@ -108,13 +111,17 @@ pub(super) fn write_kind(kind: SetKind, id: u32, w: &mut Writer) {
     if shape.timeout > 0 {
         w.u64(11, shape.timeout);
     }
-    // For nft: single keys are big-endian (2), concatenations and verdicts of no order (0).
-    let is_single = !matches!(
-        kind,
-        SetKind::Pairs(_) | SetKind::AddressPorts(_) | SetKind::Tuples(..)
-    );
+    // For nft: single keys are big-endian (2), names in the machine's order (1), concatenations and verdicts of none (0).
+    let order: u32 = match kind {
+        SetKind::Pairs(_)
+        | SetKind::AddressPorts(_)
+        | SetKind::Tuples(..)
+        | SetKind::Sources(_) => 0,
+        SetKind::Interfaces => 1,
+        SetKind::Addresses(_) | SetKind::Blocks(_) | SetKind::Ports | SetKind::Dispatch(_) => 2,
+    };
     let mut user_data = vec![0, 4];
-    user_data.extend_from_slice(&(if is_single { 2_u32 } else { 0 }).to_ne_bytes());
+    user_data.extend_from_slice(&order.to_ne_bytes());
     if shape.is_map {
         user_data.extend_from_slice(&[1, 4, 0, 0, 0, 0]);
     }
@@ -143,6 +150,8 @@ pub(super) fn read_kind(set: Attributes<'_>) -> Option<SetKind> {
                 SetKind::Ports,
                 SetKind::Tuples(family, seconds),
                 SetKind::Dispatch(family),
+                SetKind::Interfaces,
+                SetKind::Sources(family),
             ]
         })
         .find(|kind| Shape::of(*kind) == found)
@@ -181,7 +190,12 @@ pub(super) fn write(element: &Element, w: &mut Writer) {
             write_key(w, |w| write_address(*address, w));
             w.nest(DATA, |w| write_verdict(JUMP, Some(chain.as_str()), w));
         }),
-        Element::Address(_) | Element::Pair(..) | Element::AddressPort(..) | Element::Tuple(_) => {
+        Element::Address(_)
+        | Element::Pair(..)
+        | Element::AddressPort(..)
+        | Element::Tuple(_)
+        | Element::Interface(_)
+        | Element::Source(..) => {
             w.nest(LIST_ELEM, |w| write_key(w, |w| write_plain(element, w)));
         }
     }
@@ -208,6 +222,11 @@ fn write_plain(element: &Element, w: &mut Writer) {
             write_address(*address, w);
         }
         Element::Ports(first, _) => w.raw(&first.get().to_be_bytes()),
+        Element::Interface(interface) => w.raw(&name(interface.as_str())),
+        Element::Source(interface, address) => {
+            w.raw(&name(interface.as_str()));
+            write_address(*address, w);
+        }
     }
 }
 
@@ -339,6 +358,8 @@ impl Elements {
                 let chain = self.chains.entry(chain).or_insert(known).clone();
                 Element::Dispatch(key.address(family)?, chain)
             }
+            SetKind::Interfaces => Element::Interface(key.interface()?),
+            SetKind::Sources(_) => Element::Source(key.interface()?, key.address(family)?),
             SetKind::Blocks(_) | SetKind::Ports => return None,
         };
         key.0.is_empty().then_some(read)
@@ -411,6 +432,10 @@ impl<'a> Key<'a> {
             Family::V4 => Ipv4Addr::from(array::<4>(self.take(4)?)?).into(),
             Family::V6 => Ipv6Addr::from(array::<16>(self.take(16)?)?).into(),
         })
+    }
+
+    fn interface(&mut self) -> Option<Interface> {
+        Interface::parse(text(self.take(INTERFACE)?)?)
     }
 
     fn port(&mut self) -> Option<u16> {

@@ -5,7 +5,7 @@ use std::io;
 
 use rustix::io::Errno;
 
-use crate::ruleset::{Change, Transaction, render};
+use crate::ruleset::{Change, Layer, Transaction, render};
 
 /// Why a transaction was not done. Nothing of it is in force then, except where the answer was lost.
 #[derive(Debug, thiserror::Error)]
@@ -95,11 +95,19 @@ fn words(errno: Errno) -> String {
 
 /// A change of a transaction in words, by its number and that of the rule or element that is at fault.
 pub(super) fn describe(transaction: &Transaction, place: Option<(usize, Option<usize>)>) -> String {
-    let change = place.and_then(|(change, _)| transaction.changes.get(change));
+    let change = place.and_then(|(change, _)| transaction.all().nth(change));
     let part = place.and_then(|(_, part)| part);
-    let Some(change) = change else {
+    let Some((layer, change)) = change else {
         return "the whole transaction".to_owned();
     };
+    let what = in_words(change, part);
+    match layer {
+        Layer::Inet => what,
+        Layer::Bridge => format!("{what} for the ports of bridges"),
+    }
+}
+
+fn in_words(change: &Change, part: Option<usize>) -> String {
     match change {
         Change::AddTable => "to make the table".into(),
         Change::DeleteTable => "to delete the table".into(),

@@ -5,9 +5,13 @@
 
 use crate::agent::netlink::wire::{Attributes, Writer, text};
 
-/// What is read of a packet besides its bytes: `NFT_META_NFPROTO`, `NFT_META_L4PROTO`.
+/// What is read of a packet besides its bytes: `NFT_META_PROTOCOL`, `NFT_META_IIFNAME`, `NFT_META_NFPROTO`,
+/// `NFT_META_L4PROTO`, `NFT_META_IIFKIND`.
+pub(super) const META_PROTOCOL: u32 = 1;
+pub(super) const META_IIFNAME: u32 = 6;
 pub(super) const META_NFPROTO: u32 = 15;
 pub(super) const META_L4PROTO: u32 = 16;
+pub(super) const META_IIFKIND: u32 = 26;
 
 /// Where the bytes of a packet are counted from: `NFT_PAYLOAD_NETWORK_HEADER`, `NFT_PAYLOAD_TRANSPORT_HEADER`.
 pub(super) const NETWORK: u32 = 1;
@@ -15,6 +19,9 @@ pub(super) const TRANSPORT: u32 = 2;
 
 /// The first register, which has room for 16 bytes.
 pub(super) const FIRST: u32 = 1;
+
+/// `NFT_LOOKUP_F_INV`.
+const INVERTED: u32 = 1;
 
 /// The register of verdicts.
 const VERDICT_REGISTER: u32 = 0;
@@ -78,11 +85,13 @@ pub(super) enum Expression {
         first: Vec<u8>,
         last: Vec<u8>,
     },
-    /// Ends the rule unless the register is in a set; a verdict is taken from there where it is a map.
+    /// Ends the rule unless the register is in a set, or if it is in it where that is asked the other way round; a verdict is
+    /// taken from there where it is a map.
     Lookup {
         set: String,
         register: u32,
         is_map: bool,
+        is_inverted: bool,
     },
     /// Counts with a counter of the table.
     Count { name: String },
@@ -175,11 +184,15 @@ impl Expression {
                 set,
                 register,
                 is_map,
+                is_inverted,
             } => {
                 w.text(1, set);
                 w.u32(2, *register);
                 if *is_map {
                     w.u32(3, VERDICT_REGISTER);
+                }
+                if *is_inverted {
+                    w.u32(5, INVERTED);
                 }
             }
             Self::Count { name } => {
@@ -253,13 +266,14 @@ impl Expression {
                     last: value(data, 4)?,
                 })
             }
-            "lookup" if known(&[1, 2, 3, 5]) && data.u32(5).unwrap_or(0) == 0 => {
-                let to = data.u32(3);
-                let is_known = to.is_none_or(|to| to == VERDICT_REGISTER);
+            "lookup" if known(&[1, 2, 3, 5]) => {
+                let (to, flags) = (data.u32(3), data.u32(5).unwrap_or(0));
+                let is_known = to.is_none_or(|to| to == VERDICT_REGISTER) && flags <= INVERTED;
                 is_known.then_some(Self::Lookup {
                     set: data.text(1)?.to_owned(),
                     register: data.u32(2)?,
                     is_map: to.is_some(),
+                    is_inverted: flags == INVERTED,
                 })
             }
             "objref" if known(&[1, 2]) && data.u32(1)? == COUNTER => Some(Self::Count {

@@ -1,4 +1,4 @@
-//! Tells when somebody else touches our table.
+//! Tells when somebody else touches one of our tables.
 //!
 //! The kernel tells listeners of each change and, behind a transaction's changes, of the generation that it made. Who made
 //! it shows by the number of the socket it came through: process numbers mean something else in each container, and
@@ -12,7 +12,7 @@ use rustix::io::Errno;
 
 use super::error::ReadError;
 use super::read::Generation;
-use crate::agent::netlink::wire::{INET, kind};
+use crate::agent::netlink::wire::{BRIDGE, INET, kind};
 use crate::agent::netlink::{Link, Membership};
 use crate::ruleset::TABLE;
 
@@ -147,7 +147,9 @@ impl Monitor {
                     Some(Heard::Deleted) => events.push(Event::Deleted(author)),
                     None => {}
                 }
-            } else if message.family() == INET && message.attributes().text(1) == Some(TABLE) {
+            } else if matches!(message.family(), INET | BRIDGE)
+                && message.attributes().text(1) == Some(TABLE)
+            {
                 let heard = match message.kind {
                     kind::DELTABLE => Heard::Deleted,
                     _ => Heard::Touched,

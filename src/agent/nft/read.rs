@@ -8,14 +8,15 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 
+use super::batch::{family, hook_number};
 use super::element::{self, Elements, Held};
 use super::error::ReadError;
 use super::expression::{COUNTER, Expression};
 use super::rule;
 use super::socket::Socket;
 use crate::agent::netlink::Consistency;
-use crate::agent::netlink::wire::{Attributes, INET, Message, Writer, flag, kind};
-use crate::ruleset::table::{Chain, Hook, PRIORITY, Ruleset, Set, SetKind, TABLE};
+use crate::agent::netlink::wire::{Attributes, Message, Writer, flag, kind};
+use crate::ruleset::table::{Chain, Hook, Layer, Ruleset, Set, SetKind, TABLE};
 use crate::ruleset::{ChainName, CounterName, SetName};
 
 /// How often something is read again because a transaction of somebody came between.
@@ -58,10 +59,27 @@ pub struct Generation {
     pub name: String,
 }
 
-/// Reads our table; none where there is none.
+/// Reads our table, and the one for bridges that goes with it; none where there is none.
 pub fn read(socket: &mut Socket) -> Result<Option<Found>, ReadError> {
+    let Some(mut found) = one(socket, Layer::Inet)? else {
+        return Ok(None);
+    };
+    if let Some(bridge) = one(socket, Layer::Bridge)? {
+        found.ruleset.bridge = Some(Box::new(bridge.ruleset));
+        found.is_torn |= bridge.is_torn;
+        let strangers = bridge.strangers.into_iter();
+        let strangers = strangers.map(|what| format!("{what}, for the ports of bridges"));
+        found.strangers.extend(strangers);
+        add(&mut found.counters, bridge.counters);
+    }
+    Ok(Some(found))
+}
+
+/// Reads the table of a layer.
+fn one(socket: &mut Socket, layer: Layer) -> Result<Option<Found>, ReadError> {
     let mut reading = Reading {
         socket,
+        layer,
         found: Found::default(),
     };
     if !reading.table()? {
@@ -71,9 +89,18 @@ pub fn read(socket: &mut Socket) -> Result<Option<Found>, ReadError> {
     reading.rules()?;
     reading.sets()?;
     let mut found = reading.found;
-    found.counters = counters(socket)?;
+    found.counters = counters_of(socket, layer)?;
     found.ruleset.counters = found.counters.keys().cloned().collect();
     Ok(Some(found))
+}
+
+/// What is counted at both layers by the same name is one.
+fn add(all: &mut BTreeMap<CounterName, Counted>, more: BTreeMap<CounterName, Counted>) {
+    for (name, more) in more {
+        let counted = all.entry(name).or_default();
+        counted.packets = counted.packets.saturating_add(more.packets);
+        counted.bytes = counted.bytes.saturating_add(more.bytes);
+    }
 }
 
 /// Reads one set of ours; none where there is no such set.
@@ -82,7 +109,7 @@ pub fn elements(
     set: &SetName,
     kind: SetKind,
 ) -> Result<Option<Held>, ReadError> {
-    match dump_elements(socket, set, kind) {
+    match dump_elements((socket, Layer::Inet), set, kind) {
         Ok(held) => Ok(Some(held)),
         Err(Errno::NOENT) => Ok(None),
         Err(errno) => Err(failed(&format!("the set {set}"), errno)),
@@ -91,6 +118,15 @@ pub fn elements(
 
 /// Reads what our counters have counted; nothing where there is no table.
 pub fn counters(socket: &mut Socket) -> Result<BTreeMap<CounterName, Counted>, ReadError> {
+    let mut all = counters_of(socket, Layer::Inet)?;
+    add(&mut all, counters_of(socket, Layer::Bridge)?);
+    Ok(all)
+}
+
+fn counters_of(
+    socket: &mut Socket,
+    layer: Layer,
+) -> Result<BTreeMap<CounterName, Counted>, ReadError> {
     let read = |found: &mut BTreeMap<_, _>, message: &Message<'_>| {
         let object = message.attributes();
         let of_ours = object.text(1) == Some(TABLE) && object.u32(3) == Some(COUNTER);
@@ -106,7 +142,7 @@ pub fn counters(socket: &mut Socket) -> Result<BTreeMap<CounterName, Counted>, R
         w.text(1, TABLE);
         w.u32(3, COUNTER);
     };
-    match dump(socket, kind::GETOBJ, body, BTreeMap::new, read) {
+    match dump((socket, layer), kind::GETOBJ, body, BTreeMap::new, read) {
         Ok((found, _)) => Ok(found),
         Err(Errno::NOENT) => Ok(BTreeMap::new()),
         Err(errno) => Err(failed("the counters", errno)),
@@ -142,6 +178,7 @@ impl Generation {
 
 struct Reading<'a> {
     socket: &'a mut Socket,
+    layer: Layer,
     found: Found,
 }
 
@@ -159,7 +196,7 @@ impl Reading<'_> {
         let mut flags = 0;
         let asked = self.socket.link.ask(
             (kind::GETTABLE, 0),
-            INET,
+            family(self.layer),
             |w| w.text(1, TABLE),
             |message| flags = message.attributes().u32(2).unwrap_or_default(),
         );
@@ -177,7 +214,7 @@ impl Reading<'_> {
 
     fn chains(&mut self) -> Result<(), ReadError> {
         let (chains, consistency) = dump(
-            self.socket,
+            (self.socket, self.layer),
             kind::GETCHAIN,
             |w| w.text(1, TABLE),
             Vec::new,
@@ -205,15 +242,16 @@ impl Reading<'_> {
     }
 
     fn rules(&mut self) -> Result<(), ReadError> {
+        let layer = self.layer;
         let (rules, consistency) = dump(
-            self.socket,
+            (self.socket, layer),
             kind::GETRULE,
             |w| w.text(1, TABLE),
             Vec::new,
             |found, message| {
                 let rule = message.attributes();
                 if let (Some(TABLE), Some(chain)) = (rule.text(1), rule.text(2)) {
-                    found.push((ChainName::from(chain), read_rule(rule)));
+                    found.push((ChainName::from(chain), read_rule(layer, rule)));
                 }
             },
         )
@@ -230,7 +268,7 @@ impl Reading<'_> {
 
     fn sets(&mut self) -> Result<(), ReadError> {
         let (sets, consistency) = dump(
-            self.socket,
+            (self.socket, self.layer),
             kind::GETSET,
             |w| w.text(1, TABLE),
             Vec::new,
@@ -248,7 +286,7 @@ impl Reading<'_> {
                 self.stranger(format!("the set {name}"));
                 continue;
             };
-            let held = match dump_elements(self.socket, &name, kind) {
+            let held = match dump_elements((self.socket, self.layer), &name, kind) {
                 Ok(held) => held,
                 // Somebody deleted it meanwhile.
                 Err(Errno::NOENT) => continue,
@@ -270,7 +308,7 @@ impl Reading<'_> {
 
 /// Dumps what a request asks for, again where somebody came between.
 fn dump<T>(
-    socket: &mut Socket,
+    (socket, layer): (&mut Socket, Layer),
     kind: u16,
     body: impl Fn(&mut Writer),
     new: impl Fn() -> T,
@@ -282,7 +320,7 @@ fn dump<T>(
         let mut found = new();
         let consistency = socket
             .link
-            .ask((kind, flag::DUMP), INET, &body, |message| {
+            .ask((kind, flag::DUMP), family(layer), &body, |message| {
                 take(&mut found, message);
             })?;
         if consistency == Consistency::Whole || tries == 0 {
@@ -291,7 +329,11 @@ fn dump<T>(
     }
 }
 
-fn dump_elements(socket: &mut Socket, set: &SetName, kind: SetKind) -> Result<Held, Errno> {
+fn dump_elements(
+    (socket, layer): (&mut Socket, Layer),
+    set: &SetName,
+    kind: SetKind,
+) -> Result<Held, Errno> {
     let body = |w: &mut Writer| {
         w.text(1, TABLE);
         w.text(2, set.as_str());
@@ -304,7 +346,7 @@ fn dump_elements(socket: &mut Socket, set: &SetName, kind: SetKind) -> Result<He
     let mut pause = Duration::from_millis(1);
     loop {
         let new = || Elements::new(kind);
-        let (elements, consistency) = dump(socket, kind::GETSETELEM, body, new, take)?;
+        let (elements, consistency) = dump((socket, layer), kind::GETSETELEM, body, new, take)?;
         let mut held = elements.finish();
         if !held.is_torn || pause > LONGEST_PAUSE {
             held.is_torn |= consistency == Consistency::Torn;
@@ -323,17 +365,17 @@ fn read_hook(chain: Attributes<'_>) -> Result<Option<Hook>, ()> {
     };
     let is_ours = chain.text(7) == Some("filter")
         && chain.u32(5) == Some(1)
-        && hook.i32(2) == Some(PRIORITY)
         && hook.into_iter().all(|(kind, _)| kind <= 2);
-    match hook.u32(1) {
-        Some(1) if is_ours => Ok(Some(Hook::Input)),
-        Some(2) if is_ours => Ok(Some(Hook::Forward)),
-        _ => Err(()),
-    }
+    let found = [Hook::Input, Hook::Forward, Hook::Prerouting]
+        .into_iter()
+        .find(|known| {
+            hook.u32(1) == Some(hook_number(*known)) && hook.i32(2) == Some(known.priority())
+        });
+    found.filter(|_| is_ours).map(Some).ok_or(())
 }
 
 /// A rule, or the sentence of one that is nothing of ours.
-fn read_rule(rule: Attributes<'_>) -> Result<crate::ruleset::Rule, String> {
+fn read_rule(layer: Layer, rule: Attributes<'_>) -> Result<crate::ruleset::Rule, String> {
     let why = rule.find(7).map(rule::sentence).unwrap_or_default();
     let mut list = rule.nested(4).unwrap_or(Attributes(&[]));
     let expressions: Option<Vec<_>> = list
@@ -341,7 +383,7 @@ fn read_rule(rule: Attributes<'_>) -> Result<crate::ruleset::Rule, String> {
         .map(|(_, one)| Expression::read(Attributes(one)))
         .collect();
     expressions
-        .and_then(|expressions| rule::rule(&expressions, why))
+        .and_then(|expressions| rule::rule(layer, &expressions, why))
         .ok_or_else(|| why.to_owned())
 }
 

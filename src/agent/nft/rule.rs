@@ -7,34 +7,40 @@
 use std::sync::Arc;
 
 use super::expression::{
-    ACCEPT, Code, Comparison, DROP, Expression, FIRST, GOTO, JUMP, META_L4PROTO, META_NFPROTO,
-    NETWORK, RETURN, TRANSPORT,
+    ACCEPT, Code, Comparison, DROP, Expression, FIRST, GOTO, JUMP, META_IIFKIND, META_IIFNAME,
+    META_L4PROTO, META_NFPROTO, META_PROTOCOL, NETWORK, RETURN, TRANSPORT,
 };
 use crate::netpol::{Family, Port, Protocol};
 use crate::ruleset::render;
 use crate::ruleset::table::{
-    ChainName, End, LOG_QUEUE, LOG_SNAPLEN, Log, Match, Rule, Statement, Tracked, Verdict,
+    Carried, ChainName, End, INTERFACE, LOG_QUEUE, LOG_SNAPLEN, Layer, Log, Match, Rule, SetName,
+    Statement, Tracked, Verdict,
 };
+
+mod guess;
 
 const ICMP: u8 = 1;
 const ICMPV6: u8 = 58;
 
+/// The kind of a device that unpacks the overlay.
+const VXLAN: &str = "vxlan";
+
 /// The type of a comment in a rule's data for its user, as nft has it.
 const COMMENT: u8 = 0;
 
-/// What a rule is made of.
-pub(super) fn expressions(matches: &[Match], does: &[Statement]) -> Vec<Expression> {
+/// What a rule is made of at a layer.
+pub(super) fn expressions(layer: Layer, matches: &[Match], does: &[Statement]) -> Vec<Expression> {
     let mut out = Vec::new();
     let mut said = None;
     for asked in matches {
-        if let Some(family) = asked.family() {
-            say(family, &mut said, &mut out);
+        if let Some(carried) = asked.carried() {
+            say(layer, carried, &mut said, &mut out);
         }
         matching(asked, &mut out);
     }
     for done in does {
         if let Statement::Dispatch(family, ..) = done {
-            say(*family, &mut said, &mut out);
+            say(layer, Carried::Ip(*family), &mut said, &mut out);
         }
         statement(done, &mut out);
     }
@@ -67,10 +73,10 @@ pub(super) fn sentence(mut data: &[u8]) -> &str {
     ""
 }
 
-/// The rule that is made of these expressions; none if it is nothing of ours.
-pub(super) fn rule(expressions: &[Expression], why: &str) -> Option<Rule> {
-    let (matches, does) = guess(expressions)?;
-    let is_exact = self::expressions(&matches, &does) == expressions;
+/// The rule that is made of these expressions at a layer; none if it is nothing of ours.
+pub(super) fn rule(layer: Layer, expressions: &[Expression], why: &str) -> Option<Rule> {
+    let (matches, does) = guess::guess(expressions)?;
+    let is_exact = self::expressions(layer, &matches, &does) == expressions;
     is_exact.then(|| Rule {
         matches,
         does,
@@ -78,14 +84,38 @@ pub(super) fn rule(expressions: &[Expression], why: &str) -> Option<Rule> {
     })
 }
 
-/// Says the family once in a rule.
-fn say(family: Family, said: &mut Option<Family>, out: &mut Vec<Expression>) {
-    if *said != Some(family) {
-        out.push(meta(META_NFPROTO));
-        out.push(equal(&[number(family)]));
-        *said = Some(family);
+/// Says once in a rule what is carried.
+fn say(layer: Layer, carried: Carried, said: &mut Option<Carried>, out: &mut Vec<Expression>) {
+    if *said == Some(carried) {
+        return;
     }
+    match (layer, carried) {
+        (Layer::Inet, Carried::Ip(family)) => {
+            out.extend([meta(META_NFPROTO), equal(&[number(family)])]);
+        }
+        (Layer::Bridge, _) | (_, Carried::Arp) => {
+            out.extend([meta(META_PROTOCOL), equal(&ether_type(carried))]);
+        }
+    }
+    *said = Some(carried);
 }
+
+/// The type of what a frame carries (`ETH_P_IP`, `ETH_P_IPV6`, `ETH_P_ARP`).
+fn ether_type(carried: Carried) -> [u8; 2] {
+    let number: u16 = match carried {
+        Carried::Ip(Family::V4) => 0x0800,
+        Carried::Ip(Family::V6) => 0x86dd,
+        Carried::Arp => 0x0806,
+    };
+    number.to_be_bytes()
+}
+
+/// All that is told apart.
+const CARRIED: [Carried; 3] = [
+    Carried::Ip(Family::V4),
+    Carried::Ip(Family::V6),
+    Carried::Arp,
+];
 
 /// The number of a family: `NFPROTO_IPV4`, `NFPROTO_IPV6`.
 fn number(family: Family) -> u8 {
@@ -132,6 +162,7 @@ fn lookup(set: &str, is_map: bool) -> Expression {
         set: set.to_owned(),
         register: FIRST,
         is_map,
+        is_inverted: false,
     }
 }
 
@@ -141,6 +172,10 @@ enum Part {
     Address(Family, End),
     Protocol,
     Port(End),
+    /// By which interface it came in.
+    Interface,
+    /// The sender in a message of ARP.
+    ArpSender,
 }
 
 /// Loads the parts of a key, each into as many of the 16 registers of 4 bytes as it needs.
@@ -172,10 +207,24 @@ fn load(parts: &[Part], out: &mut Vec<Expression>) {
             ),
             Part::Port(End::Source) => (payload(TRANSPORT, 0, 2), 1),
             Part::Port(End::Destination) => (payload(TRANSPORT, 2, 2), 1),
+            Part::Interface => (
+                Expression::Meta {
+                    key: META_IIFNAME,
+                    to,
+                },
+                4,
+            ),
+            Part::ArpSender => (payload(NETWORK, 14, 4), 1),
         };
         out.push(expression);
         slot += slots;
     }
+}
+
+/// Asks for what these parts are together.
+fn in_set(parts: &[Part], set: &SetName, out: &mut Vec<Expression>) {
+    load(parts, out);
+    out.push(lookup(set.as_str(), false));
 }
 
 fn matching(asked: &Match, out: &mut Vec<Expression>) {
@@ -222,21 +271,18 @@ fn matching(asked: &Match, out: &mut Vec<Expression>) {
             ]);
         }
         Match::Address(family, end, set) => {
-            load(&[Part::Address(*family, *end)], out);
-            out.push(lookup(set.as_str(), false));
+            in_set(&[Part::Address(*family, *end)], set, out);
         }
         Match::Pair(family, set) => {
             let ends = [End::Source, End::Destination];
-            load(&ends.map(|end| Part::Address(*family, end)), out);
-            out.push(lookup(set.as_str(), false));
+            in_set(&ends.map(|end| Part::Address(*family, end)), set, out);
         }
         Match::DestinationPort(family, set) => {
             let parts = [
                 Part::Address(*family, End::Destination),
                 Part::Port(End::Destination),
             ];
-            load(&parts, out);
-            out.push(lookup(set.as_str(), false));
+            in_set(&parts, set, out);
         }
         Match::Tuple(family, first, set) => {
             let parts = [
@@ -246,8 +292,7 @@ fn matching(asked: &Match, out: &mut Vec<Expression>) {
                 Part::Port(*first),
                 Part::Port(first.other()),
             ];
-            load(&parts, out);
-            out.push(lookup(set.as_str(), false));
+            in_set(&parts, set, out);
         }
         Match::Protocol(protocol) => {
             out.extend([meta(META_L4PROTO), equal(&[protocol_number(*protocol)])]);
@@ -263,10 +308,35 @@ fn matching(asked: &Match, out: &mut Vec<Expression>) {
             }
         }
         Match::Ports(set) => {
-            load(&[Part::Port(End::Destination)], out);
-            out.push(lookup(set.as_str(), false));
+            in_set(&[Part::Port(End::Destination)], set, out);
+        }
+        Match::FromOverlay => out.extend([meta(META_IIFKIND), equal(&name(VXLAN))]),
+        Match::Interface(set) => {
+            in_set(&[Part::Interface], set, out);
+        }
+        Match::Foreign(carried, set) => {
+            let sender = match carried {
+                Carried::Ip(family) => Part::Address(*family, End::Source),
+                Carried::Arp => Part::ArpSender,
+            };
+            load(&[Part::Interface, sender], out);
+            out.push(Expression::Lookup {
+                set: set.as_str().to_owned(),
+                register: FIRST,
+                is_map: false,
+                is_inverted: true,
+            });
         }
     }
+}
+
+/// The name of an interface, or of a kind of them, as the kernel compares it: with zeroes behind it.
+pub(super) fn name(text: &str) -> [u8; INTERFACE] {
+    let mut padded = [0; INTERFACE];
+    for (to, from) in padded.iter_mut().zip(text.bytes()) {
+        *to = from;
+    }
+    padded
 }
 
 fn statement(done: &Statement, out: &mut Vec<Expression>) {
@@ -303,144 +373,5 @@ fn leading(code: i32, chain: &ChainName) -> Code {
     Code {
         code,
         chain: Some(chain.as_str().to_owned()),
-    }
-}
-
-/// What these expressions may have been made of; `rule` sees whether that is so.
-fn guess(mut rest: &[Expression]) -> Option<(Vec<Match>, Vec<Statement>)> {
-    let (mut matches, mut does) = (Vec::new(), Vec::new());
-    let mut said = None;
-    while let [first, tail @ ..] = rest {
-        let taken = match (first, tail) {
-            (Expression::Meta { key, .. }, [Expression::Compare { with, .. }, tail @ ..]) => {
-                let [value] = with.as_slice() else {
-                    return None;
-                };
-                if *key == META_NFPROTO {
-                    said = Family::BOTH.into_iter().find(|f| number(*f) == *value);
-                    2
-                } else if matches!(tail, [Expression::Payload { length: 1, .. }, ..]) {
-                    matches.push(Match::NeighbourDiscovery);
-                    7
-                } else {
-                    matches.push(match *value {
-                        ICMP => Match::Icmp(Family::V4),
-                        ICMPV6 => Match::Icmp(Family::V6),
-                        other => Match::Protocol(protocol(other)?),
-                    });
-                    2
-                }
-            }
-            (Expression::State { .. }, [Expression::Mask { mask, .. }, _, ..]) => {
-                let is_established = mask.as_slice() == 2_u32.to_ne_bytes();
-                matches.push(Match::Tracked(if is_established {
-                    Tracked::Established
-                } else {
-                    Tracked::Related
-                }));
-                3
-            }
-            (Expression::Payload { .. }, [Expression::Compare { with, .. }, tail @ ..]) => {
-                let first = port(with)?;
-                if let [Expression::Compare { how, with, .. }, ..] = tail
-                    && *how == Comparison::AtMost
-                {
-                    matches.push(Match::Port(first, port(with)?));
-                    3
-                } else {
-                    matches.push(Match::Port(first, first));
-                    2
-                }
-            }
-            (Expression::Payload { .. }, _) => {
-                let (found, taken) = asked(rest, said)?;
-                match found {
-                    Asked::Match(found) => matches.push(found),
-                    Asked::Statement(found) => does.push(found),
-                }
-                taken
-            }
-            (Expression::Count { name }, _) => {
-                does.push(Statement::Count(name.as_str().into()));
-                1
-            }
-            (Expression::Limit { burst, .. }, _) => {
-                does.push(Statement::Limit(*burst));
-                1
-            }
-            (Expression::Log { group, prefix, .. }, _) => {
-                does.push(Statement::Log(Log {
-                    group: *group,
-                    prefix: Arc::from(prefix.as_deref().unwrap_or_default()),
-                }));
-                1
-            }
-            (Expression::Verdict(code), _) => {
-                does.push(Statement::Verdict(verdict(code)?));
-                1
-            }
-            _ => return None,
-        };
-        rest = rest.get(taken..)?;
-    }
-    Some((matches, does))
-}
-
-enum Asked {
-    Match(Match),
-    Statement(Statement),
-}
-
-/// The question to a set with which these expressions begin, and how many they are.
-fn asked(rest: &[Expression], family: Option<Family>) -> Option<(Asked, usize)> {
-    let at = rest
-        .iter()
-        .position(|expression| matches!(expression, Expression::Lookup { .. }))?;
-    let loads = rest.get(..at)?;
-    let Expression::Lookup { set, is_map, .. } = rest.get(at)? else {
-        return None;
-    };
-    let set = || set.as_str().into();
-    let mut all = vec![Match::Ports(set())];
-    if let Some(family) = family {
-        all.extend([
-            Match::Address(family, End::Source, set()),
-            Match::Address(family, End::Destination, set()),
-            Match::Pair(family, set()),
-            Match::DestinationPort(family, set()),
-            Match::Tuple(family, End::Source, set()),
-            Match::Tuple(family, End::Destination, set()),
-        ]);
-    }
-    let found = all.into_iter().find(|one| {
-        let mut made = Vec::new();
-        matching(one, &mut made);
-        made.get(..at) == Some(loads)
-    })?;
-    let found = match found {
-        Match::Address(family, end, set) if *is_map => {
-            Asked::Statement(Statement::Dispatch(family, end, set))
-        }
-        found => Asked::Match(found),
-    };
-    Some((found, at + 1))
-}
-
-fn port(bytes: &[u8]) -> Option<Port> {
-    let [high, low] = bytes else {
-        return None;
-    };
-    Port::new(u16::from_be_bytes([*high, *low]))
-}
-
-fn verdict(code: &Code) -> Option<Verdict> {
-    let chain = || code.chain.as_deref().map(ChainName::from);
-    match code.code {
-        ACCEPT => Some(Verdict::Accept),
-        DROP => Some(Verdict::Drop),
-        RETURN => Some(Verdict::Return),
-        JUMP => chain().map(Verdict::Jump),
-        GOTO => chain().map(Verdict::Goto),
-        _ => None,
     }
 }

@@ -7,7 +7,7 @@ use super::error::{ApplyError, Refusal, describe};
 use super::monitor::Ear;
 use super::read::generation;
 use crate::agent::netlink::Link;
-use crate::ruleset::{Change, Transaction};
+use crate::ruleset::Transaction;
 
 /// How much may wait to be received: a transaction in which everything fails is answered message by message.
 const RECEIVE: usize = 4 * 1024 * 1024;
@@ -47,7 +47,7 @@ impl Socket {
     ///
     /// Says which change the kernel refused and why. The old rules stand then.
     pub fn apply(&mut self, transaction: &Transaction) -> Result<(), ApplyError> {
-        if transaction.changes.iter().all(Change::is_void) {
+        if transaction.all().all(|(_, change)| change.is_void()) {
             return Ok(());
         }
         let seq = self.link.take_seqs(1);

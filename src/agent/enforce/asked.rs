@@ -1,0 +1,117 @@
+//! What the CNI plugin tells and asks: pods that are about to start are held back until their rules are in force.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::Enforcer;
+use crate::agent::cni::ask::{Answer, Command, Request};
+use crate::agent::cni::server::Asked;
+use crate::netpol::{Uid, WorkloadKind, WorkloadRef};
+
+/// How long a pod that is about to start is held back for the API server to tell of it. The plugin waits a little longer.
+const STARTING: Duration = Duration::from_secs(8);
+
+impl Enforcer {
+    /// The CNI plugin asks.
+    pub(super) fn asked(&mut self, asked: Asked) {
+        let Request {
+            command,
+            container_id,
+            pod,
+            addresses,
+            host_interface,
+            ..
+        } = &asked.request;
+        let workload = pod.as_ref().map(|pod| WorkloadRef {
+            kind: WorkloadKind::Pod,
+            namespace: pod.namespace.as_str().into(),
+            name: pod.name.as_str().into(),
+        });
+        match (command, workload) {
+            (Command::Add, Some(workload)) => {
+                self.ports.give(addresses, host_interface.as_deref());
+                self.overlay
+                    .give(workload, container_id.clone(), addresses.clone());
+                self.waiting.push((asked, Instant::now() + STARTING));
+                if self.started {
+                    self.go_on(&[]);
+                    self.answer_waiting();
+                }
+            }
+            (Command::Del, Some(workload)) => {
+                self.overlay.take(&workload, container_id);
+                if self.started {
+                    self.go_on(&[]);
+                }
+                reply(asked, Answer::Ready);
+            }
+            // Containers that Kubernetes did not start have no policies.
+            (Command::Add | Command::Del, None) => reply(asked, Answer::Ready),
+            (Command::Check | Command::Status, _) => {
+                let answer = self.readiness_in_words().map_or(Answer::Ready, refused);
+                reply(asked, answer);
+            }
+        }
+    }
+
+    /// Lets the pods go on whose rules are in force, and tells those whose time is over.
+    pub(super) fn answer_waiting(&mut self) {
+        let now = Instant::now();
+        for (asked, until) in std::mem::take(&mut self.waiting) {
+            let Some(reason) = self.hindrance(&asked.request) else {
+                reply(asked, Answer::Ready);
+                continue;
+            };
+            // The plugin that gave up has closed its end.
+            if now < until && !asked.reply.is_closed() {
+                self.waiting.push((asked, until));
+            } else {
+                reply(asked, refused(reason));
+            }
+        }
+    }
+
+    /// Why a pod may not go on yet.
+    fn hindrance(&self, request: &Request) -> Option<String> {
+        let name = request.pod.as_ref()?;
+        if let Some(reason) = self.readiness_in_words() {
+            return Some(reason);
+        }
+        let pod = self.raw.pod(&WorkloadRef {
+            kind: WorkloadKind::Pod,
+            namespace: name.namespace.as_str().into(),
+            name: name.name.as_str().into(),
+        });
+        let uid = name.uid.as_deref().and_then(Uid::parse);
+        let is_known = pod.is_some_and(|pod| uid.is_none() || pod.uid.is_none() || pod.uid == uid);
+        (!is_known).then(|| {
+            format!(
+                "the API server has not told the agent of the pod {}/{} yet",
+                name.namespace, name.name
+            )
+        })
+    }
+
+    fn readiness_in_words(&self) -> Option<String> {
+        if !self.started {
+            return Some("the agent does not know the cluster yet".to_owned());
+        }
+        let is_doubtful = self.kernel.is_doubtful();
+        is_doubtful.then(|| "the kernel does not take the rules, see the agent's log".to_owned())
+    }
+
+    /// When the next pod that waits has waited long enough.
+    pub(super) fn patience(&self) -> Option<Instant> {
+        self.waiting.iter().map(|(_, until)| *until).min()
+    }
+}
+
+fn reply(asked: Asked, answer: Answer) {
+    // A plugin that gave up asks again, or the runtime does.
+    let _ = asked.reply.send(answer);
+}
+
+fn refused(message: String) -> Answer {
+    Answer::Refused { message }
+}

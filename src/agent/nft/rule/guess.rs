@@ -1,0 +1,173 @@
+//! What expressions may have been made of.
+
+use std::sync::Arc;
+
+use super::{CARRIED, ICMP, ICMPV6, ether_type, matching, number, protocol};
+use crate::agent::nft::expression::{
+    ACCEPT, Code, Comparison, DROP, Expression, GOTO, JUMP, META_IIFKIND, META_IIFNAME,
+    META_NFPROTO, META_PROTOCOL, RETURN,
+};
+use crate::netpol::{Family, Port};
+use crate::ruleset::table::{Carried, ChainName, End, Log, Match, Statement, Tracked, Verdict};
+
+/// What these expressions may have been made of; `rule` sees whether that is so.
+pub(super) fn guess(mut rest: &[Expression]) -> Option<(Vec<Match>, Vec<Statement>)> {
+    let (mut matches, mut does) = (Vec::new(), Vec::new());
+    let mut said = None;
+    while let [first, tail @ ..] = rest {
+        let taken = match (first, tail) {
+            (Expression::Meta { key, .. }, [Expression::Compare { .. }, ..])
+                if *key == META_IIFKIND =>
+            {
+                matches.push(Match::FromOverlay);
+                2
+            }
+            (Expression::Meta { key, .. }, [Expression::Compare { with, .. }, ..])
+                if *key == META_PROTOCOL =>
+            {
+                let is_said = |it: &Carried| ether_type(*it).as_slice() == with;
+                said = CARRIED.into_iter().find(is_said);
+                2
+            }
+            (Expression::Meta { key, .. }, _) if *key == META_IIFNAME => {
+                let (found, taken) = asked(rest, said)?;
+                match found {
+                    Asked::Match(found) => matches.push(found),
+                    Asked::Statement(found) => does.push(found),
+                }
+                taken
+            }
+            (Expression::Meta { key, .. }, [Expression::Compare { with, .. }, tail @ ..]) => {
+                let [value] = with.as_slice() else {
+                    return None;
+                };
+                if *key == META_NFPROTO {
+                    let family = Family::BOTH.into_iter().find(|f| number(*f) == *value);
+                    said = family.map(Carried::Ip);
+                    2
+                } else if matches!(tail, [Expression::Payload { length: 1, .. }, ..]) {
+                    matches.push(Match::NeighbourDiscovery);
+                    7
+                } else {
+                    matches.push(match *value {
+                        ICMP => Match::Icmp(Family::V4),
+                        ICMPV6 => Match::Icmp(Family::V6),
+                        other => Match::Protocol(protocol(other)?),
+                    });
+                    2
+                }
+            }
+            (Expression::State { .. }, [Expression::Mask { mask, .. }, _, ..]) => {
+                let is_established = mask.as_slice() == 2_u32.to_ne_bytes();
+                matches.push(Match::Tracked(if is_established {
+                    Tracked::Established
+                } else {
+                    Tracked::Related
+                }));
+                3
+            }
+            (Expression::Payload { .. }, [Expression::Compare { with, .. }, tail @ ..]) => {
+                let first = port(with)?;
+                if let [Expression::Compare { how, with, .. }, ..] = tail
+                    && *how == Comparison::AtMost
+                {
+                    matches.push(Match::Port(first, port(with)?));
+                    3
+                } else {
+                    matches.push(Match::Port(first, first));
+                    2
+                }
+            }
+            (Expression::Payload { .. }, _) => {
+                let (found, taken) = asked(rest, said)?;
+                match found {
+                    Asked::Match(found) => matches.push(found),
+                    Asked::Statement(found) => does.push(found),
+                }
+                taken
+            }
+            (Expression::Count { name }, _) => {
+                does.push(Statement::Count(name.as_str().into()));
+                1
+            }
+            (Expression::Limit { burst, .. }, _) => {
+                does.push(Statement::Limit(*burst));
+                1
+            }
+            (Expression::Log { group, prefix, .. }, _) => {
+                does.push(Statement::Log(Log {
+                    group: *group,
+                    prefix: Arc::from(prefix.as_deref().unwrap_or_default()),
+                }));
+                1
+            }
+            (Expression::Verdict(code), _) => {
+                does.push(Statement::Verdict(verdict(code)?));
+                1
+            }
+            _ => return None,
+        };
+        rest = rest.get(taken..)?;
+    }
+    Some((matches, does))
+}
+
+enum Asked {
+    Match(Match),
+    Statement(Statement),
+}
+
+/// The question to a set with which these expressions begin, and how many they are.
+fn asked(rest: &[Expression], said: Option<Carried>) -> Option<(Asked, usize)> {
+    let at = rest
+        .iter()
+        .position(|expression| matches!(expression, Expression::Lookup { .. }))?;
+    let loads = rest.get(..at)?;
+    let Expression::Lookup { set, is_map, .. } = rest.get(at)? else {
+        return None;
+    };
+    let set = || set.as_str().into();
+    let mut all = vec![Match::Ports(set()), Match::Interface(set())];
+    all.extend(said.map(|carried| Match::Foreign(carried, set())));
+    if let Some(Carried::Ip(family)) = said {
+        all.extend([
+            Match::Address(family, End::Source, set()),
+            Match::Address(family, End::Destination, set()),
+            Match::Pair(family, set()),
+            Match::DestinationPort(family, set()),
+            Match::Tuple(family, End::Source, set()),
+            Match::Tuple(family, End::Destination, set()),
+        ]);
+    }
+    let found = all.into_iter().find(|one| {
+        let mut made = Vec::new();
+        matching(one, &mut made);
+        made.get(..at) == Some(loads)
+    })?;
+    let found = match found {
+        Match::Address(family, end, set) if *is_map => {
+            Asked::Statement(Statement::Dispatch(family, end, set))
+        }
+        found => Asked::Match(found),
+    };
+    Some((found, at + 1))
+}
+
+fn port(bytes: &[u8]) -> Option<Port> {
+    let [high, low] = bytes else {
+        return None;
+    };
+    Port::new(u16::from_be_bytes([*high, *low]))
+}
+
+fn verdict(code: &Code) -> Option<Verdict> {
+    let chain = || code.chain.as_deref().map(ChainName::from);
+    match code.code {
+        ACCEPT => Some(Verdict::Accept),
+        DROP => Some(Verdict::Drop),
+        RETURN => Some(Verdict::Return),
+        JUMP => chain().map(Verdict::Jump),
+        GOTO => chain().map(Verdict::Goto),
+        _ => None,
+    }
+}

@@ -1,0 +1,193 @@
+//! What comes from a pod has the pod's own address as its sender: verdicts go by addresses, so who could send with another
+//! pod's would have what that pod is allowed.
+//!
+//! Each interface behind which a local pod is known to be is held to the pod's addresses, before anything else is made of what
+//! comes in there. On a bridge only a table of the family `bridge` sees by which port that is, and the sender that a message of
+//! ARP names, too, so that nobody's neighbours send there what is for another pod. Both tables have the same elements: by an
+//! interface that is the port of a bridge no packet comes to `inet`, and by another one no frame to `bridge`. Interfaces of
+//! which it is not known who is behind them are let be.
+//!
+//! A pod may have no address yet: `0.0.0.0` and `::` are nobody's. Link-local addresses of IPv6 are no pod's in any policy, and
+//! IPv6 does not work without them.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use super::compile::digit;
+use super::frame::told_drop;
+use super::options::Options;
+use super::table::{
+    Carried, Chain, ChainName, CounterName, Element, End, Hook, Interface, Layer, Match, Rule,
+    Ruleset, Set, SetKind, SetName, Verdict,
+};
+use crate::netpol::Family;
+
+/// The chain that all packets meet.
+const PREROUTING: &str = "prerouting";
+/// What becomes of packets with a sender that is not theirs, and what counts them.
+const SPOOFED: &str = "spoofed";
+/// The addresses of IPv6 that no pod has to itself.
+const LINK: &str = "link6";
+
+/// Adds what asks for senders at a layer; its sets are empty.
+pub(super) fn add(options: &Options, layer: Layer, ruleset: &mut Ruleset) {
+    let mut set = |name: SetName, kind, elements| {
+        ruleset.sets.insert(name, Set { kind, elements });
+    };
+    set(ports_set(), SetKind::Interfaces, BTreeSet::new());
+    for family in Family::BOTH {
+        set(
+            sources_set(family),
+            SetKind::Sources(family),
+            BTreeSet::new(),
+        );
+    }
+    set(LINK.into(), SetKind::Blocks(Family::V6), link_local());
+    ruleset.counters.insert(CounterName::from(SPOOFED));
+    let chains = [
+        (PREROUTING, Some(Hook::Prerouting), rules(layer)),
+        (
+            SPOOFED,
+            None,
+            told_drop(
+                options,
+                SPOOFED,
+                "ringfence spoofed egress",
+                "what has another sender than the pod that it comes from is counted and dropped",
+            ),
+        ),
+    ];
+    for (name, hook, rules) in chains {
+        let chain = Chain { hook, rules };
+        ruleset.chains.insert(ChainName::from(name), chain);
+    }
+}
+
+/// The table for the ports of bridges.
+pub(super) fn bridge(options: &Options) -> Ruleset {
+    let mut ruleset = Ruleset::default();
+    add(options, Layer::Bridge, &mut ruleset);
+    ruleset
+}
+
+/// The elements that an interface has however many addresses are behind it: itself, and nobody's address.
+pub(super) fn of_port(port: &Interface) -> [(SetName, SetKind, Element); 2] {
+    let nobody = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+    [
+        (
+            ports_set(),
+            SetKind::Interfaces,
+            Element::Interface(port.clone()),
+        ),
+        of_address(port, nobody),
+    ]
+}
+
+/// The element of an address behind an interface.
+pub(super) fn of_address(port: &Interface, address: IpAddr) -> (SetName, SetKind, Element) {
+    let family = Family::of(address);
+    (
+        sources_set(family),
+        SetKind::Sources(family),
+        Element::Source(port.clone(), address),
+    )
+}
+
+/// The set of the interfaces behind which it is known who is.
+pub fn ports_set() -> SetName {
+    "pod-ports".into()
+}
+
+/// The set of these interfaces with the addresses that are behind them.
+pub fn sources_set(family: Family) -> SetName {
+    format!("sources{}", digit(family)).into()
+}
+
+fn link_local() -> BTreeSet<Element> {
+    let none = Ipv6Addr::UNSPECIFIED;
+    let first = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0);
+    let last = Ipv6Addr::new(0xfebf, !0, !0, !0, !0, !0, !0, !0);
+    [(none, none), (first, last)]
+        .map(|(first, last)| Element::Block(first.into(), last.into()))
+        .into()
+}
+
+fn rules(layer: Layer) -> Vec<Rule> {
+    let mut rules = vec![Rule::new(
+        vec![Match::Address(Family::V6, End::Source, LINK.into())],
+        Verdict::Accept,
+        "IPv6 does not work without addresses of the link, and without none yet",
+    )];
+    let [v4, v6] = Family::BOTH.map(Carried::Ip);
+    let carried: &[Carried] = match layer {
+        Layer::Inet => &[v4, v6],
+        Layer::Bridge => &[v4, v6, Carried::Arp],
+    };
+    for carried in carried {
+        let (set, why) = match carried {
+            Carried::Ip(family) => (
+                sources_set(*family),
+                "what comes from a pod has an address of the pod as its sender",
+            ),
+            Carried::Arp => (
+                sources_set(Family::V4),
+                "a pod answers for no address but its own",
+            ),
+        };
+        let foreign = Match::Foreign(*carried, set);
+        rules.push(Rule::new(
+            vec![Match::Interface(ports_set()), foreign],
+            Verdict::Goto(SPOOFED.into()),
+            why,
+        ));
+    }
+    rules
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ruleset::render::{self, Reader};
+
+    #[test]
+    fn what_asks_for_senders_for_people() {
+        let options = Options::new("n");
+        let mut made = Ruleset::default();
+        add(&options, Layer::Inet, &mut made);
+        made.bridge = Some(Box::new(bridge(&options)));
+        let port = Interface::parse("veth1").unwrap();
+        let pod = ["10.0.0.7", "fd00::7"].map(|it| of_address(&port, it.parse().unwrap()));
+        let both = [made.bridge.clone().map(|it| *it), Some(made.clone())];
+        let [bridge, inet] = both.map(|table| {
+            let mut table = table.unwrap();
+            for (set, _, element) in pod.clone().into_iter().chain(of_port(&port)) {
+                table.sets.get_mut(&set).unwrap().elements.insert(element);
+            }
+            table
+        });
+        made = Ruleset {
+            bridge: Some(Box::new(bridge)),
+            ..inet
+        };
+        insta::assert_snapshot!(render::table(&made, Reader::People));
+    }
+
+    #[test]
+    fn an_interface_has_a_name_that_is_read_as_it_is() {
+        for name in ["eth0", "veth1234abcd", "vethwepl@if2", "a.b:c_d-e"] {
+            assert!(Interface::parse(name).is_some(), "{name}");
+        }
+        for name in [
+            "",
+            "..",
+            "a b",
+            "veth*",
+            "a\"b",
+            "a/b",
+            "0123456789abcdef",
+            "\u{e9}",
+        ] {
+            assert_eq!(Interface::parse(name), None, "{name}");
+        }
+    }
+}

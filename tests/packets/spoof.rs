@@ -1,0 +1,539 @@
+//! What a pod must not send: frames for the overlay, and packets with an address that is not its own. And what it must still be
+//! able to: all else.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::capture::Capture;
+use crate::cluster::{Cluster, Place, Pod};
+use crate::probe::{Outcome, Table, Transport, ask_one};
+use crate::process::Process;
+use crate::service::{proxy, service};
+use crate::site::{Named, Site};
+
+const NAMESPACE: &str = "shop";
+/// The port of VXLAN at which the nodes have an overlay, and one at which nobody has.
+const VXLAN: u16 = 8472;
+const OTHER: u16 = 4789;
+/// Where something listens on nodes.
+const PORT: u16 = 7777;
+const QUIET: Duration = Duration::from_millis(300);
+
+fn named(name: &str) -> Named<'_> {
+    Named {
+        namespace: NAMESPACE,
+        name,
+        app: name,
+    }
+}
+
+async fn site(nodes: usize, pods: &[(&str, usize)]) -> Site {
+    let site = Site::new(nodes, pods, &[NAMESPACE]).await;
+    for (name, node) in pods {
+        let pod = named(name);
+        site.schedule(pod, *node).await;
+        site.running(pod, &site.cluster.pod(name).place).await;
+    }
+    site
+}
+
+/// Where a node is in the overlay.
+fn inner(node: usize) -> Ipv4Addr {
+    Ipv4Addr::new(10, 255, 0, node as u8 + 1)
+}
+
+/// Makes an overlay of two nodes, by which they reach each other's pods.
+fn overlay(cluster: &Cluster) {
+    for (node, other) in [(0, 1), (1, 0)] {
+        let [own, remote] = [node, other].map(|number| cluster.node(number).v4);
+        cluster.node(node).namespace.ip(&format!(
+            "link add vx0 type vxlan id 1 local {own} remote {remote} dev eth0 dstport {VXLAN}\n\
+             addr add {}/24 dev vx0\nlink set vx0 up\nroute replace 10.244.{other}.0/24 via {} dev vx0\n",
+            inner(node),
+            inner(other)
+        ));
+    }
+}
+
+/// A frame in VXLAN, of a packet of UDP that seems to come from one node and goes to another one, whoever hears it.
+fn crafted(from: Ipv4Addr, to: Ipv4Addr) -> Vec<u8> {
+    let mut datagram = Vec::new();
+    let length: u16 = 8 + 3;
+    for word in [4000, PORT, length, 0] {
+        datagram.extend(word.to_be_bytes());
+    }
+    datagram.extend(b"boo");
+    let mut header = vec![0x45, 0, 0, 20 + length as u8, 0, 1, 0, 0, 64, 17, 0, 0];
+    header.extend(from.octets());
+    header.extend(to.octets());
+    let words = header
+        .chunks(2)
+        .map(|two| u32::from(two[0]) << 8 | u32::from(two[1]));
+    let mut sum: u32 = words.sum();
+    while sum > 0xffff {
+        sum = (sum & 0xffff) + (sum >> 16);
+    }
+    header[10..12].copy_from_slice(&(!(sum as u16)).to_be_bytes());
+    // VXLAN: the number is valid, and it is 1. Ethernet: to everyone, from somebody, IPv4.
+    let mut frame = vec![8, 0, 0, 0, 0, 0, 1, 0];
+    frame.extend([0xff; 6]);
+    frame.extend([2, 0, 0, 0, 0, 9, 8, 0]);
+    [frame, header, datagram].concat()
+}
+
+/// Hears datagrams, for a moment.
+fn hear(place: &Place, at: SocketAddr) -> UdpSocket {
+    let begun = Instant::now();
+    let bound = || loop {
+        match UdpSocket::bind(at) {
+            // A program that another test starts has what is open here until it runs.
+            Err(_) if begun.elapsed() < Duration::from_secs(5) => std::thread::yield_now(),
+            bound => return bound.unwrap(),
+        }
+    };
+    let heard = place.namespace.inside(bound);
+    heard.set_read_timeout(Some(QUIET)).unwrap();
+    heard
+}
+
+/// Whether a crafted frame that a place sends to an address comes out of a node's overlay.
+fn comes_out(from: &Place, to: IpAddr, node: usize, cluster: &Cluster) -> bool {
+    let heard = hear(cluster.node(node), (Ipv4Addr::UNSPECIFIED, PORT).into());
+    from.namespace.inside(|| {
+        let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap();
+        let frame = crafted(inner(1 - node), inner(node));
+        // An answer that nobody takes it may be there already.
+        let _ = socket.send_to(&frame, (to, VXLAN));
+    });
+    heard.recv(&mut [0; 16]).is_ok()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pod_makes_no_frames_for_the_overlay_and_the_overlay_goes_on() {
+    let site = site(2, &[("web", 0), ("far", 1)]).await;
+    let cluster = &site.cluster;
+    let [web, far] = ["web", "far"].map(|name| &cluster.pod(name).place);
+    overlay(cluster);
+    // The node itself, another one, and another one at the address that it has among its pods.
+    let nodes = [
+        (cluster.node(0).address(false), 0),
+        (cluster.node(1).address(false), 1),
+        (IpAddr::from([10, 244, 1, 1]), 1),
+    ];
+    for (address, node) in nodes {
+        assert!(comes_out(web, address, node, cluster), "{address}");
+    }
+    let agents = [site.agent(0).await, site.agent(1).await];
+    for (address, node) in nodes {
+        assert!(!comes_out(web, address, node, cluster), "{address}");
+    }
+    let line = agents[0].line(&["denied", "shop/web", "8472"]).await;
+    assert!(line.contains("a VXLAN packet of a pod to a node"), "{line}");
+
+    // Pods reach each other through the overlay, also at its own port, and nodes each other.
+    cluster.serve(far, &[VXLAN]);
+    let [near, other] = [0, 1].map(|node| cluster.node(node).clone());
+    cluster.serve(&near, &[OTHER]);
+    let ask = |from: &Place, to: SocketAddr, transport| ask_one(from, to, transport);
+    for transport in [Transport::Udp, Transport::Tcp] {
+        let outcome = ask(web, far.at(false, VXLAN), transport);
+        assert_eq!(outcome, Outcome::Answered, "{transport:?}");
+    }
+    let across = SocketAddr::from((inner(1), 0));
+    assert_eq!(ask(&near, across, Transport::Icmp), Outcome::Answered);
+    for v6 in [false, true] {
+        let to = near.at(v6, OTHER);
+        assert_eq!(ask(web, to, Transport::Udp), Outcome::Silent, "{to}");
+        assert_eq!(ask(far, to, Transport::Udp), Outcome::Silent, "{to}");
+        assert_eq!(ask(web, to, Transport::Tcp), Outcome::Answered, "{to}");
+        assert_eq!(ask(&other, to, Transport::Udp), Outcome::Answered, "{to}");
+    }
+}
+
+/// An agent that is told by the CNI.
+async fn told(site: &Site) -> Process {
+    let folder = site.kubernetes.folder();
+    let list = json!({"cniVersion": "1.0.0", "name": "pods", "plugins": [{"type": "bridge"}]});
+    std::fs::write(folder.join("10-pods.conflist"), list.to_string()).unwrap();
+    let bin = folder.join("bin");
+    std::fs::create_dir_all(&bin).unwrap();
+    let socket = folder.join("cni.sock");
+    let [bin, socket] = [bin, socket].map(|path| path.to_str().unwrap().to_owned());
+    site.agent_with(
+        0,
+        &["--cni", "--cni-bin-dir", &bin, "--cni-socket", &socket],
+    )
+    .await
+}
+
+/// Calls the plugin for a pod, as the runtime does after a bridge and what limits its rate.
+fn plugin(site: &Site, command: &str, name: &str, pod: &Pod) {
+    let folder = site.kubernetes.folder();
+    let mut child = Command::new(env!("CARGO_BIN_EXE_ringfence"))
+        .arg("cni")
+        .env("CNI_COMMAND", command)
+        .env("CNI_CONTAINERID", format!("sandbox-{name}"))
+        .env("CNI_NETNS", pod.place.namespace.path())
+        .env("CNI_IFNAME", "eth0")
+        .env("CNI_PATH", folder)
+        .env(
+            "CNI_ARGS",
+            format!("K8S_POD_NAMESPACE={NAMESPACE};K8S_POD_NAME={name}"),
+        )
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let config = json!({
+        "cniVersion": "1.0.0", "name": "pods", "type": "ringfence-cni",
+        "agentSocket": folder.join("cni.sock"), "timeoutSeconds": 10,
+        "prevResult": {
+            "cniVersion": "1.0.0",
+            "interfaces": [
+                {"name": "cni0"}, {"name": pod.port}, {"name": "eth0", "sandbox": "x"}, {"name": "eth0"},
+            ],
+            "ips": [
+                {"address": format!("{}/24", pod.place.v4), "interface": 2},
+                {"address": format!("{}/64", pod.place.v6), "interface": 2},
+            ],
+        },
+    });
+    serde_json::to_writer(child.stdin.take().unwrap(), &config).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{said}");
+}
+
+/// Gives a pod the addresses of another one, too, beside its own.
+fn pretend(pod: &Place, to_be: &Place, mac: &str, whom: &Place) {
+    pod.namespace.ip(&format!(
+        "addr add {}/24 dev eth0\naddr add {}/64 dev eth0 nodad\n\
+         neigh replace {} lladdr {mac} dev eth0 nud permanent\nneigh replace {} lladdr {mac} dev eth0 nud permanent\n",
+        to_be.v4, to_be.v6, whom.v4, whom.v6
+    ));
+}
+
+/// Whether a datagram arrives that one sends to another one with a sender of its choice.
+fn arrives(from: &Place, sender: IpAddr, to: &Place) -> bool {
+    let target = SocketAddr::new(to.address(sender.is_ipv6()), PORT);
+    let heard = hear(to, target);
+    from.namespace.inside(|| {
+        let socket = UdpSocket::bind((sender, 0)).unwrap();
+        let _ = socket.send_to(b"boo", target);
+    });
+    heard.recv(&mut [0; 16]).is_ok()
+}
+
+/// The same, where it is to arrive: a busy machine may take a while, or lose one.
+fn reaches(from: &Place, sender: IpAddr, to: &Place) -> bool {
+    (0..20).any(|_| arrives(from, sender, to))
+}
+
+/// Whom a pod takes for another one, by its table of neighbours.
+fn neighbour(pod: &Place, other: &Place) -> String {
+    let address = other.v4.to_string();
+    let shown = pod
+        .namespace
+        .run("ip", &["neigh", "show", &address, "dev", "eth0"], "");
+    let mut words = shown
+        .split_whitespace()
+        .skip_while(|word| *word != "lladdr");
+    words.nth(1).unwrap_or_default().to_owned()
+}
+
+/// Sends a question after a neighbour in the name of another one, and says whom the one that is asked takes that for then.
+fn asked_in_the_name(liar: &Place, of: &Place, whom: &Place) -> String {
+    assert_eq!(
+        ask_one(whom, of.at(false, 0), Transport::Icmp),
+        Outcome::Answered
+    );
+    let address = whom.v4.to_string();
+    liar.namespace
+        .run("ip", &["neigh", "del", &address, "dev", "eth0"], "");
+    liar.namespace.inside(|| {
+        let socket = UdpSocket::bind((of.v4, 0)).unwrap();
+        let _ = socket.send_to(b"boo", (whom.v4, PORT));
+    });
+    std::thread::sleep(QUIET);
+    neighbour(whom, of)
+}
+
+fn tables(site: &Site) -> Vec<String> {
+    let list = |family: &str| {
+        let output = Command::new("nft")
+            .args(["list", "table", family, "ringfence"])
+            .output();
+        String::from_utf8(output.unwrap().stdout).unwrap()
+    };
+    let node = &site.cluster.node(0).namespace;
+    node.inside(|| ["inet", "bridge"].map(list).to_vec())
+}
+
+/// Waits until something holds.
+fn eventually(what: &str, holds: impl Fn() -> bool) {
+    let begun = Instant::now();
+    while !holds() {
+        assert!(begun.elapsed() < Duration::from_secs(10), "{what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Only `web` may reach `db`, at any port.
+fn only_web() -> Value {
+    json!({
+        "podSelector": {"matchLabels": {"app": "db"}}, "policyTypes": ["Ingress"],
+        "ingress": [{"from": [{"podSelector": {"matchLabels": {"app": "web"}}}]}],
+    })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pod_sends_and_answers_with_no_address_but_its_own() {
+    let mut site = site(1, &[("web", 0), ("db", 0), ("liar", 0)]).await;
+    let place = |name: &str| site.cluster.pod(name).place.clone();
+    let [web, db, liar] = ["web", "db", "liar"].map(place);
+    let macs = ["web", "db", "liar"].map(|name| site.cluster.pod(name).mac.clone());
+    let agent = told(&site).await;
+    site.policy(NAMESPACE, "db", &only_web()).await;
+    eventually("the policy", || !arrives(&liar, liar.v4.into(), &db));
+    agent
+        .line(&["pods that are not held to their own addresses", "pods=3"])
+        .await;
+
+    // Nobody has told behind which interface the pods are: what the liar sends is taken for what web sends.
+    pretend(&liar, &web, &macs[1], &db);
+    for v6 in [false, true] {
+        assert!(reaches(&liar, web.address(v6), &db), "{v6}");
+        assert!(!arrives(&liar, liar.address(v6), &db), "{v6}");
+    }
+    assert_eq!(asked_in_the_name(&liar, &web, &db), macs[2]);
+    pretend_again(&liar, &macs[1], &db);
+
+    for name in ["web", "liar", "db"] {
+        plugin(&site, "ADD", name, site.cluster.pod(name));
+    }
+    db.namespace.run("ip", &["neigh", "flush", "all"], "");
+    let held = || {
+        for v6 in [false, true] {
+            assert!(!arrives(&liar, web.address(v6), &db), "{v6}");
+            assert!(reaches(&web, web.address(v6), &db), "{v6}");
+        }
+    };
+    held();
+    let words = format!("the source address {} is not the pod's", web.v4);
+    let line = agent.line(&["denied", &words]).await;
+    assert!(line.contains("from=shop/liar to=shop/db"), "{line}");
+    assert_eq!(asked_in_the_name(&liar, &web, &db), macs[0]);
+    pretend_again(&liar, &macs[1], &db);
+
+    // Through the end of the agent, and the next one, which nobody tells anything.
+    agent.signal("KILL");
+    agent.ended().await;
+    held();
+    let agent = told(&site).await;
+    held();
+    // And where somebody empties the table, or takes it away.
+    let node = site.cluster.node(0).namespace.clone();
+    for tampering in [
+        "flush chain bridge ringfence prerouting",
+        "delete table bridge ringfence",
+    ] {
+        let begun = Instant::now();
+        node.nft(&format!("{tampering}\n"));
+        eventually(tampering, || {
+            tables(&site)[1].contains("iifname @pod-ports")
+        });
+        assert!(
+            begun.elapsed() < Duration::from_secs(3),
+            "{:?}",
+            begun.elapsed()
+        );
+        held();
+    }
+
+    // The liar's address comes again with another pod, which is let be what it is and nothing else.
+    let index = site.cluster.pod("liar").index;
+    plugin(&site, "DEL", "liar", site.cluster.pod("liar"));
+    site.delete(named("liar")).await;
+    site.cluster.remove(&["liar"]);
+    let again = site.cluster.add_with(&[("again", 0, index)]).remove(0);
+    site.schedule(named("again"), 0).await;
+    plugin(&site, "ADD", "again", &again);
+    site.cluster.serve(&web, &[80]);
+    for v6 in [false, true] {
+        let outcome = ask_one(&again.place, web.at(v6, 80), Transport::Tcp);
+        assert_eq!(outcome, Outcome::Answered, "{v6}");
+    }
+    pretend(&again.place, &web, &macs[1], &db);
+    assert!(
+        !arrives(&again.place, web.v4.into(), &db) && !arrives(&again.place, web.v6.into(), &db)
+    );
+
+    // What is told to be off is off, and what is told to be gone is gone.
+    agent.signal("TERM");
+    agent.ended().await;
+    let agent = site.agent_with(0, &["--anti-spoofing", "off"]).await;
+    eventually("off", || {
+        !tables(&site)
+            .iter()
+            .any(|table| table.contains("pod-ports"))
+    });
+    assert!(reaches(&again.place, web.v4.into(), &db));
+    agent.signal("TERM");
+    agent.ended().await;
+    let agent = told(&site).await;
+    eventually("on", || {
+        tables(&site)
+            .iter()
+            .all(|table| table.contains("iifname @pod-ports"))
+    });
+    agent.signal("TERM");
+    agent.ended().await;
+    let cleanup = Command::new("nsenter")
+        .arg(format!("--net={}", node.path().display()))
+        .arg(env!("CARGO_BIN_EXE_ringfence"))
+        .args(["agent", "--cleanup"])
+        .status();
+    assert!(cleanup.unwrap().success());
+    assert_eq!(tables(&site), ["", ""]);
+}
+
+/// Knows again whom it lies to, without asking.
+fn pretend_again(liar: &Place, mac: &str, whom: &Place) {
+    liar.namespace.ip(&format!(
+        "neigh replace {} lladdr {mac} dev eth0 nud permanent\n",
+        whom.v4
+    ));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pods_that_are_held_to_their_addresses_reach_whom_they_reached() {
+    let site = site(2, &[("web", 0), ("db", 0), ("other", 0), ("far", 1)]).await;
+    let _agents = [told(&site).await, site.agent(1).await];
+    for name in ["web", "db", "other"] {
+        plugin(&site, "ADD", name, site.cluster.pod(name));
+    }
+    let table = &tables(&site)[1];
+    assert!(table.contains(&site.cluster.pod("web").port), "{table}");
+    let ports = [8080, 9000];
+    site.cluster.serve_all(&ports);
+    site.cluster.serve(site.cluster.outside(), &[8080]);
+    let [web, db] = ["web", "db"].map(|name| site.cluster.pod(name).place.clone());
+    proxy(&site, &db, &[(80, 8080)]);
+    let forget = || {
+        for pod in site.cluster.pods() {
+            pod.place
+                .namespace
+                .run("ip", &["neigh", "flush", "all"], "");
+        }
+        let node = &site.cluster.node(0).namespace;
+        node.run("ip", &["neigh", "flush", "dev", "cni0"], "");
+    };
+    // Neighbours are found, over both families, to pods here and there, the node, and the world outside.
+    forget();
+    let mut places = site.cluster.places();
+    let transports = [Transport::Tcp, Transport::Udp, Transport::Sctp];
+    let flows = transports.map(|transport| ports.map(|port| (transport, port)));
+    let flows: Vec<_> = flows
+        .into_iter()
+        .flatten()
+        .chain([(Transport::Icmp, 0)])
+        .collect();
+    let all = Table::ask(&places, &flows, &[false, true]);
+    assert_eq!(all.wrong(|_| true), [""; 0]);
+    places.retain(|place| place.name != "far");
+    for v6 in [false, true] {
+        forget();
+        let outside = site.cluster.outside();
+        let node = site.cluster.node(0);
+        for place in &places {
+            for (from, to) in [
+                (place, outside.at(v6, 8080)),
+                (outside, place.at(v6, 8080)),
+                (node, place.at(v6, 8080)),
+                (place, node.at(v6, 0)),
+                // By way of a Service, also to itself.
+                (place, service(v6, 80)),
+            ] {
+                let transport = if to.port() == 0 {
+                    Transport::Icmp
+                } else {
+                    Transport::Tcp
+                };
+                let outcome = ask_one(from, to, transport);
+                assert_eq!(outcome, Outcome::Answered, "{} -> {to}", from.name);
+            }
+        }
+    }
+
+    // Who looks for duplicates of its address has none yet, and is heard.
+    let heard = Capture::start(&db.namespace);
+    web.namespace.set(&[
+        ("ipv6/conf/all/accept_dad", "1"),
+        ("ipv6/conf/eth0/accept_dad", "1"),
+    ]);
+    web.namespace.ip("addr add fe80::77/64 dev eth0\n");
+    std::thread::sleep(Duration::from_millis(1500));
+    let heard = heard.stop();
+    let nobody = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
+    let is_search = |packet: &crate::capture::Packet| {
+        (packet.tuple.from, packet.tuple.protocol, packet.kind) == (nobody, 58, 135)
+    };
+    assert!(heard.iter().any(is_search), "{heard:?}");
+    let counters = &tables(&site);
+    assert!(
+        counters
+            .iter()
+            .all(|table| table.contains("packets 0 bytes 0")),
+        "{counters:?}"
+    );
+}
+
+/// Puts a pod behind an interface of its own, from which the node routes.
+fn routed(node: &Place, pod: &Pod) {
+    let (port, v4, v6) = (&pod.port, pod.place.v4, pod.place.v6);
+    node.namespace.ip(&format!(
+        "link set {port} nomaster\n\
+         addr add 10.244.0.1/32 dev {port}\naddr add fd00:10:244::1/128 dev {port} nodad\n\
+         route add {v4}/32 dev {port}\nroute add {v6}/128 dev {port}\n"
+    ));
+    pod.place.namespace.ip(&format!(
+        "addr del {v4}/24 dev eth0\naddr del {v6}/64 dev eth0\n\
+         addr add {v4}/32 dev eth0\naddr add {v6}/128 dev eth0 nodad\n\
+         route replace 10.244.0.1/32 dev eth0\nroute replace fd00:10:244::1/128 dev eth0\n\
+         route replace default via 10.244.0.1 dev eth0\nroute replace ::/0 via fd00:10:244::1 dev eth0\n"
+    ));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pod_behind_an_interface_of_its_own_sends_with_no_address_but_its_own() {
+    let site = site(1, &[("web", 0), ("db", 0), ("liar", 0)]).await;
+    let [web, db, liar] = ["web", "db", "liar"].map(|name| &site.cluster.pod(name).place);
+    let node = site.cluster.node(0);
+    routed(node, site.cluster.pod("liar"));
+    let lies = format!(
+        "addr add {}/32 dev eth0\naddr add {}/128 dev eth0 nodad\n",
+        web.v4, web.v6
+    );
+    liar.namespace.ip(&lies);
+    let _agent = told(&site).await;
+    for v6 in [false, true] {
+        assert!(
+            reaches(liar, liar.address(v6), db) && reaches(liar, web.address(v6), db),
+            "{v6}"
+        );
+    }
+    plugin(&site, "ADD", "liar", site.cluster.pod("liar"));
+    for v6 in [false, true] {
+        assert!(reaches(liar, liar.address(v6), db), "{v6}");
+        assert!(!arrives(liar, web.address(v6), db), "{v6}");
+    }
+    liar.namespace
+        .ip(&lies.replace("addr add", "addr del").replace(" nodad", ""));
+    for v6 in [false, true] {
+        let outcome = ask_one(liar, node.at(v6, 0), Transport::Icmp);
+        assert_eq!(outcome, Outcome::Answered, "{v6}");
+    }
+}
