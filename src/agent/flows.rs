@@ -3,7 +3,7 @@
 //! A [`Record`] is written as a line of Ringfence's own recorded flows, so what the agent tells is what `ringfence replay`
 //! and `ringfence suggest` read.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -54,6 +54,9 @@ pub struct End {
     /// Its workload, as `Deployment/web`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub workload: Option<String>,
+    /// Its labels, where they are asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub labels: Option<BTreeMap<String, String>>,
     /// The address of what is no pod.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ip: Option<IpAddr>,

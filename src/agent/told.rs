@@ -4,6 +4,7 @@
 //! A thread reads NFLOG; one task takes what it read. The explanation is that of the policies as they are now: a rule that has
 //! changed between the packet and its report is said so.
 
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -51,6 +52,8 @@ pub struct Teller {
     joiner: Joiner,
     /// Where pods' Events go, if they are to be written.
     events: Option<Events>,
+    /// Whether pods are told with their labels.
+    labelled: bool,
 }
 
 /// How soon a group that cannot be read is tried again: the agent before this one may be on its way out.
@@ -74,6 +77,7 @@ impl Teller {
             metrics,
             joiner: Joiner::new(WINDOW, DIFFERENT),
             events: None,
+            labelled: false,
         }
     }
 
@@ -81,6 +85,12 @@ impl Teller {
     #[must_use]
     pub fn telling(self, events: Option<Events>) -> Self {
         Self { events, ..self }
+    }
+
+    /// The same, and pods are told with their labels: then whoever reads the records needs no manifests.
+    #[must_use]
+    pub fn with_labels(self, labelled: bool) -> Self {
+        Self { labelled, ..self }
     }
 
     /// Where the last flows are kept.
@@ -150,7 +160,11 @@ impl Teller {
                 Some(Because::Spoofed) => self.behind(&logged, &snapshot, header.source),
                 _ => snapshot.endpoint_at(header.source),
             };
-            let record = explain((header, from), meaning, &snapshot, &self.node, now);
+            let mut record = explain((header, from), meaning, &snapshot, &self.node, now);
+            if self.labelled {
+                record.kind.from.labels = labels(from);
+                record.kind.to.labels = labels(snapshot.endpoint_at(header.destination));
+            }
             if let Some(record) = self.joiner.add(record, now) {
                 self.tell(record);
             }
@@ -447,6 +461,19 @@ fn told(end: Endpoint<'_>) -> End {
             ..End::default()
         },
     }
+}
+
+/// The labels of a pod.
+fn labels(end: Endpoint<'_>) -> Option<BTreeMap<String, String>> {
+    let Endpoint::Pod(pod) = end else {
+        return None;
+    };
+    let pairs = pod.labels.iter();
+    Some(
+        pairs
+            .map(|(key, value)| (key.to_owned(), value.to_owned()))
+            .collect(),
+    )
 }
 
 /// The workload of a pod; that of a ReplicaSet's pods is the Deployment that its name tells of.

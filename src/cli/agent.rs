@@ -103,6 +103,9 @@ pub struct Args {
     /// How many connections a second are told of that are let through, for `ringfence suggest` and `replay`; 0 for none.
     #[arg(long, value_name = "NUMBER", default_value_t = 0)]
     sample: u32,
+    /// Tell pods with their labels, so that `ringfence suggest` and `replay` need no manifests.
+    #[arg(long)]
+    flow_labels: bool,
     /// How many denied packets a second are told for each set of policies, at most. All are counted.
     #[arg(long, value_name = "NUMBER", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     log_rate: u32,
@@ -220,7 +223,9 @@ async fn work(args: &Args) -> anyhow::Result<Exit> {
         events
     });
     let (snapshot, behind) = (enforcer.snapshot(), enforcer.behind());
-    let teller = Teller::new(node.clone(), snapshot, behind, counted).telling(events);
+    let teller = Teller::new(node.clone(), snapshot, behind, counted)
+        .telling(events)
+        .with_labels(args.flow_labels);
     if let Some(address) = args.admin {
         let listener = admin::listen(address).await.context("--admin")?;
         let router =

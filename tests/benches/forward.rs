@@ -2,7 +2,7 @@
 //!
 //! `cargo bench --bench forward`, as root: two nodes as network namespaces with two pods each. One node has the table of a
 //! large cluster (2 000 policies, 20 of the cluster), the other one a chain without rules; both track connections. First packets,
-//! connections and streams go through one and the other in turns, so that what else the machine does falls on both alike:
+//! connections and streams go through one and the other in turns and on one processor, so that what else the machine does falls on both alike:
 //! what counts is the median of the differences, or the ratio. As a test it has a few packets only.
 
 // What a bench cannot prepare has failed.
@@ -22,6 +22,7 @@ use std::time::{Duration, Instant};
 use ringfence::agent::nft::Socket;
 use ringfence::netpol::{NodeName, Object, Pod, Snapshot, parse};
 use ringfence::ruleset::{Options, Plan, Transaction};
+use rustix::thread::{CpuSet, sched_setaffinity};
 use serde_json::{Value, json};
 
 #[path = "../packets/cluster.rs"]
@@ -237,6 +238,14 @@ fn serve(place: &Place) {
     });
 }
 
+/// Keeps this thread and those that it starts on one processor: where a packet wakes another one, that is most of what is
+/// measured.
+fn stay() {
+    let mut one = CpuSet::new();
+    one.set(0);
+    sched_setaffinity(None, &one).expect("the first processor");
+}
+
 /// From the first packet of a flow to its answer.
 fn answered(socket: &UdpSocket) -> Duration {
     let mut buffer = [0; 16];
@@ -310,6 +319,7 @@ fn main() {
     };
     let mut cluster = Cluster::new(2);
     cluster.add(&PODS);
+    stay();
     cluster.node(1).namespace.nft(BARE);
     let place = |name| &cluster.pod(name).place;
     let held = Way {

@@ -329,3 +329,42 @@ async fn what_changes_while_the_api_server_is_gone(cluster: &Kubernetes, followi
     let pods = watches.iter().find(|(kind, _)| *kind == Kind::Pod).unwrap();
     assert!(pods.1.restarts > 0 && pods.1.changes > 0, "{pods:?}");
 }
+
+/// What the programs were granted before they knew AdminNetworkPolicies.
+const BEFORE: &str = "
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRole
+metadata: {name: before}
+rules:
+  - {apiGroups: ['', networking.k8s.io, ringfence.dev], resources: ['*'], verbs: [list, watch]}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRoleBinding
+metadata: {name: before}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: before}
+subjects: [{apiGroup: rbac.authorization.k8s.io, kind: User, name: before}]
+";
+
+#[tokio::test]
+async fn a_kind_that_is_newer_than_the_role_is_missed_only_where_it_is_served() {
+    let cluster = Kubernetes::start().await;
+    cluster.apply(BEFORE);
+    let client = cluster.client_as("before", &[]).await;
+    let following = follow(&client);
+    following.complete().await;
+
+    let (group, plural) = ("policy.networking.k8s.io", "adminnetworkpolicies");
+    let kind = definition(group, "v1alpha1", "AdminNetworkPolicy", plural, "Cluster");
+    cluster.apply(&kind);
+    let served = async || {
+        let listed = cluster.kubectl(&["get", plural], "");
+        listed.status.success().then_some(())
+    };
+    Kubernetes::eventually("the kind served", served).await;
+    let another = follow(&client);
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert!(
+        !another.live.is_complete(),
+        "policies may be there that are not seen"
+    );
+}

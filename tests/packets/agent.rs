@@ -727,7 +727,8 @@ async fn what_is_let_through_is_told_by_option_and_suggest_makes_a_policy_of_it(
     let mut site = Site::new(&["web", "db"]).await;
     site.cluster.serve_all(&[5432, 8080]);
     let admin = "127.0.0.1:9472";
-    let arguments = ["--node-name", NODE, "--admin", admin, "--sample", "100"];
+    let told = ["--admin", admin, "--sample", "100", "--flow-labels"];
+    let arguments = [&["--node-name", NODE], &told[..]].concat();
     site.agent = Some(site.run("agent", &arguments));
     site.agent().line(&["the table is made"]).await;
     let database = site.place("db").at(false, 5432);

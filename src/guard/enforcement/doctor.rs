@@ -86,7 +86,7 @@ pub enum Nftables {
 pub fn cluster(seen: &Cluster, now: Timestamp) -> Vec<Check> {
     let confirming = seen.confirming(now);
     let checks = [
-        Some(plugin(&seen.plugins, "cluster")),
+        Some(seen.plugin(confirming)),
         Some(seen.enforcement(confirming)),
         Some(seen.agents(confirming)),
         seen.wide(confirming),
@@ -234,6 +234,22 @@ impl Cluster {
         self.nodes.iter().filter(counts).count()
     }
 
+    /// Whether every node's agent confirms that it enforces.
+    fn by_agents(&self, confirming: usize) -> bool {
+        confirming > 0 && confirming == self.nodes.len()
+    }
+
+    fn plugin(&self, confirming: usize) -> Check {
+        let check = plugin(&self.plugins, "cluster");
+        if check.level == Level::Ok || !self.by_agents(confirming) {
+            return check;
+        }
+        Check::ok(
+            check.id,
+            "no network plugin of this cluster is known to this program, and none has to be: Ringfence's agents enforce",
+        )
+    }
+
     fn enforcement(&self, confirming: usize) -> Check {
         let id = "enforcement";
         let all = self.nodes.len();
@@ -251,7 +267,7 @@ impl Cluster {
                 format!("{} and Ringfence's agents both enforce: what either denies is denied", plugin.name),
             )
             .advise("have one of them enforce"),
-            (None, confirming) if confirming > 0 && confirming == all => {
+            (None, confirming) if self.by_agents(confirming) => {
                 Check::ok(id, "Ringfence's agents confirm that they enforce NetworkPolicy on every node")
             }
             (None, 0) => match perhaps {
@@ -307,7 +323,7 @@ impl Cluster {
     fn wide(&self, confirming: usize) -> Option<Check> {
         let id = "cluster-policies";
         let count = self.wide_policies.filter(|count| *count > 0)?;
-        if confirming > 0 && confirming == self.nodes.len() {
+        if self.by_agents(confirming) {
             return Some(Check::ok(
                 id,
                 format!(

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt as _;
+use kube::core::ApiResource;
 use kube::runtime::watcher::{self, Event};
 use kube::{Api, Client};
 use tokio::sync::mpsc;
@@ -69,7 +70,7 @@ pub(super) async fn follow(
                     failures = 0;
                     send(Change::Delete(object.key())).await?;
                 }
-                Err(error) if kind.is_optional() && is_unknown(&error) => {
+                Err(error) if kind.is_optional() && is_absent(&client, &resource, &error).await => {
                     send(Change::Absent).await?;
                     tokio::time::sleep(ABSENT).await;
                     break;
@@ -90,16 +91,34 @@ pub(super) async fn follow(
     }
 }
 
-/// Whether the API server knows no such resource.
-fn is_unknown(error: &watcher::Error) -> bool {
+/// Whether the API server serves no such resource.
+///
+/// Where rights were not granted, as those to a kind that is newer than the role, it refuses before it looks for the resource.
+/// What it serves may be asked by everybody.
+async fn is_absent(client: &Client, resource: &ApiResource, error: &watcher::Error) -> bool {
+    match code(error) {
+        Some(404) => true,
+        Some(403) => match client.list_api_group_resources(&resource.api_version).await {
+            Ok(served) => !served.resources.iter().any(|it| it.name == resource.plural),
+            Err(error) => matches!(error, kube::Error::Api(status) if status.code == 404),
+        },
+        _ => false,
+    }
+}
+
+/// What the API server has answered, by HTTP's numbers.
+fn code(error: &watcher::Error) -> Option<u16> {
     let source = match error {
         watcher::Error::InitialListFailed(source)
         | watcher::Error::WatchStartFailed(source)
         | watcher::Error::WatchFailed(source) => source,
-        watcher::Error::WatchError(status) => return status.code == 404,
-        watcher::Error::NoResourceVersion => return false,
+        watcher::Error::WatchError(status) => return Some(status.code),
+        watcher::Error::NoResourceVersion => return None,
     };
-    matches!(source, kube::Error::Api(status) if status.code == 404)
+    match source {
+        kube::Error::Api(status) => Some(status.code),
+        _ => None,
+    }
 }
 
 /// The error with its causes.

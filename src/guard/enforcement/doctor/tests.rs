@@ -65,6 +65,18 @@ fn who_enforces_is_the_plugin_or_the_agents_on_every_node() {
 }
 
 #[test]
+fn a_plugin_that_nobody_knows_is_no_matter_where_agents_enforce() {
+    for (confirming, expected) in [
+        (&[][..], Level::Warning),
+        (&["one"], Level::Warning),
+        (&["one", "two"], Level::Ok),
+    ] {
+        let checks = cluster(&seen(&[], confirming), now());
+        assert_eq!(level(&checks, "plugin"), Some(expected), "{confirming:?}");
+    }
+}
+
+#[test]
 fn agents_are_held_to_their_receipts() {
     for (agents, confirming, expected) in [
         (None, &[][..], Level::Ok),
