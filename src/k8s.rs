@@ -17,4 +17,5 @@ pub mod live;
 pub mod manifests;
 pub mod one;
 pub mod probe;
+mod served;
 pub mod yaml;

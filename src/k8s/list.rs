@@ -16,6 +16,7 @@ use crate::guard::exemption::Exemption;
 use crate::guard::guardrail::Guardrail;
 use crate::guard::reachability::ReachabilityRule;
 use crate::guard::review::{self, Review};
+use crate::k8s::served;
 use crate::netpol::{Object, ParseError, Snapshot};
 
 /// How many objects a page holds: what an API server gives without being asked to hold much at a time.
@@ -155,6 +156,10 @@ impl<'c> Pages<'c> {
                 return Err(ListError::Absent { kind });
             }
             Err(kube::Error::Api(status)) if status.code == 403 => {
+                if served::is_absent(self.client, &self.kind.api_version(), self.kind.plural).await
+                {
+                    return Err(ListError::Absent { kind });
+                }
                 let message = status.message.clone();
                 return Err(ListError::Forbidden { message });
             }

@@ -138,7 +138,7 @@ impl Plan {
         pods
     }
 
-    /// The local pods of which no address is held to an interface.
+    /// The local pods of which some address is held to no interface.
     pub fn unchecked_pods(&self) -> BTreeSet<&WorkloadRef> {
         let pods = self.local.values();
         pods.filter(|local| local.port.is_none())

@@ -15,13 +15,14 @@
     reason = "nodes, pods and figures are small"
 )]
 
+use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};
-use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::time::{Duration, Instant};
 
 use ringfence::agent::nft::Socket;
 use ringfence::netpol::{NodeName, Object, Pod, Snapshot, parse};
-use ringfence::ruleset::{Options, Plan, Transaction};
+use ringfence::ruleset::{Interface, Options, Plan, Transaction};
 use rustix::thread::{CpuSet, sched_setaffinity};
 use serde_json::{Value, json};
 
@@ -147,9 +148,22 @@ fn here(cluster: &Cluster) -> Vec<Value> {
     objects
 }
 
+/// Behind which interface of the node the addresses of its two pods are, as its network plugins tell.
+fn interfaces(cluster: &Cluster) -> BTreeMap<IpAddr, Interface> {
+    let pods = ["client", "server"].map(|name| cluster.pod(name));
+    let known = pods.into_iter().flat_map(|pod| {
+        let port = Interface::parse(&pod.port).expect("a name of an interface");
+        [false, true].map(|v6| (pod.place.address(v6), port.clone()))
+    });
+    known.collect()
+}
+
 /// The node's table for so many pods in the cluster; it says how large it is.
 fn enforce(cluster: &Cluster, pods: usize) {
-    let plan = Plan::of(Options::new(NODE), &snapshot(cluster, pods));
+    let snapshot = snapshot(cluster, pods);
+    let mut plan = Plan::of(Options::new(NODE), &snapshot);
+    plan.behind(interfaces(cluster));
+    plan.advance(snapshot, &[]);
     let whole = plan.whole();
     let elements: usize = whole.sets.values().map(|set| set.elements.len()).sum();
     println!(

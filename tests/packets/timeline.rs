@@ -78,6 +78,11 @@ impl Timeline {
             let told = news.of(&change, state.asked);
             let told = told.unwrap_or_else(|| panic!("never told of {change:?}"));
             let known = state.answered.max(told);
+            // Whoever waits for that long has measured nothing.
+            assert!(
+                known - state.answered < 10 * self.grace,
+                "told late of {change:?}"
+            );
             State { known, ..state }
         });
         Judge::new(states.collect(), nodes, self.grace, downs)

@@ -18,6 +18,7 @@ use super::health::Health;
 use super::index::Change;
 use super::kind::Kind;
 use super::object::Wire;
+use crate::k8s::served;
 
 /// How many objects one page of a list has at most: what is held as JSON at once.
 const PAGE: u32 = 250;
@@ -29,8 +30,9 @@ const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// After how many failures in a row a watch begins with a new list: the API server may have lost its past.
 const FAILURES: u32 = 5;
-/// How often a kind that is not served is asked for again.
-const ABSENT: Duration = Duration::from_secs(5);
+/// How often one of Ringfence's own kinds that is not served is asked for again, and one of others, which many clusters never
+/// have and every node's agent asks for.
+const ABSENT: [Duration; 2] = [Duration::from_secs(5), Duration::from_secs(20)];
 
 /// Nobody takes the changes any more.
 #[derive(Debug, thiserror::Error)]
@@ -72,7 +74,7 @@ pub(super) async fn follow(
                 }
                 Err(error) if kind.is_optional() && is_absent(&client, &resource, &error).await => {
                     send(Change::Absent).await?;
-                    tokio::time::sleep(ABSENT).await;
+                    tokio::time::sleep(absent(kind)).await;
                     break;
                 }
                 Err(error) => {
@@ -92,16 +94,10 @@ pub(super) async fn follow(
 }
 
 /// Whether the API server serves no such resource.
-///
-/// Where rights were not granted, as those to a kind that is newer than the role, it refuses before it looks for the resource.
-/// What it serves may be asked by everybody.
 async fn is_absent(client: &Client, resource: &ApiResource, error: &watcher::Error) -> bool {
     match code(error) {
         Some(404) => true,
-        Some(403) => match client.list_api_group_resources(&resource.api_version).await {
-            Ok(served) => !served.resources.iter().any(|it| it.name == resource.plural),
-            Err(error) => matches!(error, kube::Error::Api(status) if status.code == 404),
-        },
+        Some(403) => served::is_absent(client, &resource.api_version, &resource.plural).await,
         _ => false,
     }
 }
@@ -136,11 +132,21 @@ pub(super) fn words(error: &dyn std::error::Error) -> String {
     words
 }
 
-/// Doubling, and up to a half shorter by chance, so that replicas do not come all at once.
+/// Until a kind is asked for again that is not served.
+fn absent(kind: Kind) -> Duration {
+    let [own, others] = ABSENT;
+    shortened(if kind.is_own() { own } else { others })
+}
+
+/// Doubling, up to a bound.
 fn pause(failures: u32) -> Duration {
     let doubled = FIRST_PAUSE.saturating_mul(1 << failures.saturating_sub(1).min(16));
-    let longest = doubled.min(LONGEST_PAUSE);
-    let chance = RandomState::new().hash_one(failures) % 512;
+    shortened(doubled.min(LONGEST_PAUSE))
+}
+
+/// Up to a half shorter by chance, so that replicas do not come all at once.
+fn shortened(longest: Duration) -> Duration {
+    let chance = RandomState::new().hash_one(longest) % 512;
     longest.saturating_sub(longest.mul_f64(f64::from(u32::try_from(chance).unwrap_or(0)) / 1024.0))
 }
 

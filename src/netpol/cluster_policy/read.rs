@@ -124,7 +124,7 @@ fn ingress<S: Spec>(
     at_most(rules.len(), S::MOST, at, problems);
     let rules = rules.iter().enumerate().map(|(index, rule)| {
         let peer = |number: usize, peer: &api::Peer, at: &Place<'_>, problems: &mut _| {
-            let unknown = peers::unknown(raw, "ingress", index, "from", number);
+            let unknown = peers::unknown(S::KIND, raw, "ingress", index, "from", number);
             peers::ingress(peer, unknown, at, problems)
         };
         rule.read::<S>("from", peer, &at.index(index), problems)
@@ -142,7 +142,7 @@ fn egress<S: Spec>(
     at_most(rules.len(), S::MOST, at, problems);
     let rules = rules.iter().enumerate().map(|(index, rule)| {
         let peer = |number: usize, peer: &api::EgressPeer, at: &Place<'_>, problems: &mut _| {
-            let unknown = peers::unknown(raw, "egress", index, "to", number);
+            let unknown = peers::unknown(S::KIND, raw, "egress", index, "to", number);
             peers::egress(S::KIND, peer, unknown, at, problems)
         };
         let at = at.index(index);

@@ -24,10 +24,10 @@ pub(super) fn ingress(
     at: &Place<'_>,
     problems: &mut Problems,
 ) -> Option<ClusterPeer> {
-    let count = [peer.namespaces.is_some(), peer.pods.is_some()];
-    if let (false, Some(name)) = (count.contains(&true), unknown) {
+    if let Some(name) = unknown {
         return Some(ClusterPeer::Unknown(name));
     }
+    let count = [peer.namespaces.is_some(), peer.pods.is_some()];
     one_of(&count, "namespaces or pods", at, problems);
     scope(peer.namespaces.as_ref(), peer.pods.as_ref(), at, problems).map(ClusterPeer::Pods)
 }
@@ -40,6 +40,9 @@ pub(super) fn egress(
     at: &Place<'_>,
     problems: &mut Problems,
 ) -> Option<ClusterPeer> {
+    if let Some(name) = unknown {
+        return Some(ClusterPeer::Unknown(name));
+    }
     let count = [
         peer.namespaces.is_some(),
         peer.pods.is_some(),
@@ -47,9 +50,6 @@ pub(super) fn egress(
         peer.networks.is_some(),
         peer.domain_names.is_some(),
     ];
-    if let (false, Some(name)) = (count.contains(&true), unknown) {
-        return Some(ClusterPeer::Unknown(name));
-    }
     let words = "namespaces, pods, nodes, networks or domainNames";
     one_of(&count, words, at, problems);
     if let Some(nodes) = &peer.nodes {
@@ -95,8 +95,9 @@ pub(super) fn egress(
     scope(peer.namespaces.as_ref(), peer.pods.as_ref(), at, problems).map(ClusterPeer::Pods)
 }
 
-/// The name of a field of a peer that the API does not have; what is null is as good as absent.
+/// The name of what a peer says in a word that the API does not have, or not any more; what is null is as good as absent.
 pub(super) fn unknown(
+    kind: ClusterPolicyKind,
     raw: &Value,
     rules: &str,
     rule: usize,
@@ -109,9 +110,32 @@ pub(super) fn unknown(
         "ingress" => &["namespaces", "pods"],
         _ => &["namespaces", "pods", "nodes", "networks", "domainNames"],
     };
-    let mut fields = peer.as_object()?.iter();
-    let unknown = fields.find(|(key, value)| !value.is_null() && !known.contains(&key.as_str()));
-    unknown.map(|(key, _)| key.as_str().into())
+    let fields = peer.as_object()?.iter();
+    let fields: Vec<_> = fields.filter(|(_, value)| !value.is_null()).collect();
+    if fields.iter().any(|(key, _)| known.contains(&key.as_str())) {
+        return before(kind, peer);
+    }
+    fields.first().map(|(key, _)| key.as_str().into())
+}
+
+/// A word of the first releases of `v1alpha1` (to v0.1.2), in which a peer's namespaces were more than a selector. Read as one, they
+/// would be all namespaces.
+fn before(kind: ClusterPolicyKind, peer: &Value) -> Option<Box<str>> {
+    if kind == ClusterPolicyKind::ClusterNetworkPolicy {
+        return None;
+    }
+    let words = [
+        ("namespaces", "namespaceSelector"),
+        ("namespaces", "sameLabels"),
+        ("namespaces", "notSameLabels"),
+        ("pods", "namespaces"),
+    ];
+    let mut said = words.into_iter();
+    let (key, word) = said.find(|(key, word)| {
+        let found = peer.get(key).and_then(|part| part.get(word));
+        found.is_some_and(|value| !value.is_null())
+    })?;
+    Some(format!("{key}.{word}").into())
 }
 
 /// The pods of a peer or a subject.

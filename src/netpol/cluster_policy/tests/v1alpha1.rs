@@ -268,3 +268,26 @@ fn policies_of_one_name_and_several_kinds_stand_beside_each_other() {
         ]
     );
 }
+
+#[test]
+fn namespaces_in_the_words_of_the_first_releases_are_not_all_namespaces() {
+    for peer in [
+        json!({"namespaces": {"namespaceSelector": {"matchLabels": {"team": "a"}}}}),
+        json!({"namespaces": {"sameLabels": ["team"]}}),
+        json!({"pods": {"namespaces": {"notSameLabels": ["team"]}, "podSelector": {}}}),
+    ] {
+        let value = admin(
+            "old",
+            json!({"ingress": [{"action": "Allow", "from": [peer]}]}),
+        );
+        let parsed = parse(&value).expect("valid").expect("of the model");
+        let Object::ClusterNetworkPolicy(read) = parsed.object else {
+            panic!("another kind");
+        };
+        let rule = &read.rules(Direction::Ingress)[0];
+        assert!(
+            matches!(rule.peers[0], ClusterPeer::Unknown(_)),
+            "{peer}: {rule:?}"
+        );
+    }
+}
