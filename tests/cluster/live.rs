@@ -330,7 +330,7 @@ async fn what_changes_while_the_api_server_is_gone(cluster: &Kubernetes, followi
     assert!(pods.1.restarts > 0 && pods.1.changes > 0, "{pods:?}");
 }
 
-/// What the programs were granted before they knew AdminNetworkPolicies.
+/// What the programs were granted before they knew `AdminNetworkPolicies`.
 const BEFORE: &str = "
 apiVersion: rbac.authorization.k8s.io/v1
 kind: ClusterRole
