@@ -23,6 +23,7 @@ pub mod told;
 mod counts;
 mod cut;
 mod kernel;
+mod links;
 mod netlink;
 mod notices;
 mod others;

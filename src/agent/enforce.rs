@@ -17,6 +17,7 @@ use super::cni::server::Asked;
 use super::counts::Counts;
 use super::cut::{self, CutError};
 use super::kernel::{Held, Kernel, KernelError};
+use super::links::Links;
 use super::nft::{Event, Monitor};
 use super::others;
 use super::overlay::Overlay;
@@ -224,10 +225,7 @@ impl Enforcer {
     /// Takes over what the agent before this one was told of interfaces, below what this one was told already.
     fn take_over_ports(&mut self) {
         match tokio::task::block_in_place(|| self.kernel.behind()) {
-            Ok(mut before) => {
-                before.extend(self.ports.all().clone());
-                self.ports = Ports::kept(before);
-            }
+            Ok(before) => self.ports.keep(before, Links::read().ok().as_ref()),
             Err(error) => tracing::warn!(
                 %error, "behind which interfaces pods are cannot be read, and is known of new ones only"
             ),

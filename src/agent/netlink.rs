@@ -64,7 +64,12 @@ pub(crate) enum Consistency {
 impl Link {
     /// Opens it, so that so many bytes may wait to be received.
     pub(crate) fn open(receive: usize) -> Result<Self, Errno> {
-        let mut inner = netlink_sys::Socket::new(NETLINK_NETFILTER).map_err(|e| errno(&e))?;
+        Self::open_of(NETLINK_NETFILTER, receive)
+    }
+
+    /// The same, of another part of the kernel.
+    pub(crate) fn open_of(protocol: isize, receive: usize) -> Result<Self, Errno> {
+        let mut inner = netlink_sys::Socket::new(protocol).map_err(|e| errno(&e))?;
         let port = inner.bind_auto().map_err(|e| errno(&e))?.port_number();
         let kernel = SocketAddr::new(0, 0);
         inner.connect(&kernel).map_err(|e| errno(&e))?;

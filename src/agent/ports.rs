@@ -2,8 +2,11 @@
 //!
 //! What pods send or answer themselves is no proof of that, so neither the table of neighbours nor that of a bridge is asked.
 //! An agent that is started again has it from the table that the one before it left.
+//!
+//! A chain of plugins may name an interface behind which others are, too: they would be held to the pod's addresses. Nobody is
+//! held to anything there.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -11,6 +14,7 @@ use arc_swap::ArcSwap;
 use rustix::net::netdevice::{index_to_name, name_to_index};
 use rustix::net::{AddressFamily, SocketType};
 
+use super::links::{Found, Links};
 use crate::ruleset::Interface;
 
 /// What is known, for whoever explains packets.
@@ -18,39 +22,105 @@ pub type Shared = Arc<ArcSwap<BTreeMap<IpAddr, Interface>>>;
 
 /// What is known of addresses.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Ports(BTreeMap<IpAddr, Interface>);
+pub(super) struct Ports {
+    behind: BTreeMap<IpAddr, Interface>,
+    /// The interface that was named for each sandbox that there is, and its number.
+    named: BTreeMap<String, (Interface, u32)>,
+    /// Those of which it was said that nobody is held to anything there.
+    said: BTreeSet<Interface>,
+}
 
 // === impl Ports ===
 
 impl Ports {
-    /// Those that were known before, as far as their interfaces are there.
-    pub(super) fn kept(before: BTreeMap<IpAddr, Interface>) -> Self {
-        let mut ports = Self(before);
-        ports.forget_gone(is_there);
-        ports
+    /// Adds what was known before this agent, as far as the interfaces are there and still a pod's, below what it knows already.
+    pub(super) fn keep(&mut self, before: BTreeMap<IpAddr, Interface>, links: Option<&Links>) {
+        let is_kept = |port: &Interface| match links {
+            Some(links) => matches!(links.look(port), Found::Leaf(_)),
+            None => is_there(port),
+        };
+        for (address, port) in before {
+            if is_kept(&port) {
+                self.behind.entry(address).or_insert(port);
+            }
+        }
     }
 
-    /// A pod got these addresses, behind this interface where that is told and there is such a one.
-    pub(super) fn give(&mut self, addresses: &[IpAddr], port: Option<&str>) {
-        let port = port.and_then(Interface::parse).filter(is_there);
+    /// The pod of a sandbox got these addresses, behind this interface where that is told and nobody else is there.
+    pub(super) fn give(
+        &mut self,
+        sandbox: &str,
+        addresses: &[IpAddr],
+        port: Option<&str>,
+        look: impl Fn(&Interface) -> Found,
+    ) {
+        let port = port.and_then(Interface::parse);
+        let port = port.filter(|port| self.takes(sandbox, port, look(port)));
         for address in addresses {
             match &port {
-                Some(port) => self.0.insert(*address, port.clone()),
-                None => self.0.remove(address),
+                Some(port) => self.behind.insert(*address, port.clone()),
+                None => self.behind.remove(address),
             };
         }
     }
 
+    /// Whether the pod of a sandbox is alone behind an interface that was found to be this.
+    fn takes(&mut self, sandbox: &str, port: &Interface, found: Found) -> bool {
+        let why = match found {
+            Found::Gone => return false,
+            Found::Shared(why) => why,
+            Found::Leaf(number) => {
+                // One that had the name before is gone.
+                self.named
+                    .retain(|_, (name, at)| name != port || *at == number);
+                let mut named = self.named.iter();
+                let is_shared = named.any(|(other, (name, _))| other != sandbox && name == port);
+                let name = (port.clone(), number);
+                self.named.insert(sandbox.to_owned(), name);
+                if !is_shared {
+                    return true;
+                }
+                "two sandboxes name it"
+            }
+        };
+        self.behind.retain(|_, other| other != port);
+        if self.said.insert(port.clone()) {
+            tracing::warn!(
+                interface = port.as_str(), %why,
+                "a pod is not held to its own addresses, since others may be behind the interface that the CNI named for it"
+            );
+        }
+        false
+    }
+
+    /// A sandbox is gone.
+    pub(super) fn take(&mut self, sandbox: &str) {
+        self.named.remove(sandbox);
+    }
+
     /// Forgets interfaces that are gone: whoever has their addresses now is behind another one. Whether there were any.
     pub(super) fn forget_gone(&mut self, is_there: impl Fn(&Interface) -> bool) -> bool {
-        let before = self.0.len();
-        self.0.retain(|_, port| is_there(port));
-        self.0.len() != before
+        let before = self.behind.len();
+        self.behind.retain(|_, port| is_there(port));
+        self.named.retain(|_, (port, _)| is_there(port));
+        self.said.retain(|port| is_there(port));
+        self.behind.len() != before
     }
 
     /// All of them.
     pub(super) fn all(&self) -> &BTreeMap<IpAddr, Interface> {
-        &self.0
+        &self.behind
+    }
+}
+
+/// What an interface of the agent's network namespace is.
+pub(super) fn look(port: &Interface) -> Found {
+    match Links::read() {
+        Ok(links) => links.look(port),
+        Err(error) => {
+            tracing::warn!(%error, "the node's interfaces cannot be read");
+            Found::Shared("it cannot be seen what it is")
+        }
     }
 }
 
@@ -70,22 +140,74 @@ pub(super) fn name(number: u32) -> Option<Interface> {
 mod tests {
     use super::*;
 
+    fn told(port: &str, found: Found) -> impl Fn(&Interface) -> Found {
+        move |asked| {
+            assert_eq!(asked.as_str(), port);
+            found
+        }
+    }
+
+    fn behind(ports: &Ports) -> Vec<(String, &str)> {
+        let all = ports.all().iter();
+        all.map(|(address, port)| (address.to_string(), port.as_str()))
+            .collect()
+    }
+
     #[test]
     fn an_address_is_behind_the_interface_that_was_told_last_and_is_there() {
         let address: IpAddr = "10.0.0.7".parse().unwrap();
-        let behind = |ports: &Ports| ports.all().get(&address).map(|it| it.as_str().to_owned());
         let mut ports = Ports::default();
-        ports.give(&[address], Some("lo"));
-        assert_eq!(behind(&ports), Some("lo".to_owned()));
-        assert_eq!(Ports::kept(ports.all().clone()), ports);
-        ports.give(&[address], Some("rf-nowhere"));
-        assert_eq!(behind(&ports), None);
-        ports.give(&[address], Some("lo"));
-        ports.give(&[address], None);
-        assert_eq!(behind(&ports), None);
-        ports.give(&[address], Some("lo"));
-        assert!(!ports.forget_gone(is_there));
+        let leaf = |number| told("veth1", Found::Leaf(number));
+        ports.give("a", &[address], Some("veth1"), leaf(4));
+        assert_eq!(behind(&ports), [("10.0.0.7".to_owned(), "veth1")]);
+        let gone = told("rf-nowhere", Found::Gone);
+        ports.give("a", &[address], Some("rf-nowhere"), gone);
+        assert_eq!(behind(&ports), []);
+        ports.give("a", &[address], Some("veth1"), leaf(4));
+        ports.give("a", &[address], None, leaf(4));
+        assert_eq!(behind(&ports), []);
+        ports.give("a", &[address], Some("veth1"), leaf(4));
+        assert!(!ports.forget_gone(|_| true));
         assert!(ports.forget_gone(|_| false));
         assert_eq!(ports, Ports::default());
+    }
+
+    #[test]
+    fn what_was_known_before_stays_below_what_is_told() {
+        let [one, two]: [IpAddr; 2] = ["10.0.0.7", "10.0.0.8"].map(|text| text.parse().unwrap());
+        let mut ports = Ports::default();
+        let leaf = told("veth1", Found::Leaf(4));
+        ports.give("a", &[one], Some("veth1"), leaf);
+        let lo = || Interface::parse("lo").unwrap();
+        let before: BTreeMap<_, _> = [one, two].map(|address| (address, lo())).into();
+        let mut unread = ports.clone();
+        unread.keep(before.clone(), None);
+        assert_eq!(behind(&unread)[1..], [("10.0.0.8".to_owned(), "lo")]);
+        // It is no pod's.
+        ports.keep(before, Some(&Links::read().unwrap()));
+        assert_eq!(behind(&ports), [("10.0.0.7".to_owned(), "veth1")]);
+    }
+
+    #[test]
+    fn nobody_is_held_to_anything_where_others_may_be() {
+        let [one, two]: [IpAddr; 2] = ["10.0.0.7", "10.0.0.8"].map(|text| text.parse().unwrap());
+        let mut ports = Ports::default();
+        let bridge = told("cni0", Found::Shared("it has ports"));
+        ports.give("a", &[one], Some("cni0"), bridge);
+        assert_eq!(behind(&ports), []);
+
+        let leaf = |number| told("veth1", Found::Leaf(number));
+        ports.give("a", &[one], Some("veth1"), leaf(4));
+        // It is told again of the same one.
+        ports.give("a", &[one], Some("veth1"), leaf(4));
+        assert_eq!(behind(&ports).len(), 1);
+        ports.give("b", &[two], Some("veth1"), leaf(4));
+        assert_eq!(behind(&ports), []);
+        ports.take("a");
+        ports.give("b", &[two], Some("veth1"), leaf(4));
+        assert_eq!(behind(&ports), [("10.0.0.8".to_owned(), "veth1")]);
+        // Another one has the name now, and nobody told that the sandbox before is gone.
+        ports.give("c", &[one], Some("veth1"), leaf(9));
+        assert_eq!(behind(&ports).len(), 2);
     }
 }

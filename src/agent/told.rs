@@ -30,6 +30,10 @@ use crate::netpol::{
 };
 use crate::telemetry::agent::AgentMetrics;
 
+mod meaning;
+
+use meaning::{Because, CRAFTED, Meaning, TAGGED, meaning};
+
 /// How long equal flows are gathered before they are told again.
 const WINDOW: Duration = Duration::from_secs(10);
 /// How many different flows are gathered at once.
@@ -157,8 +161,15 @@ impl Teller {
                 continue;
             };
             let from = match meaning.because {
-                Some(Because::Spoofed) => self.behind(&logged, &snapshot, header.source),
-                _ => snapshot.endpoint_at(header.source),
+                Some(Because::Spoofed | Because::Tagged) => {
+                    self.behind(&logged, &snapshot, header.source)
+                }
+                // It may have come with an address that is nobody's.
+                Some(Because::Crafted) => match snapshot.endpoint_at(header.source) {
+                    Endpoint::External(claimed) => self.behind(&logged, &snapshot, claimed),
+                    known => known,
+                },
+                None => snapshot.endpoint_at(header.source),
             };
             let mut record = explain((header, from), meaning, &snapshot, &self.node, now);
             if self.labelled {
@@ -223,48 +234,6 @@ impl Teller {
     }
 }
 
-/// Why a packet to a port of VXLAN is dropped.
-const CRAFTED: &str =
-    "a VXLAN packet of a pod to a node, which would be taken for the overlay's own";
-
-/// What a rule says of itself.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Meaning {
-    verdict: Verdict,
-    direction: Direction,
-    /// Why, where it is not for policies.
-    because: Option<Because>,
-}
-
-/// Why a packet is dropped whatever policies say.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Because {
-    /// It is to a port of VXLAN of a node.
-    Crafted,
-    /// Its sender is not the pod that it comes from.
-    Spoofed,
-}
-
-fn meaning(prefix: &str) -> Option<Meaning> {
-    let (verdict, direction, because) = match prefix.strip_prefix("ringfence ")? {
-        "denied ingress" => (Verdict::Denied, Direction::Ingress, None),
-        "denied egress" => (Verdict::Denied, Direction::Egress, None),
-        "crafted egress" => (Verdict::Denied, Direction::Egress, Some(Because::Crafted)),
-        "spoofed egress" => (Verdict::Denied, Direction::Egress, Some(Because::Spoofed)),
-        "allowed" => (Verdict::Allowed, Direction::Ingress, None),
-        "would deny ingress" => (Verdict::WouldDeny, Direction::Ingress, None),
-        "would deny egress" => (Verdict::WouldDeny, Direction::Egress, None),
-        "would allow ingress" => (Verdict::WouldAllow, Direction::Ingress, None),
-        "would allow egress" => (Verdict::WouldAllow, Direction::Egress, None),
-        _ => return None,
-    };
-    Some(Meaning {
-        verdict,
-        direction,
-        because,
-    })
-}
-
 /// Says of a packet whose it was and why that became of it.
 fn explain(
     (header, from): (&Header, Endpoint<'_>),
@@ -290,6 +259,7 @@ fn explain(
     };
     let (policies, reason) = match because {
         Some(Because::Crafted) => (Vec::new(), CRAFTED.to_owned()),
+        Some(Because::Tagged) => (Vec::new(), TAGGED.to_owned()),
         Some(Because::Spoofed) => {
             let reason = format!("the source address {} is not the pod's", header.source);
             (Vec::new(), reason)
@@ -538,6 +508,9 @@ mod tests {
             record.details.reason,
             "the source address 10.0.0.1 is not the pod's"
         );
+        let tagged = meaning("ringfence tagged egress").unwrap();
+        let record = explain((&header, liar), tagged, &cluster, &node, now);
+        assert_eq!(record.details.reason, TAGGED);
         let crafted = meaning("ringfence crafted egress").unwrap();
         let record = told(&header, crafted, &cluster);
         assert_eq!(record.details.reason, CRAFTED);

@@ -55,6 +55,7 @@ pub(super) fn frame(options: &Options) -> Ruleset {
     ];
     if !options.vxlan_ports.is_empty() {
         vxlan::add(options, &mut ruleset);
+        vxlan::add_forward(&mut ruleset);
         for (_, hook, rules) in &mut chains {
             rules.splice(..0, vxlan::rules(*hook));
         }

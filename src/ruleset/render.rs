@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 
 use super::table::{
     Carried, Chain, Element, End, Hook, LOG_QUEUE, LOG_SNAPLEN, Layer, Log, Match, Rule, Ruleset,
-    Set, SetKind, Statement, TABLE, Tracked, Verdict,
+    Set, SetKind, Statement, TABLE, Tag, Tracked, Verdict,
 };
 use super::transaction::{Change, Transaction};
 use crate::netpol::{Family, Port, Protocol};
@@ -262,6 +262,7 @@ fn matching(asked: &Match) -> String {
     match asked {
         Match::Tracked(Tracked::Established) => "ct state established".into(),
         Match::Tracked(Tracked::Related) => "ct state related".into(),
+        Match::Tracked(Tracked::Reply) => "ct direction reply".into(),
         Match::Icmp(Family::V4) => "meta l4proto icmp".into(),
         Match::Icmp(Family::V6) => "meta l4proto ipv6-icmp".into(),
         // 130 to 137 and 143, as two ranges, which need no set.
@@ -289,6 +290,8 @@ fn matching(asked: &Match) -> String {
         Match::Protocol(of) => format!("meta l4proto {}", protocol(*of)),
         Match::Port(first, last) => format!("th dport {}", ports(*first, *last)),
         Match::Ports(set) => format!("th dport @{set}"),
+        Match::Tagged(Tag::Customer) => "ether type 8021q".into(),
+        Match::Tagged(Tag::Service) => "ether type 8021ad".into(),
         Match::FromOverlay => "meta iifkind \"vxlan\"".into(),
         Match::Interface(set) => format!("iifname @{set}"),
         Match::Foreign(carried, set) => {

@@ -7,8 +7,11 @@
 //! interface that is the port of a bridge no packet comes to `inet`, and by another one no frame to `bridge`. Interfaces of
 //! which it is not known who is behind them are let be.
 //!
+//! A frame with the tag of a VLAN goes by a bridge to another of its ports without being asked anything in `inet`, and who gets
+//! it takes a tag that names no VLAN off: what comes from a pod there has none.
+//!
 //! A pod may have no address yet: `0.0.0.0` and `::` are nobody's. Link-local addresses of IPv6 are no pod's in any policy, and
-//! IPv6 does not work without them.
+//! IPv6 does not work without them. So what has one of these as its sender is asked here whether it is for the overlay.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -18,16 +21,17 @@ use super::frame::told_drop;
 use super::options::Options;
 use super::table::{
     Carried, Chain, ChainName, CounterName, Element, End, Hook, Interface, Layer, Match, Rule,
-    Ruleset, Set, SetKind, SetName, Verdict,
+    Ruleset, Set, SetKind, SetName, Tag, Verdict,
 };
+use super::vxlan;
 use crate::netpol::Family;
 
 /// The chain that all packets meet.
 const PREROUTING: &str = "prerouting";
 /// What becomes of packets with a sender that is not theirs, and what counts them.
 const SPOOFED: &str = "spoofed";
-/// The addresses of IPv6 that no pod has to itself.
-const LINK: &str = "link6";
+/// What becomes of frames with a tag; they are counted with those.
+const TAGGED: &str = "tagged";
 
 /// Adds what asks for senders at a layer; its sets are empty.
 pub(super) fn add(options: &Options, layer: Layer, ruleset: &mut Ruleset) {
@@ -42,10 +46,23 @@ pub(super) fn add(options: &Options, layer: Layer, ruleset: &mut Ruleset) {
             BTreeSet::new(),
         );
     }
-    set(LINK.into(), SetKind::Blocks(Family::V6), link_local());
+    set(
+        nobody_set(Family::V6),
+        SetKind::Blocks(Family::V6),
+        link_local(),
+    );
+    if !options.vxlan_ports.is_empty() {
+        let unspecified = Element::Address(Ipv4Addr::UNSPECIFIED.into());
+        set(
+            nobody_set(Family::V4),
+            SetKind::Addresses(Family::V4),
+            BTreeSet::from([unspecified]),
+        );
+        vxlan::add(options, ruleset);
+    }
     ruleset.counters.insert(CounterName::from(SPOOFED));
-    let chains = [
-        (PREROUTING, Some(Hook::Prerouting), rules(layer)),
+    let mut chains = vec![
+        (PREROUTING, Some(Hook::Prerouting), rules(options, layer)),
         (
             SPOOFED,
             None,
@@ -57,6 +74,11 @@ pub(super) fn add(options: &Options, layer: Layer, ruleset: &mut Ruleset) {
             ),
         ),
     ];
+    if layer == Layer::Bridge {
+        let why = "what comes from a pod with the tag of a VLAN is counted and dropped";
+        let rules = told_drop(options, SPOOFED, "ringfence tagged egress", why);
+        chains.push((TAGGED, None, rules));
+    }
     for (name, hook, rules) in chains {
         let chain = Chain { hook, rules };
         ruleset.chains.insert(ChainName::from(name), chain);
@@ -103,6 +125,15 @@ pub fn sources_set(family: Family) -> SetName {
     format!("sources{}", digit(family)).into()
 }
 
+/// The set of the addresses that no pod has to itself, and that it may send with all the same.
+pub(super) fn nobody_set(family: Family) -> SetName {
+    match family {
+        Family::V4 => "nobody4",
+        Family::V6 => "link6",
+    }
+    .into()
+}
+
 fn link_local() -> BTreeSet<Element> {
     let none = Ipv6Addr::UNSPECIFIED;
     let first = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0);
@@ -112,12 +143,23 @@ fn link_local() -> BTreeSet<Element> {
         .into()
 }
 
-fn rules(layer: Layer) -> Vec<Rule> {
-    let mut rules = vec![Rule::new(
-        vec![Match::Address(Family::V6, End::Source, LINK.into())],
+fn rules(options: &Options, layer: Layer) -> Vec<Rule> {
+    let mut rules = match layer {
+        Layer::Inet => Vec::new(),
+        Layer::Bridge => Tag::ALL.map(untagged).to_vec(),
+    };
+    if !options.vxlan_ports.is_empty() {
+        rules.extend(Family::BOTH.map(vxlan::from_nobody));
+    }
+    rules.push(Rule::new(
+        vec![Match::Address(
+            Family::V6,
+            End::Source,
+            nobody_set(Family::V6),
+        )],
         Verdict::Accept,
         "IPv6 does not work without addresses of the link, and without none yet",
-    )];
+    ));
     let [v4, v6] = Family::BOTH.map(Carried::Ip);
     let carried: &[Carried] = match layer {
         Layer::Inet => &[v4, v6],
@@ -142,6 +184,14 @@ fn rules(layer: Layer) -> Vec<Rule> {
         ));
     }
     rules
+}
+
+fn untagged(tag: Tag) -> Rule {
+    Rule::new(
+        vec![Match::Interface(ports_set()), Match::Tagged(tag)],
+        Verdict::Goto(TAGGED.into()),
+        "no policy is asked of a frame with the tag of a VLAN",
+    )
 }
 
 #[cfg(test)]

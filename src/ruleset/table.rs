@@ -120,6 +120,8 @@ pub enum Match {
     Port(Port, Port),
     /// Its destination port is in a [`SetKind::Ports`].
     Ports(SetName),
+    /// Its frame came in with this tag of a VLAN before what it carries. Only bridges meet such frames.
+    Tagged(Tag),
     /// It was unpacked by a VXLAN device of the node.
     FromOverlay,
     /// It came in by an interface in a [`SetKind::Interfaces`].
@@ -137,6 +139,15 @@ pub enum Carried {
     Arp,
 }
 
+/// The tag of a VLAN that comes first in a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Tag {
+    /// That of IEEE 802.1Q, also where it says only how urgent the frame is.
+    Customer,
+    /// That of IEEE 802.1ad, behind which another one may be.
+    Service,
+}
+
 /// What connection tracking says of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Tracked {
@@ -144,6 +155,8 @@ pub enum Tracked {
     Established,
     /// It is about such a connection, like an ICMP error.
     Related,
+    /// It goes against the way of the first packet of its connection. What is not tracked does not.
+    Reply,
 }
 
 /// One end of a packet's way.
@@ -323,6 +336,13 @@ impl Interface {
     }
 }
 
+// === impl Tag ===
+
+impl Tag {
+    /// All that the kernel takes off by itself.
+    pub const ALL: [Self; 2] = [Self::Customer, Self::Service];
+}
+
 // === impl Match ===
 
 impl Match {
@@ -340,6 +360,7 @@ impl Match {
             | Self::Protocol(_)
             | Self::Port(..)
             | Self::Ports(_)
+            | Self::Tagged(_)
             | Self::FromOverlay
             | Self::Interface(_) => None,
         }

@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ringfence::netpol::{Family, Port, Protocol};
 use ringfence::ruleset::{
     Carried, Chain, ChainName, CounterName, Element, End, Hook, Interface, Log, Match, Rule,
-    Ruleset, Set, SetKind, SetName, Statement, Tracked, Tuple, Verdict,
+    Ruleset, Set, SetKind, SetName, Statement, Tag, Tracked, Tuple, Verdict,
 };
 
 /// Numbers by chance.
@@ -179,6 +179,7 @@ fn matches(random: &mut Random, ruleset: &Ruleset, family: Family) -> Vec<Match>
     let mut all = vec![
         Match::Tracked(Tracked::Established),
         Match::Tracked(Tracked::Related),
+        Match::Tracked(Tracked::Reply),
         Match::Icmp(family),
         Match::Protocol(random.of(&Protocol::ALL)),
         Match::FromOverlay,
@@ -292,6 +293,10 @@ fn bridge(random: &mut Random) -> Ruleset {
         let foreign = Match::Foreign(Carried::Ip(family), name.into());
         asked.push(vec![Match::Interface(ports.clone()), foreign.clone()]);
         asked.push(vec![foreign]);
+    }
+    for tag in Tag::ALL {
+        asked.push(vec![Match::Interface(ports.clone()), Match::Tagged(tag)]);
+        asked.push(vec![Match::Tagged(tag)]);
     }
     asked.push(vec![
         Match::Interface(ports),

@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use proptest::prelude::*;
-use ringfence::netpol::{Family, Snapshot};
+use ringfence::netpol::{Family, Port, Snapshot};
 use ringfence::ruleset::{
-    Carried, Change, Interface, Layer, Options, Plan, Ruleset, SetKind, Transaction, render,
+    Carried, Change, Interface, Layer, Options, Plan, Ruleset, SetKind, Tag, Transaction, render,
 };
 
 use crate::table::{Fate, Frame, apply, frame_fate};
@@ -63,11 +63,34 @@ fn a_pod_sends_with_no_address_but_its_own() {
                         interface: &port,
                         carried,
                         sender,
+                        tag: None,
+                        port: None,
                     };
                     let fate = frame_fate(table, &frame);
                     prop_assert_eq!(fate == Fate::Passed, passes, "{:?}", frame);
                     let (yes, no) = seen.get();
                     seen.set(if passes { (yes + 1, no) } else { (yes, no + 1) });
+                    // What policies see nothing of, and what is for the overlay and from nobody.
+                    for tag in Tag::ALL {
+                        let tagged = Frame {
+                            tag: Some(tag),
+                            ..frame
+                        };
+                        let fate = frame_fate(bridge, &tagged);
+                        prop_assert_eq!(fate == Fate::Passed, !is_known, "{:?}", tagged);
+                    }
+                    if carried == Carried::Arp {
+                        continue;
+                    }
+                    for number in [4788, 4789, 8472] {
+                        let is_crafted = is_known && is_nobody && number != 4788;
+                        let frame = Frame {
+                            port: Port::new(number),
+                            ..frame
+                        };
+                        let fate = frame_fate(table, &frame);
+                        prop_assert_eq!(fate == Fate::Passed, passes && !is_crafted, "{:?}", frame);
+                    }
                 }
             }
         }

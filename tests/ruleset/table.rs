@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use ringfence::netpol::{Family, Port, Protocol};
 use ringfence::ruleset::{
     Carried, Chain, ChainName, Change, Element, End, Interface, Layer, Match, Rule, Ruleset, Set,
-    SetName, Statement, Transaction, Verdict,
+    SetName, Statement, Tag, Transaction, Verdict,
 };
 
 /// The first packet of a connection.
@@ -24,6 +24,9 @@ pub(crate) struct Frame<'i> {
     pub(crate) interface: &'i Interface,
     pub(crate) carried: Carried,
     pub(crate) sender: IpAddr,
+    pub(crate) tag: Option<Tag>,
+    /// The port to which it is, if it carries UDP.
+    pub(crate) port: Option<Port>,
 }
 
 /// What becomes of it by the rules of one table.
@@ -36,9 +39,17 @@ pub(crate) fn frame_fate(table: &Ruleset, frame: &Frame<'_>) -> Fate {
             *carried == frame.carried && !has(set, &source)
         }
         Match::Address(family, End::Source, set) => {
-            let is_in = |element: &Element| matches!(element, Element::Block(first, last) if (first..=last).contains(&&frame.sender));
+            let is_in = |element: &Element| match element {
+                Element::Block(first, last) => (first..=last).contains(&&frame.sender),
+                element => *element == Element::Address(frame.sender),
+            };
             frame.carried == Carried::Ip(*family) && table.sets[set].elements.iter().any(is_in)
         }
+        Match::Tagged(tag) => frame.tag == Some(*tag),
+        Match::Protocol(Protocol::Udp) => frame.port.is_some(),
+        Match::Ports(set) => frame
+            .port
+            .is_some_and(|port| has(set, &Element::Ports(port, port))),
         other => panic!("{other:?} is nothing that is asked of frames"),
     };
     for rule in &table.chains["prerouting"].rules {
@@ -275,6 +286,7 @@ fn matches(table: &Ruleset, found: &Match, packet: &Packet) -> bool {
         | Match::NeighbourDiscovery
         | Match::Tuple(..)
         | Match::FromOverlay
+        | Match::Tagged(_)
         | Match::Interface(_)
         | Match::Foreign(..) => false,
         Match::Address(family, end, set) => {

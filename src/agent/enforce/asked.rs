@@ -7,6 +7,7 @@ use tokio::time::Instant;
 use super::Enforcer;
 use crate::agent::cni::ask::{Answer, Command, Request};
 use crate::agent::cni::server::Asked;
+use crate::agent::ports::look;
 use crate::netpol::{Uid, WorkloadKind, WorkloadRef};
 
 /// How long a pod that is about to start is held back for the API server to tell of it. The plugin waits a little longer.
@@ -30,7 +31,8 @@ impl Enforcer {
         });
         match (command, workload) {
             (Command::Add, Some(workload)) => {
-                self.ports.give(addresses, host_interface.as_deref());
+                self.ports
+                    .give(container_id, addresses, host_interface.as_deref(), look);
                 self.overlay
                     .give(workload, container_id.clone(), addresses.clone());
                 self.waiting.push((asked, Instant::now() + STARTING));
@@ -40,6 +42,7 @@ impl Enforcer {
                 }
             }
             (Command::Del, Some(workload)) => {
+                self.ports.take(container_id);
                 self.overlay.take(&workload, container_id);
                 if self.started {
                     self.go_on(&[]);

@@ -13,7 +13,9 @@ pub(super) const META_NFPROTO: u32 = 15;
 pub(super) const META_L4PROTO: u32 = 16;
 pub(super) const META_IIFKIND: u32 = 26;
 
-/// Where the bytes of a packet are counted from: `NFT_PAYLOAD_NETWORK_HEADER`, `NFT_PAYLOAD_TRANSPORT_HEADER`.
+/// Where the bytes of a packet are counted from: `NFT_PAYLOAD_LL_HEADER`, in which a tag that was taken off is seen where it
+/// was, `NFT_PAYLOAD_NETWORK_HEADER`, `NFT_PAYLOAD_TRANSPORT_HEADER`.
+pub(super) const LINK: u32 = 0;
 pub(super) const NETWORK: u32 = 1;
 pub(super) const TRANSPORT: u32 = 2;
 
@@ -33,6 +35,7 @@ const LIST_ELEM: u16 = 1;
 const DATA_VALUE: u16 = 1;
 const DATA_VERDICT: u16 = 2;
 const CT_STATE: u32 = 0;
+const CT_DIRECTION: u32 = 1;
 
 /// How two values are compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,6 +74,8 @@ pub(super) enum Expression {
     },
     /// Loads the state of the connection.
     State { to: u32 },
+    /// Loads which way of the connection the packet goes; ends the rule where it is of none.
+    Way { to: u32 },
     /// Keeps only some bits of a register, in the register.
     Mask { register: u32, mask: Vec<u8> },
     /// Ends the rule unless the comparison holds.
@@ -121,7 +126,7 @@ impl Expression {
         match self {
             Self::Meta { .. } => "meta",
             Self::Payload { .. } => "payload",
-            Self::State { .. } => "ct",
+            Self::State { .. } | Self::Way { .. } => "ct",
             Self::Mask { .. } => "bitwise",
             Self::Compare { .. } => "cmp",
             Self::Outside { .. } => "range",
@@ -152,6 +157,10 @@ impl Expression {
             }
             Self::State { to } => {
                 w.u32(2, CT_STATE);
+                w.u32(1, *to);
+            }
+            Self::Way { to } => {
+                w.u32(2, CT_DIRECTION);
                 w.u32(1, *to);
             }
             Self::Mask { register, mask } => {
@@ -243,8 +252,13 @@ impl Expression {
                 offset: data.u32(3)?,
                 length: data.u32(4)?,
             }),
-            "ct" if known(&[1, 2]) && data.u32(2)? == CT_STATE => {
-                Some(Self::State { to: data.u32(1)? })
+            "ct" if known(&[1, 2]) => {
+                let to = data.u32(1)?;
+                match data.u32(2)? {
+                    CT_STATE => Some(Self::State { to }),
+                    CT_DIRECTION => Some(Self::Way { to }),
+                    _ => None,
+                }
             }
             "bitwise" if known(&[1, 2, 3, 4, 5, 6]) && data.u32(6).unwrap_or(0) == 0 => {
                 let (register, mask) = (data.u32(1)?, value(data, 4)?);

@@ -7,14 +7,14 @@
 use std::sync::Arc;
 
 use super::expression::{
-    ACCEPT, Code, Comparison, DROP, Expression, FIRST, GOTO, JUMP, META_IIFKIND, META_IIFNAME,
-    META_L4PROTO, META_NFPROTO, META_PROTOCOL, NETWORK, RETURN, TRANSPORT,
+    ACCEPT, Code, Comparison, DROP, Expression, FIRST, GOTO, JUMP, LINK, META_IIFKIND,
+    META_IIFNAME, META_L4PROTO, META_NFPROTO, META_PROTOCOL, NETWORK, RETURN, TRANSPORT,
 };
 use crate::netpol::{Family, Port, Protocol};
 use crate::ruleset::render;
 use crate::ruleset::table::{
     Carried, ChainName, End, INTERFACE, LOG_QUEUE, LOG_SNAPLEN, Layer, Log, Match, Rule, SetName,
-    Statement, Tracked, Verdict,
+    Statement, Tag, Tracked, Verdict,
 };
 
 mod guess;
@@ -116,6 +116,28 @@ const CARRIED: [Carried; 3] = [
     Carried::Ip(Family::V6),
     Carried::Arp,
 ];
+
+/// The type of a frame with a tag (`ETH_P_8021Q`, `ETH_P_8021AD`).
+fn tag_type(tag: Tag) -> [u8; 2] {
+    let number: u16 = match tag {
+        Tag::Customer => 0x8100,
+        Tag::Service => 0x88a8,
+    };
+    number.to_be_bytes()
+}
+
+/// What says in the head of a frame what comes behind it.
+fn frame_type() -> Expression {
+    Expression::Payload {
+        base: LINK,
+        offset: 12,
+        length: 2,
+        to: FIRST,
+    }
+}
+
+/// The number of replies among the ways of a connection (`IP_CT_DIR_REPLY`).
+const REPLY: u8 = 1;
 
 /// The number of a family: `NFPROTO_IPV4`, `NFPROTO_IPV6`.
 fn number(family: Family) -> u8 {
@@ -227,20 +249,25 @@ fn in_set(parts: &[Part], set: &SetName, out: &mut Vec<Expression>) {
     out.push(lookup(set.as_str(), false));
 }
 
+/// Asks for one of the bits of states.
+fn state(bit: u32, out: &mut Vec<Expression>) {
+    out.extend([
+        Expression::State { to: FIRST },
+        Expression::Mask {
+            register: FIRST,
+            // They are in the machine's order.
+            mask: bit.to_ne_bytes().to_vec(),
+        },
+        compare(Comparison::NotEqual, &[0; 4]),
+    ]);
+}
+
 fn matching(asked: &Match, out: &mut Vec<Expression>) {
     match asked {
-        Match::Tracked(tracked) => {
-            // The bits of states are in the machine's order.
-            let bit: u32 = match tracked {
-                Tracked::Established => 2,
-                Tracked::Related => 4,
-            };
-            out.push(Expression::State { to: FIRST });
-            out.push(Expression::Mask {
-                register: FIRST,
-                mask: bit.to_ne_bytes().to_vec(),
-            });
-            out.push(compare(Comparison::NotEqual, &[0; 4]));
+        Match::Tracked(Tracked::Established) => state(2, out),
+        Match::Tracked(Tracked::Related) => state(4, out),
+        Match::Tracked(Tracked::Reply) => {
+            out.extend([Expression::Way { to: FIRST }, equal(&[REPLY])]);
         }
         Match::Icmp(family) => {
             let icmp = match family {
@@ -310,6 +337,7 @@ fn matching(asked: &Match, out: &mut Vec<Expression>) {
         Match::Ports(set) => {
             in_set(&[Part::Port(End::Destination)], set, out);
         }
+        Match::Tagged(tag) => out.extend([frame_type(), equal(&tag_type(*tag))]),
         Match::FromOverlay => out.extend([meta(META_IIFKIND), equal(&name(VXLAN))]),
         Match::Interface(set) => {
             in_set(&[Part::Interface], set, out);

@@ -2,13 +2,15 @@
 
 use std::sync::Arc;
 
-use super::{CARRIED, ICMP, ICMPV6, ether_type, matching, number, protocol};
+use super::{CARRIED, ICMP, ICMPV6, ether_type, matching, number, protocol, tag_type};
 use crate::agent::nft::expression::{
-    ACCEPT, Code, Comparison, DROP, Expression, GOTO, JUMP, META_IIFKIND, META_IIFNAME,
+    ACCEPT, Code, Comparison, DROP, Expression, GOTO, JUMP, LINK, META_IIFKIND, META_IIFNAME,
     META_NFPROTO, META_PROTOCOL, RETURN,
 };
 use crate::netpol::{Family, Port};
-use crate::ruleset::table::{Carried, ChainName, End, Log, Match, Statement, Tracked, Verdict};
+use crate::ruleset::table::{
+    Carried, ChainName, End, Log, Match, Statement, Tag, Tracked, Verdict,
+};
 
 /// What these expressions may have been made of; `rule` sees whether that is so.
 pub(super) fn guess(mut rest: &[Expression]) -> Option<(Vec<Match>, Vec<Statement>)> {
@@ -30,12 +32,7 @@ pub(super) fn guess(mut rest: &[Expression]) -> Option<(Vec<Match>, Vec<Statemen
                 2
             }
             (Expression::Meta { key, .. }, _) if *key == META_IIFNAME => {
-                let (found, taken) = asked(rest, said)?;
-                match found {
-                    Asked::Match(found) => matches.push(found),
-                    Asked::Statement(found) => does.push(found),
-                }
-                taken
+                keep(asked(rest, said)?, &mut matches, &mut does)
             }
             (Expression::Meta { key, .. }, [Expression::Compare { with, .. }, tail @ ..]) => {
                 let [value] = with.as_slice() else {
@@ -66,6 +63,15 @@ pub(super) fn guess(mut rest: &[Expression]) -> Option<(Vec<Match>, Vec<Statemen
                 }));
                 3
             }
+            (Expression::Way { .. }, [Expression::Compare { .. }, ..]) => {
+                matches.push(Match::Tracked(Tracked::Reply));
+                2
+            }
+            (Expression::Payload { base: LINK, .. }, [Expression::Compare { with, .. }, ..]) => {
+                let is_it = |tag: &Tag| tag_type(*tag).as_slice() == with;
+                matches.push(Match::Tagged(Tag::ALL.into_iter().find(is_it)?));
+                2
+            }
             (Expression::Payload { .. }, [Expression::Compare { with, .. }, tail @ ..]) => {
                 let first = port(with)?;
                 if let [Expression::Compare { how, with, .. }, ..] = tail
@@ -78,14 +84,7 @@ pub(super) fn guess(mut rest: &[Expression]) -> Option<(Vec<Match>, Vec<Statemen
                     2
                 }
             }
-            (Expression::Payload { .. }, _) => {
-                let (found, taken) = asked(rest, said)?;
-                match found {
-                    Asked::Match(found) => matches.push(found),
-                    Asked::Statement(found) => does.push(found),
-                }
-                taken
-            }
+            (Expression::Payload { .. }, _) => keep(asked(rest, said)?, &mut matches, &mut does),
             (Expression::Count { name }, _) => {
                 does.push(Statement::Count(name.as_str().into()));
                 1
@@ -115,6 +114,19 @@ pub(super) fn guess(mut rest: &[Expression]) -> Option<(Vec<Match>, Vec<Statemen
 enum Asked {
     Match(Match),
     Statement(Statement),
+}
+
+/// Keeps what is asked of a set; how many expressions it is.
+fn keep(
+    (found, taken): (Asked, usize),
+    matches: &mut Vec<Match>,
+    does: &mut Vec<Statement>,
+) -> usize {
+    match found {
+        Asked::Match(found) => matches.push(found),
+        Asked::Statement(found) => does.push(found),
+    }
+    taken
 }
 
 /// The question to a set with which these expressions begin, and how many they are.

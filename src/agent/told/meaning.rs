@@ -1,0 +1,54 @@
+//! What our rules say of a packet, by the prefix that they send with it.
+
+use crate::agent::flows::Verdict;
+use crate::netpol::Direction;
+
+/// Why a packet to a port of VXLAN is dropped.
+pub(super) const CRAFTED: &str =
+    "a VXLAN packet of a pod to a node, which would be taken for the overlay's own";
+
+/// Why a frame with a tag is dropped.
+pub(super) const TAGGED: &str =
+    "a frame with the tag of a VLAN, of which policies would not be asked";
+
+/// What a rule says of itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Meaning {
+    pub(super) verdict: Verdict,
+    pub(super) direction: Direction,
+    /// Why, where it is not for policies.
+    pub(super) because: Option<Because>,
+}
+
+/// Why a packet is dropped whatever policies say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Because {
+    /// It is to a port of VXLAN of a node.
+    Crafted,
+    /// Its sender is not the pod that it comes from.
+    Spoofed,
+    /// Its frame has the tag of a VLAN.
+    Tagged,
+}
+
+/// What a prefix of ours means.
+pub(super) fn meaning(prefix: &str) -> Option<Meaning> {
+    let (verdict, direction, because) = match prefix.strip_prefix("ringfence ")? {
+        "denied ingress" => (Verdict::Denied, Direction::Ingress, None),
+        "denied egress" => (Verdict::Denied, Direction::Egress, None),
+        "crafted egress" => (Verdict::Denied, Direction::Egress, Some(Because::Crafted)),
+        "spoofed egress" => (Verdict::Denied, Direction::Egress, Some(Because::Spoofed)),
+        "tagged egress" => (Verdict::Denied, Direction::Egress, Some(Because::Tagged)),
+        "allowed" => (Verdict::Allowed, Direction::Ingress, None),
+        "would deny ingress" => (Verdict::WouldDeny, Direction::Ingress, None),
+        "would deny egress" => (Verdict::WouldDeny, Direction::Egress, None),
+        "would allow ingress" => (Verdict::WouldAllow, Direction::Ingress, None),
+        "would allow egress" => (Verdict::WouldAllow, Direction::Egress, None),
+        _ => return None,
+    };
+    Some(Meaning {
+        verdict,
+        direction,
+        because,
+    })
+}
