@@ -156,8 +156,8 @@ impl<'c> Pages<'c> {
                 return Err(ListError::Absent { kind });
             }
             Err(kube::Error::Api(status)) if status.code == 403 => {
-                if served::is_absent(self.client, &self.kind.api_version(), self.kind.plural).await
-                {
+                let (api, plural) = (self.kind.api_version(), self.kind.plural);
+                if self.kind.is_optional() && served::is_absent(self.client, &api, plural).await {
                     return Err(ListError::Absent { kind });
                 }
                 let message = status.message.clone();

@@ -11,7 +11,7 @@ use tokio::time::timeout;
 /// How long the answer may take.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Whether a resource of an `apiVersion` is certainly not served; in doubt it may be.
+/// Whether a resource of an `apiVersion` with a group is certainly not served; in doubt it may be.
 pub(super) async fn is_absent(client: &Client, api_version: &str, plural: &str) -> bool {
     match timeout(PATIENCE, client.list_api_group_resources(api_version)).await {
         Ok(Ok(served)) => !served.resources.iter().any(|it| it.name == plural),
