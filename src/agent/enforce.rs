@@ -21,7 +21,7 @@ use super::links::Links;
 use super::nft::{Event, Monitor};
 use super::others;
 use super::overlay::Overlay;
-use super::ports::{Ports, Shared, is_there};
+use super::ports::{Ports, Shared};
 use crate::guard::enforcement::HeldPolicy;
 use crate::k8s::live::{Ended, Feed, Update};
 use crate::netpol::{ObjectKey, Pod, Snapshot, WorkloadRef};
@@ -238,7 +238,6 @@ impl Enforcer {
         let (snapshot, mut more) = self.overlay.over(&self.raw, &node);
         more.extend(changed.iter().cloned());
         self.explained_by.store(Arc::new(snapshot.clone()));
-        self.know_ports();
         let transaction = self.plan.advance(snapshot, &more);
         if transaction.is_empty() {
             // A policy may hold the same as before and be another version of itself.
@@ -302,7 +301,9 @@ impl Enforcer {
         if !self.started {
             return;
         }
-        if self.ports.forget_gone(is_there) {
+        let links = Links::read();
+        if links.is_ok_and(|links| self.ports.forget_gone(|port| links.has(port))) {
+            self.know_ports();
             self.go_on(&[]);
         }
         let begun = Instant::now();

@@ -88,6 +88,11 @@ impl Links {
         Ok(links)
     }
 
+    /// Whether there is one of a name.
+    pub(super) fn has(&self, name: &Interface) -> bool {
+        self.all.values().any(|one| one.name == name.as_str())
+    }
+
     /// What the one of a name is.
     pub(super) fn look(&self, name: &Interface) -> Found {
         let mut all = self.all.iter();

@@ -11,7 +11,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use rustix::net::netdevice::{index_to_name, name_to_index};
+use rustix::net::netdevice::index_to_name;
 use rustix::net::{AddressFamily, SocketType};
 
 use super::links::{Found, Links};
@@ -37,7 +37,8 @@ impl Ports {
     pub(super) fn keep(&mut self, before: BTreeMap<IpAddr, Interface>, links: Option<&Links>) {
         let is_kept = |port: &Interface| match links {
             Some(links) => matches!(links.look(port), Found::Leaf(_)),
-            None => is_there(port),
+            // It cannot be seen what is there.
+            None => true,
         };
         for (address, port) in before {
             if is_kept(&port) {
@@ -122,12 +123,6 @@ pub(super) fn look(port: &Interface) -> Found {
             Found::Shared("it cannot be seen what it is")
         }
     }
-}
-
-/// Whether there is such an interface in the agent's network namespace. One that cannot be asked for is taken to be there.
-pub(super) fn is_there(port: &Interface) -> bool {
-    let socket = rustix::net::socket(AddressFamily::INET, SocketType::DGRAM, None);
-    socket.map_or(true, |socket| name_to_index(socket, port.as_str()).is_ok())
 }
 
 /// The interface of a number in the agent's network namespace.

@@ -11,9 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::guard::audit;
-use crate::netpol::{
-    ClusterNetworkPolicy, ClusterPolicyKind, NamespaceState, NetworkPolicy, Pod, Snapshot, Tier,
-};
+use crate::netpol::{ClusterNetworkPolicy, NamespaceState, NetworkPolicy, Pod, Snapshot, Tier};
 
 pub mod answer;
 pub mod confirmed;
@@ -198,7 +196,7 @@ impl From<&ClusterNetworkPolicy> for HeldPolicy {
     fn from(policy: &ClusterNetworkPolicy) -> Self {
         Self {
             kind: Some(policy.reference.kind)
-                .filter(|kind| *kind != ClusterPolicyKind::ClusterNetworkPolicy)
+                .filter(|kind| kind.is_replaced())
                 .map(|kind| kind.to_string()),
             namespace: None,
             name: policy.reference.name.to_string(),

@@ -144,6 +144,15 @@ impl ClusterPolicyRef {
             kind,
         }
     }
+
+    /// Its name, after its kind where a name alone means another one.
+    pub fn short(&self) -> String {
+        if self.kind.is_replaced() {
+            self.to_string()
+        } else {
+            self.name.to_string()
+        }
+    }
 }
 
 impl ClusterPolicyKind {
@@ -170,6 +179,14 @@ impl ClusterPolicyKind {
             Self::AdminNetworkPolicy | Self::BaselineAdminNetworkPolicy => {
                 "policy.networking.k8s.io/v1alpha1"
             }
+        }
+    }
+
+    /// Whether it is one of those that ClusterNetworkPolicy has replaced.
+    pub fn is_replaced(self) -> bool {
+        match self {
+            Self::ClusterNetworkPolicy => false,
+            Self::AdminNetworkPolicy | Self::BaselineAdminNetworkPolicy => true,
         }
     }
 

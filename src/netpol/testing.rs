@@ -104,6 +104,18 @@ pub(crate) fn problems(value: &Value) -> Vec<String> {
     problems.iter().map(ToString::to_string).collect()
 }
 
+/// Each of these objects has one problem, which begins so.
+pub(crate) fn all_refused(cases: &[(Value, &str)]) {
+    for (value, expected) in cases {
+        let problems = problems(value);
+        let is_told = problems.iter().any(|problem| problem.starts_with(expected));
+        assert!(
+            is_told && problems.len() == 1,
+            "{problems:?} for {expected}"
+        );
+    }
+}
+
 /// The fields of these problems.
 pub(crate) fn problem_fields(value: &Value) -> Vec<String> {
     let ParseError { problems } = parse(value).expect_err("not valid");

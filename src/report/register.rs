@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use crate::guard::register::{ClusterEntry, ClusterOverlap, Entry, Opens, Register, Review};
-use crate::netpol::ClusterPolicyKind;
+use crate::netpol::ClusterPolicyRef;
 
 pub mod html;
 
@@ -209,13 +209,7 @@ fn cluster_overlap(overlap: &ClusterOverlap) -> String {
 
 /// The name of a policy of the whole cluster, with its kind where that is one of those that ClusterNetworkPolicy has replaced.
 fn cluster_name(entry: &ClusterEntry) -> String {
-    let ClusterEntry { kind, name, .. } = entry;
-    match kind {
-        ClusterPolicyKind::ClusterNetworkPolicy => name.clone(),
-        ClusterPolicyKind::AdminNetworkPolicy | ClusterPolicyKind::BaselineAdminNetworkPolicy => {
-            format!("{kind} {name}")
-        }
-    }
+    ClusterPolicyRef::new(entry.kind, entry.name.as_str()).short()
 }
 
 fn cluster_overlaps(entry: &ClusterEntry) -> Vec<String> {

@@ -9,8 +9,8 @@ use super::body::Way;
 use super::compile::{Would, denied_counter, digit, would_counter};
 use super::options::Options;
 use super::table::{
-    Chain, ChainName, CounterName, End, Hook, Layer, Log, Match, Rule, Ruleset, Set, SetKind,
-    SetName, Statement, Tracked, Verdict,
+    Chain, ChainName, CounterName, End, Hook, Layer, Match, Rule, Ruleset, Set, SetKind, SetName,
+    Statement, Tracked, Verdict,
 };
 use super::{sources, vxlan};
 use crate::netpol::Family;
@@ -122,13 +122,9 @@ fn forward(options: &Options) -> Vec<Rule> {
         }
     }
     if options.sample_rate > 0 {
-        let log = Log {
-            group: options.log_group,
-            prefix: "ringfence allowed".into(),
-        };
         rules.push(Rule {
             matches: Vec::new(),
-            does: vec![Statement::Limit(options.sample_rate), Statement::Log(log)],
+            does: Statement::tell(options.log_group, options.sample_rate, "ringfence allowed"),
             why: "some of the connections that are let in are told".into(),
         });
     }
@@ -208,14 +204,10 @@ fn unknown(end: End) -> Vec<Rule> {
 
 /// The rules of a chain that tells of packets, up to a rate, counts them and drops them.
 pub(super) fn told_drop(options: &Options, counter: &str, told: &str, why: &str) -> Vec<Rule> {
-    let log = Log {
-        group: options.log_group,
-        prefix: told.into(),
-    };
     vec![
         Rule {
             matches: Vec::new(),
-            does: vec![Statement::Limit(options.log_rate), Statement::Log(log)],
+            does: Statement::tell(options.log_group, options.log_rate, told),
             why: "they are told to the agent, up to a rate".into(),
         },
         Rule {

@@ -395,6 +395,16 @@ impl SetKind {
     }
 }
 
+// === impl Statement ===
+
+impl Statement {
+    /// Tells a group of a packet by a prefix, of so many in a second.
+    pub(super) fn tell(group: u16, rate: u32, prefix: &str) -> Vec<Self> {
+        let prefix = prefix.into();
+        vec![Self::Limit(rate), Self::Log(Log { group, prefix })]
+    }
+}
+
 // === impl Tuple ===
 
 impl Tuple {

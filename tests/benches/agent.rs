@@ -11,7 +11,7 @@
 use std::time::{Duration, Instant};
 
 use ringfence::agent::nft::Socket;
-use ringfence::netpol::{NetworkPolicy, NodeName, Object, Pod, Snapshot, parse};
+use ringfence::netpol::{NetworkPolicy, Object, Pod, Snapshot};
 use ringfence::ruleset::{Options, Plan, Transaction};
 
 #[path = "../support/large.rs"]
@@ -54,25 +54,7 @@ impl Agent {
 }
 
 fn snapshot(pods: usize) -> Snapshot {
-    let mut number = 0;
-    let every = (pods / LOCAL).max(1);
-    let objects = large::objects(pods).into_iter().map(|value| {
-        let parsed = parse(&value).expect("valid").expect("of the model");
-        match parsed.object {
-            Object::Pod(pod) if !pod.host_network => {
-                number += 1;
-                let node = if number % every == 0 {
-                    NODE
-                } else {
-                    "elsewhere"
-                };
-                let node = Some(NodeName::from(node));
-                Object::Pod(Pod { node, ..pod })
-            }
-            object => object,
-        }
-    });
-    objects.collect()
+    large::spread(pods, NODE, LOCAL).collect()
 }
 
 fn percentiles(name: &str, mut all: Vec<Duration>) -> Duration {

@@ -21,7 +21,7 @@ use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::time::{Duration, Instant};
 
 use ringfence::agent::nft::Socket;
-use ringfence::netpol::{NodeName, Object, Pod, Snapshot, parse};
+use ringfence::netpol::{Snapshot, parse};
 use ringfence::ruleset::{Interface, Options, Plan, Transaction};
 use rustix::thread::{CpuSet, sched_setaffinity};
 use serde_json::{Value, json};
@@ -83,24 +83,7 @@ struct Way<'c> {
 /// A cluster of so many pods, 110 of them on this node, and two more there that a policy lets talk, whose ends are among the pods
 /// of all namespaces.
 fn snapshot(cluster: &Cluster, pods: usize) -> Snapshot {
-    let mut number = 0;
-    let every = (pods / LOCAL).max(1);
-    let large = large::objects(pods).into_iter().map(|value| {
-        let parsed = parse(&value).expect("valid").expect("of the model");
-        match parsed.object {
-            Object::Pod(pod) => {
-                number += 1;
-                let node = if number % every == 0 {
-                    NODE
-                } else {
-                    "elsewhere"
-                };
-                let node = Some(NodeName::from(node));
-                Object::Pod(Pod { node, ..pod })
-            }
-            object => object,
-        }
-    });
+    let large = large::spread(pods, NODE, LOCAL);
     let here = here(cluster).into_iter();
     let here = here.map(|value| parse(&value).expect("valid").expect("of the model").object);
     large.chain(here).collect()

@@ -11,6 +11,7 @@ use ringfence::guard::guardrail::{Guardrail, Guardrails};
 use ringfence::guard::reachability::ReachabilityRules;
 use ringfence::guard::review::Subject;
 use ringfence::netpol::snapshot::Snapshot;
+use ringfence::netpol::{NodeName, Object, Pod, parse};
 use serde_json::{Value, json};
 
 /// How many namespaces there are.
@@ -35,6 +36,29 @@ pub(crate) fn state(pods: usize, engine: Arc<dyn PolicyEngine>) -> State {
         reachability: ReachabilityRules::default(),
         engine,
     }
+}
+
+/// Its objects as the model has them, with so many of the pods that have addresses of their own on a node, evenly spread, and the
+/// others elsewhere.
+pub(crate) fn spread(pods: usize, node: &str, local: usize) -> impl Iterator<Item = Object> {
+    let every = (pods / local).max(1);
+    let mut number = 0;
+    objects(pods).into_iter().map(move |value| {
+        let parsed = parse(&value).expect("valid").expect("of the model");
+        match parsed.object {
+            Object::Pod(pod) if !pod.host_network => {
+                number += 1;
+                let node = if number % every == 0 {
+                    node
+                } else {
+                    "elsewhere"
+                };
+                let node = Some(NodeName::from(node));
+                Object::Pod(Pod { node, ..pod })
+            }
+            object => object,
+        }
+    })
 }
 
 /// Its objects, as an API server or a folder of manifests has them.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::Enforcer;
-use crate::agent::cni::ask::{Answer, Command, Request};
+use crate::agent::cni::ask::{Answer, Command, PodName, Request};
 use crate::agent::cni::server::Asked;
 use crate::agent::ports::look;
 use crate::netpol::{Uid, WorkloadKind, WorkloadRef};
@@ -24,15 +24,12 @@ impl Enforcer {
             host_interface,
             ..
         } = &asked.request;
-        let workload = pod.as_ref().map(|pod| WorkloadRef {
-            kind: WorkloadKind::Pod,
-            namespace: pod.namespace.as_str().into(),
-            name: pod.name.as_str().into(),
-        });
+        let workload = pod.as_ref().map(workload);
         match (command, workload) {
             (Command::Add, Some(workload)) => {
                 self.ports
                     .give(container_id, addresses, host_interface.as_deref(), look);
+                self.know_ports();
                 self.overlay
                     .give(workload, container_id.clone(), addresses.clone());
                 self.waiting.push((asked, Instant::now() + STARTING));
@@ -81,11 +78,7 @@ impl Enforcer {
         if let Some(reason) = self.readiness_in_words() {
             return Some(reason);
         }
-        let pod = self.raw.pod(&WorkloadRef {
-            kind: WorkloadKind::Pod,
-            namespace: name.namespace.as_str().into(),
-            name: name.name.as_str().into(),
-        });
+        let pod = self.raw.pod(&workload(name));
         let uid = name.uid.as_deref().and_then(Uid::parse);
         let is_known = pod.is_some_and(|pod| uid.is_none() || pod.uid.is_none() || pod.uid == uid);
         (!is_known).then(|| {
@@ -107,6 +100,15 @@ impl Enforcer {
     /// When the next pod that waits has waited long enough.
     pub(super) fn patience(&self) -> Option<Instant> {
         self.waiting.iter().map(|(_, until)| *until).min()
+    }
+}
+
+/// The pod that the runtime names, as the model knows it.
+fn workload(name: &PodName) -> WorkloadRef {
+    WorkloadRef {
+        kind: WorkloadKind::Pod,
+        namespace: name.namespace.as_str().into(),
+        name: name.name.as_str().into(),
     }
 }
 

@@ -120,8 +120,21 @@ impl Kind {
 
     /// The kind of policies of the whole cluster that it is.
     pub(super) fn of_cluster(self) -> Option<ClusterPolicyKind> {
-        let mut kinds = ClusterPolicyKind::ALL.into_iter();
-        kinds.find(|kind| kind.as_str() == self.as_str())
+        match self {
+            Self::ClusterNetworkPolicy => Some(ClusterPolicyKind::ClusterNetworkPolicy),
+            Self::AdminNetworkPolicy => Some(ClusterPolicyKind::AdminNetworkPolicy),
+            Self::BaselineAdminNetworkPolicy => Some(ClusterPolicyKind::BaselineAdminNetworkPolicy),
+            Self::Namespace
+            | Self::Pod
+            | Self::Service
+            | Self::Node
+            | Self::NetworkPolicy
+            | Self::StagedNetworkPolicy
+            | Self::Guardrail
+            | Self::ReachabilityRule
+            | Self::Exemption
+            | Self::NodeEnforcement => None,
+        }
     }
 
     /// What is left out already by the API server.

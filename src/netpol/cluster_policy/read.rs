@@ -90,12 +90,8 @@ impl ClusterNetworkPolicy {
         if spec.subject().is_none() {
             missing(is_there, &subject_at, problems);
         }
-        let subject = spec.subject().and_then(|subject| {
-            let (namespaces, pods) = (subject.namespaces.as_ref(), subject.pods.as_ref());
-            let count = [namespaces.is_some(), pods.is_some()];
-            one_of(&count, "namespaces or pods", &subject_at, problems);
-            peers::scope(namespaces, pods, &subject_at, problems)
-        });
+        let subject = spec.subject();
+        let subject = subject.and_then(|subject| peers::pods(subject, &subject_at, problems));
         let raw = raw.get("spec").unwrap_or(&Value::Null);
         Self {
             reference: ClusterPolicyRef::new(S::KIND, name),
@@ -125,7 +121,7 @@ fn ingress<S: Spec>(
     let rules = rules.iter().enumerate().map(|(index, rule)| {
         let peer = |number: usize, peer: &api::Peer, at: &Place<'_>, problems: &mut _| {
             let unknown = peers::unknown(S::KIND, raw, "ingress", index, "from", number);
-            peers::ingress(peer, unknown, at, problems)
+            unknown.or_else(|| peers::pods(peer, at, problems).map(ClusterPeer::Pods))
         };
         rule.read::<S>("from", peer, &at.index(index), problems)
     });
@@ -143,7 +139,7 @@ fn egress<S: Spec>(
     let rules = rules.iter().enumerate().map(|(index, rule)| {
         let peer = |number: usize, peer: &api::EgressPeer, at: &Place<'_>, problems: &mut _| {
             let unknown = peers::unknown(S::KIND, raw, "egress", index, "to", number);
-            peers::egress(S::KIND, peer, unknown, at, problems)
+            unknown.or_else(|| peers::egress(S::KIND, peer, at, problems))
         };
         let at = at.index(index);
         let rule = rule.read::<S>("to", peer, &at, problems);

@@ -10,7 +10,7 @@ use crate::netpol::cluster_policy::{Action, Closed, Place, Priority, Tier};
 use crate::netpol::coverage::Direction;
 use crate::netpol::field::FieldPath;
 use crate::netpol::flow::{Endpoint, Flow};
-use crate::netpol::name::{ClusterPolicyKind, ClusterPolicyRef, PolicyRef};
+use crate::netpol::name::{ClusterPolicyRef, PolicyRef};
 use crate::netpol::net::Family;
 use crate::netpol::object::{Object, ObjectKey};
 use crate::netpol::pod::Pod;
@@ -287,11 +287,7 @@ impl std::fmt::Display for StepPolicy {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Network(policy) => policy.fmt(f),
-            Self::Cluster { policy, place } => match policy.kind {
-                ClusterPolicyKind::ClusterNetworkPolicy => write!(f, "{} ({place})", policy.name),
-                ClusterPolicyKind::AdminNetworkPolicy
-                | ClusterPolicyKind::BaselineAdminNetworkPolicy => write!(f, "{policy} ({place})"),
-            },
+            Self::Cluster { policy, place } => write!(f, "{} ({place})", policy.short()),
         }
     }
 }

@@ -1,10 +1,8 @@
 //! What becomes of a packet that is denied, and of one that would be if what is on trial were promoted.
 
-use std::sync::Arc;
-
 use super::{Asking, Draft, Next, Writer, always};
 use crate::ruleset::body::Way;
-use crate::ruleset::table::{CounterName, Log, Statement};
+use crate::ruleset::table::{CounterName, Statement};
 
 /// The counter of the packets that are denied on a way.
 pub(in crate::ruleset) fn denied_counter(way: Way) -> CounterName {
@@ -97,13 +95,10 @@ impl Writer<'_> {
 
     fn tell(&self, what: &str, why: &str, rules: &mut Vec<Draft>) {
         let direction = self.way.direction();
-        let log = Log {
-            group: self.telling.group,
-            prefix: Arc::from(format!("ringfence {what} {direction}")),
-        };
+        let prefix = format!("ringfence {what} {direction}");
         rules.push(Draft {
             matches: Vec::new(),
-            does: vec![Statement::Limit(self.telling.rate), Statement::Log(log)],
+            does: Statement::tell(self.telling.group, self.telling.rate, &prefix),
             then: Next::Nothing,
             why: why.to_owned(),
         });

@@ -8,9 +8,22 @@ use crate::netpol::field::Place;
 use crate::netpol::name::ClusterPolicyKind;
 use crate::netpol::problem::{Problems, Quoted};
 
-/// The rules of a direction as they are written; the types of the versions are alike but for their names.
-macro_rules! written {
-    ($rules:expr, $peers:ident, $ports:ident) => {
+/// What all specs have, whatever their types: a subject, and rules for each direction, of which the ports are called so.
+macro_rules! parts {
+    ($port:ty, $ports:ident) => {
+        fn subject(&self) -> Option<&api::Peer> {
+            self.subject.as_ref()
+        }
+
+        fn ingress(&self) -> Vec<Written<'_, api::Peer, $port>> {
+            parts!(@written self.ingress, from, $ports)
+        }
+
+        fn egress(&self) -> Vec<Written<'_, api::EgressPeer, $port>> {
+            parts!(@written self.egress, to, $ports)
+        }
+    };
+    (@written $rules:expr, $peers:ident, $ports:ident) => {
         $rules
             .iter()
             .flatten()
@@ -52,17 +65,7 @@ impl Spec for api::Spec {
         (tier, priority(self.priority, is_there, at, problems))
     }
 
-    fn subject(&self) -> Option<&api::Peer> {
-        self.subject.as_ref()
-    }
-
-    fn ingress(&self) -> Vec<Written<'_, api::Peer, api::Protocol>> {
-        written!(self.ingress, from, protocols)
-    }
-
-    fn egress(&self) -> Vec<Written<'_, api::EgressPeer, api::Protocol>> {
-        written!(self.egress, to, protocols)
-    }
+    parts!(api::Protocol, protocols);
 }
 
 impl Spec for AdminSpec {
@@ -81,17 +84,7 @@ impl Spec for AdminSpec {
         (Tier::Admin, priority)
     }
 
-    fn subject(&self) -> Option<&api::Peer> {
-        self.subject.as_ref()
-    }
-
-    fn ingress(&self) -> Vec<Written<'_, api::Peer, v1alpha1::Port>> {
-        written!(self.ingress, from, ports)
-    }
-
-    fn egress(&self) -> Vec<Written<'_, api::EgressPeer, v1alpha1::Port>> {
-        written!(self.egress, to, ports)
-    }
+    parts!(v1alpha1::Port, ports);
 }
 
 impl Spec for BaselineSpec {
@@ -108,17 +101,7 @@ impl Spec for BaselineSpec {
         (Tier::Baseline, Priority::LAST)
     }
 
-    fn subject(&self) -> Option<&api::Peer> {
-        self.subject.as_ref()
-    }
-
-    fn ingress(&self) -> Vec<Written<'_, api::Peer, v1alpha1::Port>> {
-        written!(self.ingress, from, ports)
-    }
-
-    fn egress(&self) -> Vec<Written<'_, api::EgressPeer, v1alpha1::Port>> {
-        written!(self.egress, to, ports)
-    }
+    parts!(v1alpha1::Port, ports);
 }
 
 fn priority(

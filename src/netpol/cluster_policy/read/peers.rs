@@ -17,32 +17,21 @@ const MOST_TEXTS: usize = 25;
 /// The longest address block, in characters.
 const LONGEST_BLOCK: usize = 43;
 
-/// A peer of an ingress rule.
-pub(super) fn ingress(
-    peer: &api::Peer,
-    unknown: Option<Box<str>>,
-    at: &Place<'_>,
-    problems: &mut Problems,
-) -> Option<ClusterPeer> {
-    if let Some(name) = unknown {
-        return Some(ClusterPeer::Unknown(name));
-    }
-    let count = [peer.namespaces.is_some(), peer.pods.is_some()];
+/// The pods of a subject, or of a peer of an ingress rule.
+pub(super) fn pods(peer: &api::Peer, at: &Place<'_>, problems: &mut Problems) -> Option<PodScope> {
+    let (namespaces, pods) = (peer.namespaces.as_ref(), peer.pods.as_ref());
+    let count = [namespaces.is_some(), pods.is_some()];
     one_of(&count, "namespaces or pods", at, problems);
-    scope(peer.namespaces.as_ref(), peer.pods.as_ref(), at, problems).map(ClusterPeer::Pods)
+    scope(namespaces, pods, at, problems)
 }
 
 /// A peer of an egress rule.
 pub(super) fn egress(
     kind: ClusterPolicyKind,
     peer: &api::EgressPeer,
-    unknown: Option<Box<str>>,
     at: &Place<'_>,
     problems: &mut Problems,
 ) -> Option<ClusterPeer> {
-    if let Some(name) = unknown {
-        return Some(ClusterPeer::Unknown(name));
-    }
     let count = [
         peer.namespaces.is_some(),
         peer.pods.is_some(),
@@ -95,7 +84,7 @@ pub(super) fn egress(
     scope(peer.namespaces.as_ref(), peer.pods.as_ref(), at, problems).map(ClusterPeer::Pods)
 }
 
-/// The name of what a peer says in a word that the API does not have, or not any more; what is null is as good as absent.
+/// A peer that says what it is in a word that the API does not have, or not any more; what is null is as good as absent.
 pub(super) fn unknown(
     kind: ClusterPolicyKind,
     raw: &Value,
@@ -103,7 +92,7 @@ pub(super) fn unknown(
     rule: usize,
     peers: &str,
     peer: usize,
-) -> Option<Box<str>> {
+) -> Option<ClusterPeer> {
     let peer = raw.get(rules)?.get(rule)?.get(peers)?.get(peer)?;
     // What only egress has is as unknown to ingress as what is to come.
     let known: &[&str] = match rules {
@@ -112,10 +101,12 @@ pub(super) fn unknown(
     };
     let fields = peer.as_object()?.iter();
     let fields: Vec<_> = fields.filter(|(_, value)| !value.is_null()).collect();
-    if fields.iter().any(|(key, _)| known.contains(&key.as_str())) {
-        return before(kind, peer);
-    }
-    fields.first().map(|(key, _)| key.as_str().into())
+    let word = if fields.iter().any(|(key, _)| known.contains(&key.as_str())) {
+        before(kind, peer)
+    } else {
+        fields.first().map(|(key, _)| key.as_str().into())
+    };
+    word.map(ClusterPeer::Unknown)
 }
 
 /// A word of the first releases of `v1alpha1` (to v0.1.2), in which a peer's namespaces were more than a selector. Read as one, they
@@ -139,7 +130,7 @@ fn before(kind: ClusterPolicyKind, peer: &Value) -> Option<Box<str>> {
 }
 
 /// The pods of a peer or a subject.
-pub(super) fn scope(
+fn scope(
     namespaces: Option<&LabelSelector>,
     pods: Option<&api::NamespacedPod>,
     at: &Place<'_>,
