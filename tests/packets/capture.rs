@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType, eth, sockopt};
 
-use crate::namespace::Namespace;
+use crate::namespace::{Namespace, let_wait};
 
 /// A packet that was seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,7 +58,7 @@ impl Capture {
                 Some(eth::ALL),
             )
             .unwrap();
-            sockopt::set_socket_recv_buffer_size_force(&socket, 64 << 20).unwrap();
+            let_wait(&socket, 64 << 20);
             let pause = Some(Duration::from_millis(20));
             sockopt::set_socket_timeout(&socket, sockopt::Timeout::Recv, pause).unwrap();
             socket

@@ -3,13 +3,14 @@
 
 use std::fs::File;
 use std::io::Write as _;
-use std::os::fd::AsFd as _;
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Once, OnceLock};
 use std::{fs, process, thread};
 
+use rustix::net::sockopt;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use tokio::runtime::Runtime;
 
@@ -77,7 +78,7 @@ impl Namespace {
     pub(crate) fn enter(&self) {
         let network = Some(LinkNameSpaceType::Network);
         move_into_link_name_space(self.handle.as_fd(), network)
-            .expect("the tests on real packets need root: cannot enter a network namespace");
+            .expect("cannot enter a network namespace: run these tests as root, or by tests/run");
     }
 
     /// Runs a program inside it and gives what it printed; panics when it fails.
@@ -142,6 +143,13 @@ impl Namespace {
 impl Drop for Namespace {
     fn drop(&mut self) {
         Self::remove([&*self]);
+    }
+}
+
+/// Lets a socket keep so many bytes until they are read; as many as anybody may have, without root.
+pub(crate) fn let_wait(socket: impl AsFd, bytes: usize) {
+    if sockopt::set_socket_recv_buffer_size_force(&socket, bytes).is_err() {
+        sockopt::set_socket_recv_buffer_size(&socket, bytes).unwrap();
     }
 }
 

@@ -9,9 +9,11 @@ use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Mutex};
 
-use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType, ipproto, sockopt};
+use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType, ipproto};
 use tokio::net::UdpSocket;
 use tokio::sync::oneshot;
+
+use crate::namespace::let_wait;
 
 const INIT: u8 = 1;
 const INIT_ACK: u8 = 2;
@@ -55,7 +57,7 @@ pub(crate) fn open(address: IpAddr) -> OwnedFd {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let socket =
         rustix::net::socket_with(family, SocketType::RAW, flags, Some(ipproto::SCTP)).unwrap();
-    sockopt::set_socket_recv_buffer_size_force(&socket, 8 << 20).unwrap();
+    let_wait(&socket, 8 << 20);
     rustix::net::bind(&socket, &SocketAddr::new(address, 0)).unwrap();
     socket
 }
