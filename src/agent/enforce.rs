@@ -16,6 +16,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use super::cni::server::Asked;
 use super::counts::Counts;
 use super::cut::{self, CutError};
+use super::host;
 use super::kernel::{Held, Kernel, KernelError};
 use super::links::Links;
 use super::nft::{Event, Monitor};
@@ -301,10 +302,14 @@ impl Enforcer {
         if !self.started {
             return;
         }
-        let links = Links::read();
-        if links.is_ok_and(|links| self.ports.forget_gone(|port| links.has(port))) {
-            self.know_ports();
-            self.go_on(&[]);
+        let mut passed_by = None;
+        if let Ok(links) = Links::read() {
+            // A bridge may have come, or a switch been turned, since the agent was started.
+            passed_by = host::bridged_among(&links).err();
+            if self.ports.forget_gone(|port| links.has(port)) {
+                self.know_ports();
+                self.go_on(&[]);
+            }
         }
         let begun = Instant::now();
         let wanted = self.plan.whole().as_kept();
@@ -320,8 +325,12 @@ impl Enforcer {
                 }
                 self.again = None;
                 self.readiness.ready(READY);
-                self.metrics.in_force.set(1);
-                let holding = self.holding(&wanted);
+                self.metrics.in_force.set(i64::from(passed_by.is_none()));
+                let mut holding = self.holding(&wanted);
+                holding.failure = passed_by.map(|error| error.to_string());
+                if let Some(failure) = &holding.failure {
+                    tracing::error!(error = %failure, "policies do not hold");
+                }
                 let count = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
                 self.metrics.pods.set(count(holding.pods));
                 self.metrics.policies.set(count(holding.policies.len()));

@@ -7,12 +7,15 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
+use super::links::Links;
 use crate::guard::enforcement::plugins::{self, Enforces, Plugin};
 
 /// Where the kernel says whether packets between the ports of a bridge meet the rules.
 const BRIDGE: &str = "/proc/sys/net/bridge";
 /// The switches for IPv4 and IPv6.
 const SWITCHES: [&str; 2] = ["bridge-nf-call-iptables", "bridge-nf-call-ip6tables"];
+/// The switch for packets in frames with a tag, which a bridge with VLANs gives to all that it carries.
+const TAGGED: &str = "bridge-nf-filter-vlan-tagged";
 /// How much of a configuration is read, in bytes.
 const MOST: u64 = 1024 * 1024;
 
@@ -58,12 +61,29 @@ pub enum HostError {
 ///
 /// The switch is off, and this process may not turn it on.
 pub fn bridged() -> Result<Bridged, HostError> {
-    bridged_at(Path::new(BRIDGE))
+    // Where the interfaces cannot be read, nothing is changed for tags.
+    let links = Links::read().unwrap_or_default();
+    bridged_among(&links)
 }
 
-fn bridged_at(folder: &Path) -> Result<Bridged, HostError> {
+/// Makes them so on any bridge that there may come to be.
+///
+/// # Errors
+///
+/// As for [`bridged`].
+pub fn prepare() -> Result<Bridged, HostError> {
+    bridged_at(Path::new(BRIDGE), true)
+}
+
+/// As [`bridged`], where the interfaces are known.
+pub(super) fn bridged_among(links: &Links) -> Result<Bridged, HostError> {
+    bridged_at(Path::new(BRIDGE), links.have_vlans())
+}
+
+fn bridged_at(folder: &Path, have_vlans: bool) -> Result<Bridged, HostError> {
     let mut outcome = Bridged::Judged;
-    for name in SWITCHES {
+    let tagged = have_vlans.then_some(TAGGED);
+    for name in SWITCHES.into_iter().chain(tagged) {
         let path = folder.join(name);
         match fs::read_to_string(&path) {
             Ok(text) if text.trim() != "0" => {}
@@ -143,11 +163,14 @@ mod tests {
     #[test]
     fn the_switch_is_turned_on_where_it_is_off() {
         let folder = tempfile::tempdir().unwrap();
-        assert_eq!(bridged_at(folder.path()).unwrap(), Bridged::NoSwitch);
-        for name in SWITCHES {
+        let bridged = |have_vlans| bridged_at(folder.path(), have_vlans).unwrap();
+        assert_eq!(bridged(false), Bridged::NoSwitch);
+        for name in SWITCHES.into_iter().chain([TAGGED]) {
             fs::write(folder.path().join(name), "0\n").unwrap();
         }
-        assert_eq!(bridged_at(folder.path()).unwrap(), Bridged::SwitchedOn);
-        assert_eq!(bridged_at(folder.path()).unwrap(), Bridged::Judged);
+        assert_eq!(bridged(false), Bridged::SwitchedOn);
+        assert_eq!(bridged(false), Bridged::Judged);
+        assert_eq!(bridged(true), Bridged::SwitchedOn);
+        assert_eq!(bridged(true), Bridged::Judged);
     }
 }

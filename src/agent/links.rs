@@ -26,7 +26,13 @@ const LOWER: u16 = 5;
 const MASTER: u16 = 10;
 const INFO: u16 = 18;
 const KIND: u16 = 1;
+const DATA: u16 = 2;
 const ELSEWHERE: u16 = 37;
+// `IFLA_BR_VLAN_FILTERING`.
+const VLAN_FILTERING: u16 = 7;
+
+/// The kind of bridges.
+const BRIDGE: &str = "bridge";
 
 /// How many bytes of answers may wait.
 const RECEIVE: usize = 256 * 1024;
@@ -51,6 +57,8 @@ struct One {
     master: Option<u32>,
     /// On which other one of the same namespace it is.
     lower: Option<u32>,
+    /// Whether it is a bridge that gives frames tags of its own.
+    has_vlans: bool,
 }
 
 /// What an interface is.
@@ -93,6 +101,11 @@ impl Links {
         self.all.values().any(|one| one.name == name.as_str())
     }
 
+    /// Whether a bridge gives frames tags of its own, behind which the kernel does not see the packets of pods unless told to.
+    pub(super) fn have_vlans(&self) -> bool {
+        self.all.values().any(|one| one.has_vlans)
+    }
+
     /// What the one of a name is.
     pub(super) fn look(&self, name: &Interface) -> Found {
         let mut all = self.all.iter();
@@ -120,10 +133,16 @@ fn one(payload: &[u8]) -> Option<(u32, One)> {
     let number = native(payload.get(4..8)?)?;
     let said = Attributes(payload.get(HEAD..)?);
     let is_elsewhere = said.find(ELSEWHERE).is_some();
-    let kind = said.nested(INFO).and_then(|info| info.text(KIND));
+    let info = said.nested(INFO);
+    let kind = info.and_then(|info| info.text(KIND)).unwrap_or_default();
+    let data = info
+        .filter(|_| kind == BRIDGE)
+        .and_then(|info| info.nested(DATA));
+    let filters = data.and_then(|data| data.find(VLAN_FILTERING));
     let one = One {
         name: said.text(NAME)?.to_owned(),
-        kind: kind.unwrap_or_default().to_owned(),
+        kind: kind.to_owned(),
+        has_vlans: filters.is_some_and(|value| value != [0]),
         master: said.find(MASTER).and_then(native),
         lower: said.find(LOWER).and_then(native).filter(|_| !is_elsewhere),
     };
@@ -154,6 +173,7 @@ fn ways_out(four: &str, six: &str) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::agent::netlink::wire::Writer;
 
     type Told = (u32, &'static str, &'static str, Option<u32>, Option<u32>);
 
@@ -164,6 +184,7 @@ mod tests {
                 kind: (*kind).to_owned(),
                 master: *master,
                 lower: *lower,
+                has_vlans: false,
             };
             (*number, one)
         };
@@ -204,6 +225,32 @@ mod tests {
             assert_eq!(seen, found, "{name}");
         }
         assert_eq!(links.look(&Interface::parse("veth9").unwrap()), Found::Gone);
+    }
+
+    #[test]
+    fn a_bridge_with_vlans_says_so_itself() {
+        let told = |kind: &str, filters: u8| {
+            let mut message = Writer::default();
+            message.raw(&[0; 4]);
+            message.raw(&3_u32.to_ne_bytes());
+            message.raw(&[0; 8]);
+            message.text(NAME, "cni0");
+            message.nest(INFO, |info| {
+                info.text(KIND, kind);
+                info.nest(DATA, |data| {
+                    data.u32(1, 9);
+                    data.bytes(VLAN_FILTERING, &[filters]);
+                });
+            });
+            Links {
+                all: one(&message.finish().unwrap()).into_iter().collect(),
+                ways_out: Vec::new(),
+            }
+        };
+        assert!(told("bridge", 1).have_vlans());
+        assert!(!told("bridge", 0).have_vlans());
+        // The same number means something else to other kinds.
+        assert!(!told("vlan", 1).have_vlans());
     }
 
     #[test]

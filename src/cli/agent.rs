@@ -60,7 +60,8 @@ pub struct Args {
     /// Take the rules away, and with --cni the plugin, and end; with --admin stay and be ready, as a DaemonSet wants it.
     #[arg(long)]
     cleanup: bool,
-    /// Make packets between pods on one bridge meet the rules (net.bridge.bridge-nf-call-iptables and -ip6tables), and end.
+    /// Make packets between pods on one bridge meet the rules (net.bridge.bridge-nf-call-iptables and -ip6tables, and
+    /// bridge-nf-filter-vlan-tagged for bridges with VLANs), and end.
     #[arg(long, conflicts_with = "cleanup")]
     prepare: bool,
     /// Enforce although another network plugin on this node does so, too.
@@ -161,10 +162,12 @@ pub(super) fn run(args: &Args) -> anyhow::Result<Exit> {
             None => Ok(Exit::Clean),
         };
     }
-    Args::look_at_bridges()?;
     if args.prepare {
+        Args::tell_of_bridges(host::prepare()?);
         return Ok(Exit::Clean);
     }
+    // Rules that packets do not meet hold nobody.
+    Args::tell_of_bridges(host::bridged()?);
     args.look_at_plugins()?;
     several_threads()?.block_on(work(args))
 }
@@ -315,9 +318,8 @@ impl Args {
         })
     }
 
-    /// Makes sure that rules would hold here at all.
-    fn look_at_bridges() -> anyhow::Result<()> {
-        match host::bridged()? {
+    fn tell_of_bridges(bridged: Bridged) {
+        match bridged {
             Bridged::Judged => {}
             Bridged::SwitchedOn => {
                 tracing::info!("packets between pods on one bridge meet the rules now");
@@ -326,7 +328,6 @@ impl Args {
                 "br_netfilter is not loaded: if pods of this node share a bridge, packets between them do not meet the rules"
             ),
         }
-        Ok(())
     }
 
     /// Makes sure that nothing else enforces policies here, unless that is wanted.

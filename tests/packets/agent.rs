@@ -649,6 +649,23 @@ async fn policies_hold_while_their_namespace_is_being_deleted() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_bridge_whose_packets_pass_the_rules_by_is_noticed_while_the_agent_runs() {
+    let mut site = Site::new(&["web", "db"]).await;
+    site.cluster.serve_all(&[80]);
+    site.policy("default-deny", &deny_all());
+    site.start().await;
+    site.becomes("web", "db", 80, Outcome::Silent);
+    let off = ["iptables", "ip6tables"].map(|of| format!("bridge/bridge-nf-call-{of}"));
+    let off: Vec<(&str, &str)> = off.iter().map(|name| (name.as_str(), "0")).collect();
+    site.cluster.node(0).namespace.set(&off);
+    assert_eq!(site.outcome("web", "db", false, 80), Outcome::Answered);
+    // The kernel is looked at again after each change, and once a minute.
+    let [(name, spec), _] = allow("web", "db", 81);
+    site.policy(&name, &spec);
+    site.becomes("web", "db", 80, Outcome::Silent);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_denied_packet_is_told_with_who_and_why_and_replay_reads_it() {
     let mut site = Site::new(&["web", "db"]).await;
     site.cluster.serve_all(&[5432]);
