@@ -21,7 +21,7 @@ use tracing::field::Empty;
 use tracing::{Instrument as _, trace_span};
 
 use super::FIELD_MANAGER;
-use crate::guard::audit::{self, KINDS, Kind, Templates};
+use crate::guard::audit::{self, Baselines, KINDS, Kind, Templates};
 use crate::guard::decide::{Context, Decision, State};
 use crate::guard::engine::Budget;
 use crate::guard::review::Review;
@@ -137,7 +137,7 @@ fn judge(
         neighbourhood: Some(&neighbourhood),
         ..state.context()
     };
-    let (now, plans) = (Timestamp::now(), audit::baselines(&context));
+    let (now, plans) = (Timestamp::now(), Baselines::of(&context));
     let (mut templates, mut reports) = (Templates::default(), Reports::new(form, RESULTS));
     let mut tally = Tally::default();
     for namespace in state.snapshot.namespaces() {
