@@ -105,6 +105,7 @@ impl Controller {
         let (demand_sender, demand) = watch::channel(None);
         tasks.spawn("demand", follow_demand(self.live.clone(), demand_sender));
         let (bundle_sender, bundle) = watch::channel(None);
+        let (ending_sender, ending) = watch::channel(None);
         match &self.certificates {
             Certificates::Kept(terms) => {
                 let secrets: Api<Secret> = Api::namespaced(all(), &self.namespace);
@@ -119,6 +120,7 @@ impl Controller {
                     bundle: bundle_sender,
                     metrics: self.metrics.certificates.clone(),
                     events: Teller::new(self.events.clone(), &self.namespace),
+                    ending: ending_sender,
                 };
                 let namespace = self.namespace.clone();
                 tasks.spawn(
@@ -162,7 +164,16 @@ impl Controller {
         }
         tasks.spawn(
             "audit",
-            audit::keep(all(), live, self.reports, metrics.audit.clone()),
+            audit::keep(
+                all(),
+                live,
+                self.reports,
+                metrics.audit.clone(),
+                audit::Own {
+                    namespace: self.namespace.clone(),
+                    ending,
+                },
+            ),
         );
         tasks
     }

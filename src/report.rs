@@ -15,6 +15,7 @@
 )]
 
 pub mod access;
+pub mod cuts;
 pub mod diff;
 pub mod github;
 pub mod json;
@@ -39,6 +40,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use crate::guard::baseline::Observed;
 use crate::guard::decide::Judged;
 use crate::guard::engine::PolicyInfo;
 use crate::guard::finding::{FindingId, ObjectRef, Severity};
@@ -60,6 +62,8 @@ pub struct Report {
     pub files: usize,
     /// How many documents are no Kubernetes objects and were passed over.
     pub passed_over: usize,
+    /// What baselines would cut of recorded flows, where there are records.
+    pub cuts: Option<Observed>,
     /// How long it took, where that is to be told.
     pub elapsed: Option<Duration>,
     /// What is known of the checks.

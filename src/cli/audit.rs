@@ -13,9 +13,10 @@ use super::check::{self, FailOn};
 use super::cluster::ClusterArgs;
 use super::inputs::Demands;
 use super::progress::Progress;
+use super::recorded::Beside;
 use super::{Exit, one_thread};
 use crate::guard::access::Scope;
-use crate::guard::audit::{self, Templates};
+use crate::guard::audit::{self, Baselines, Templates};
 use crate::guard::decide::{Context, Decision, State};
 use crate::guard::engine::Budget;
 use crate::guard::finding::FindingId;
@@ -37,15 +38,18 @@ use crate::report::{self, Checked, Located, Location, Place, Problem, Report, ya
     ringfence audit --context prod --namespace shop --as enforce\n  \
     ringfence audit --context prod --guardrail guardrail.yaml --output json > audit.json\n  \
     ringfence audit --context prod --output policy-report\n  \
+    ringfence audit --context prod --flows flows.jsonl      which flows that were seen the baselines to come would cut\n  \
     ringfence audit --context prod --access                 who may change what isolation rests on\n\n\
     Reads only; everything is listed once, in pages. What pods have from their template is said of the workload that \
-    owns them.\n\
+    owns them. Recorded flows are in a format that `ringfence replay` reads.\n\
     Exit codes: 0 clean, 1 findings (see --fail-on), 2 something could not be read or judged.")]
 pub struct Args {
     #[command(flatten)]
     cluster: ClusterArgs,
     #[command(flatten)]
     demands: Demands,
+    #[command(flatten)]
+    seen: Beside,
     /// Tell of these namespaces only. Without it: of all, and of what belongs to none.
     #[arg(long, short, value_name = "NAME")]
     namespace: Vec<String>,
@@ -54,7 +58,7 @@ pub struct Args {
     mode: Option<AsMode>,
     /// Tell instead who may write network policies, namespace labels, Exemptions, Guardrails and the webhook's
     /// registration, or may get past them, by the roles and bindings of the cluster.
-    #[arg(long, conflicts_with_all = ["mode", "guardrail", "policies"])]
+    #[arg(long, conflicts_with_all = ["mode", "guardrail", "policies", "flows"])]
     access: bool,
     /// With --access: the subjects of Kubernetes itself as well.
     #[arg(long, requires = "access")]
@@ -132,6 +136,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<Exit> {
         Output::OpenReport => Shape::Reports(Form::OpenReport),
         Output::Markdown => bail!("--output markdown is for --access"),
     };
+    let recorded = args.seen.read()?;
     let started = Instant::now();
     let cluster = read(&args.cluster)?;
     let mut state = args.demands.state_of(&cluster)?;
@@ -157,13 +162,27 @@ pub(super) fn run(args: &Args) -> anyhow::Result<Exit> {
                 .is_some_and(|name| wanted.contains(name))
     };
     let reviews: Vec<&Review> = cluster.reviews.iter().filter(is_wanted).collect();
-    let held = judge(&reviews, &state, Timestamp::now());
+    let mut baselines = Baselines::of(&state.context());
+    if let Some(recorded) = &recorded {
+        let (flows, cluster) = (&recorded.observations, &args.seen.cluster_cidr);
+        baselines = baselines.seen(flows, &state.context(), cluster);
+    }
+    let held = judge(&reviews, &state, &baselines, Timestamp::now());
     let mut report = report(&held);
+    report.cuts = baselines.observed().map(|observed| {
+        let mut observed = observed.clone();
+        let is_wanted = |name: &NamespaceName| wanted.is_empty() || wanted.contains(name);
+        observed.namespaces.retain(|name, _| is_wanted(name));
+        observed
+    });
     report.checks = check::checks(&state);
     report.elapsed = Some(started.elapsed());
     match form {
         Shape::Findings(form) => check::print(&report, form)?,
         Shape::Reports(form) => policy_reports(&held, form)?,
+    }
+    if Beside::warn_of_broken(recorded.as_ref()) {
+        return Ok(Exit::Failed);
     }
     Ok(args.fail_on.exit(&report))
 }
@@ -231,18 +250,22 @@ pub(super) fn in_mode(guardrails: &Guardrails, mode: Mode) -> anyhow::Result<Gua
 }
 
 /// Judges what is there, each object against all of them together.
-pub(super) fn judge<'r>(reviews: &[&'r Review], state: &State, now: Timestamp) -> Vec<Held<'r>> {
+pub(super) fn judge<'r>(
+    reviews: &[&'r Review],
+    state: &State,
+    baselines: &Baselines,
+    now: Timestamp,
+) -> Vec<Held<'r>> {
     let progress = Progress::new(reviews.len(), "objects judged");
     let neighbourhood = Neighbourhood::of(&state.snapshot);
     let context = Context {
         neighbourhood: Some(&neighbourhood),
         ..state.context()
     };
-    let plans = audit::baselines(&context);
     let judged: Vec<Option<Decision>> = reviews
         .par_iter()
         .map(|review| {
-            let decision = audit::decide(review, &plans, &context, now, Budget::UNHURRIED);
+            let decision = audit::decide(review, baselines, &context, now, Budget::UNHURRIED);
             progress.advance();
             decision
         })

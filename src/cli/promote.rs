@@ -11,13 +11,14 @@ use serde_json::{Value, json};
 use super::audit::{self, AsMode, Held};
 use super::cluster::ClusterArgs;
 use super::inputs::engine;
+use super::recorded::Beside;
 use super::{Exit, one_thread};
-use crate::guard::audit::cuts;
-use crate::guard::baseline::plan::{Hold, Standing, plan};
+use crate::flows::Recorded;
+use crate::guard::audit::Baselines;
 use crate::guard::decide::State;
-use crate::guard::engine::{Budget, Level};
+use crate::guard::engine::Level;
 use crate::guard::exemption::Exemptions;
-use crate::guard::guardrail::{Guardrail, GuardrailManifest, Guardrails, Section};
+use crate::guard::guardrail::{Guardrail, GuardrailManifest, Guardrails};
 use crate::guard::mode::Mode;
 use crate::guard::reachability::ReachabilityRules;
 use crate::guard::review::Review;
@@ -27,13 +28,17 @@ use crate::k8s::list::Cluster;
 use crate::k8s::one::chain;
 use crate::report::text::printable;
 
+mod baselines;
+
 /// Arguments of `ringfence promote`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
     ringfence promote --context prod                              how far each guardrail is\n  \
     ringfence promote shop-guardrail --context prod               to the next mode, if nothing would be refused\n  \
     ringfence promote shop-guardrail --to enforce --dry-run       only say what would be refused\n  \
-    ringfence promote shop-guardrail --namespace shop             give a namespace in which pods run its baseline\n\n\
+    ringfence promote shop-guardrail --namespace shop             give a namespace in which pods run its baseline\n  \
+    ringfence promote shop-guardrail --namespace shop --flows flows.jsonl --dry-run\n  \
+                                                                  and which flows that were seen it would cut\n\n\
     What is judged is what the cluster holds now, and by their Events the changes that passed lately and would not have. \
     A guardrail that is kept in Git is changed there instead: --dry-run \
     prints the change.\n\
@@ -56,6 +61,8 @@ pub struct Args {
     /// The mode to move to. Without it: the next one.
     #[arg(long, value_name = "MODE", requires = "guardrail", ignore_case = true)]
     to: Option<AsMode>,
+    #[command(flatten)]
+    seen: Beside,
     /// Do it although something would be refused or cut; an annotation of the guardrail says so.
     #[arg(long, requires = "guardrail")]
     force: bool,
@@ -79,6 +86,10 @@ type Lately = Result<BTreeMap<String, Vec<Passed>>, String>;
 
 /// Looks, tells, and changes the guardrail where that is asked for.
 pub(super) fn run(args: &Args) -> anyhow::Result<Exit> {
+    let recorded = args.seen.read()?;
+    if Beside::warn_of_broken(recorded.as_ref()) {
+        bail!("what broken records say is not known: nothing is promoted by the others");
+    }
     let cluster = audit::read(&args.cluster)?;
     if cluster.guardrails.is_empty() {
         bail!("the cluster has no Guardrail to promote");
@@ -99,9 +110,16 @@ pub(super) fn run(args: &Args) -> anyhow::Result<Exit> {
     };
     if args.namespace.is_empty() {
         let lately = of_guardrail(&lately(&args.cluster)?, guardrail);
-        mode(args, guardrail, &cluster, &state, &lately)
+        mode(
+            args,
+            guardrail,
+            &cluster,
+            &state,
+            &lately,
+            recorded.as_ref(),
+        )
     } else {
-        namespaces(args, guardrail, &state)
+        baselines::namespaces(args, guardrail, &state, recorded.as_ref())
     }
 }
 
@@ -137,6 +155,7 @@ fn mode(
     cluster: &Cluster,
     state: &State,
     lately: &Lately,
+    recorded: Option<&Recorded>,
 ) -> anyhow::Result<Exit> {
     let now = guardrail.spec.mode;
     let next = match (args.to, now) {
@@ -154,8 +173,9 @@ fn mode(
     );
     tell(&refused);
     tell_lately(lately);
+    let is_cutting = next == Mode::Enforce && baselines::at_once(args, guardrail, state, recorded)?;
     // To a milder mode there is nothing to be careful about.
-    let is_clean = is_clean(&refused, lately) || next <= now;
+    let is_clean = (is_clean(&refused, lately) && !is_cutting) || next <= now;
     let found: usize = refused.values().map(Vec::len).sum();
     let mut change = json!({"spec": {"mode": next}});
     if !is_clean && args.force {
@@ -164,67 +184,12 @@ fn mode(
             Err(_) => "changes of late that are not known".to_owned(),
         };
         let now = Timestamp::now();
-        let note = format!("to {next} over {found} findings and {lately} at {now}");
-        change["metadata"] = json!({"annotations": {FORCED: note}});
-    }
-    finish(args, guardrail, &change, is_clean)
-}
-
-/// Gives namespaces in which pods run their baseline.
-fn namespaces(args: &Args, guardrail: &Guardrail, state: &State) -> anyhow::Result<Exit> {
-    let Some(section) = &guardrail.spec.baseline else {
-        bail!("Guardrail `{}` has no baseline section", guardrail.name);
-    };
-    let plans = plan(
-        &state.snapshot,
-        &state.guardrails,
-        &std::collections::BTreeSet::new(),
-    );
-    let mut promoted = section.promoted.clone();
-    let mut is_clean = true;
-    for name in &args.namespace {
-        let namespace = name.as_str().into();
-        let known = state.snapshot.namespace(&namespace);
-        let Some(known) = known.filter(|known| guardrail.selects(known.labels())) else {
-            bail!(
-                "Guardrail `{}` does not select a namespace `{name}` of the cluster",
-                guardrail.name
-            );
+        let cuts = if is_cutting {
+            ", flows that baselines cut"
+        } else {
+            ""
         };
-        promoted.insert(name.clone());
-        let standing = plans.iter().find(|plan| plan.namespace == *known.name());
-        match standing.map(|plan| &plan.standing) {
-            Some(Standing::Held(Hold::NameTaken(policy), _)) => {
-                bail!(
-                    "namespace `{name}`: policy `{policy}` is there and was not made by Ringfence"
-                );
-            }
-            Some(Standing::Held(_, wanted)) => {
-                let budget = Budget::UNHURRIED;
-                let cut = cuts(wanted, &state.context(), Timestamp::now(), budget);
-                anstream::println!(
-                    "namespace {name}: {} policies are made, {} declared flows are cut",
-                    wanted.len(),
-                    cut.len()
-                );
-                for line in &cut {
-                    anstream::println!("  {}", printable(line));
-                }
-                is_clean &= cut.is_empty();
-            }
-            Some(Standing::Kept | Standing::Adopted | Standing::Leaving) | None => {
-                anstream::println!("namespace {name}: nothing is to be made");
-            }
-        }
-    }
-    if guardrail.mode_of(Section::Baseline) != Some(Mode::Enforce) {
-        anstream::eprintln!(
-            "the baseline section is not in mode Enforce: nothing is made before it is"
-        );
-    }
-    let mut change = json!({"spec": {"baseline": {"promoted": promoted}}});
-    if !is_clean && args.force {
-        let note = format!("{} at {}", args.namespace.join(", "), Timestamp::now());
+        let note = format!("to {next} over {found} findings{cuts} and {lately} at {now}");
         change["metadata"] = json!({"annotations": {FORCED: note}});
     }
     finish(args, guardrail, &change, is_clean)
@@ -285,8 +250,12 @@ fn refused(
     let mut refused = Refused::new();
     for Held {
         review, decision, ..
-    } in audit::judge(&reviews, &alone, Timestamp::now())
-    {
+    } in audit::judge(
+        &reviews,
+        &alone,
+        &Baselines::of(&alone.context()),
+        Timestamp::now(),
+    ) {
         let counted = decision.judged.iter().filter(|judged| {
             judged.mode == Mode::Enforce
                 && judged.level == Level::Deny

@@ -6,6 +6,7 @@ use anyhow::bail;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::inputs::Inputs;
+use super::whole;
 use crate::flows::{self, Format, Input, Limits, Recorded};
 use crate::netpol::{Object, ObjectKey, Snapshot};
 
@@ -27,19 +28,50 @@ pub(super) struct Records {
     pub(super) cluster_cidr: Vec<ipnet::IpNet>,
 }
 
+/// Records of flows that may be given beside what is asked about.
+#[derive(Debug, clap::Args)]
+pub(super) struct Beside {
+    /// Files of recorded flows; `-` for standard input. May be given several times.
+    #[arg(long, value_name = "FILE")]
+    flows: Vec<PathBuf>,
+    /// Their format. Without it: what the first line of each file tells.
+    #[arg(long, value_enum, value_name = "FORMAT", requires = "flows")]
+    format: Option<Format>,
+    /// Addresses of the cluster's own pods and services: one of these that no known pod has is not taken for something outside.
+    #[arg(long, value_name = "CIDR", requires = "flows")]
+    pub(super) cluster_cidr: Vec<ipnet::IpNet>,
+}
+
+// === impl Beside ===
+
+impl Beside {
+    /// Reads all records; none where no file is given.
+    pub(super) fn read(&self) -> anyhow::Result<Option<Recorded>> {
+        if self.flows.is_empty() {
+            return Ok(None);
+        }
+        let records = Records {
+            flows: self.flows.clone(),
+            format: self.format,
+            allow_broken: false,
+            cluster_cidr: Vec::new(),
+        };
+        records.read().map(Some)
+    }
+
+    /// Says that some of the records are broken, which the exit code is to tell; whether they are.
+    pub(super) fn warn_of_broken(recorded: Option<&Recorded>) -> bool {
+        let broken = recorded.map_or(0, |recorded| recorded.broken);
+        if broken > 0 {
+            whole::warn(&format!("{broken} records are broken and not counted"));
+        }
+        broken > 0
+    }
+}
+
 // === impl Records ===
 
 impl Records {
-    /// Files of flows, of which all must be good.
-    pub(super) fn of(flows: Vec<PathBuf>, format: Option<Format>) -> Self {
-        Self {
-            flows,
-            format,
-            allow_broken: false,
-            cluster_cidr: Vec::new(),
-        }
-    }
-
     /// Reads all records, with a bar on a terminal.
     pub(super) fn read(&self) -> anyhow::Result<Recorded> {
         let inputs: Vec<Input> = self.flows.iter().map(|path| input(path)).collect();

@@ -9,9 +9,8 @@ use kube::Client;
 use serde_json::{Value, json};
 
 use super::cluster::ClusterArgs;
-use super::recorded::Records;
+use super::recorded::Beside;
 use super::{Exit, audit, one_thread, reach, whole};
-use crate::flows::{Format, Recorded};
 use crate::k8s::list::{self, ListError};
 use crate::netpol::reach::Diff;
 use crate::netpol::replay::Replay;
@@ -61,15 +60,8 @@ struct ReportArgs {
     /// Only policies on trial in this namespace.
     #[arg(long, short, value_name = "NAME")]
     namespace: Option<String>,
-    /// Files of recorded flows; `-` for standard input. May be given several times.
-    #[arg(long, value_name = "FILE")]
-    flows: Vec<PathBuf>,
-    /// Their format. Without it: what the first line of each file tells.
-    #[arg(long, value_enum, value_name = "FORMAT", requires = "flows")]
-    format: Option<Format>,
-    /// Addresses of the cluster's own pods and services: one of these that no known pod has is not taken for something outside.
-    #[arg(long, value_name = "CIDR", requires = "flows")]
-    cluster_cidr: Vec<ipnet::IpNet>,
+    #[command(flatten)]
+    seen: Beside,
     /// Make the exit code 1 where the promotion of a policy does this.
     #[arg(long, value_name = "WHAT", value_enum)]
     fail_on: Option<FailOn>,
@@ -130,11 +122,11 @@ fn report(args: &ReportArgs) -> anyhow::Result<Exit> {
             namespace.as_ref().is_none_or(|namespace| namespace == own)
         })
         .collect();
-    let recorded = args.recorded()?;
+    let recorded = args.seen.read()?;
     let before = Reachability::of(&snapshot);
     let seen = recorded
         .as_ref()
-        .map(|recorded| Replay::of(&recorded.observations, &snapshot, &args.cluster_cidr));
+        .map(|recorded| Replay::of(&recorded.observations, &snapshot, &args.seen.cluster_cidr));
     let mut printed = Printed::default();
     let all = (staged.len() > 1).then_some((None, staged.as_slice()));
     let each = staged.chunks(1).map(|one| (one.first().copied(), one));
@@ -144,7 +136,7 @@ fn report(args: &ReportArgs) -> anyhow::Result<Exit> {
             .as_ref()
             .zip(seen.as_ref())
             .map(|(recorded, seen)| {
-                let then = Replay::of(&recorded.observations, &after, &args.cluster_cidr);
+                let then = Replay::of(&recorded.observations, &after, &args.seen.cluster_cidr);
                 Flows::of(seen, &then)
             });
         let after = Reachability::of(&after);
@@ -176,9 +168,7 @@ fn report(args: &ReportArgs) -> anyhow::Result<Exit> {
         Form::Text | Form::Markdown => out.write_all(&printed.text)?,
     }
     out.flush()?;
-    let broken = recorded.map_or(0, |recorded| recorded.broken);
-    if broken > 0 {
-        whole::warn(&format!("{broken} records are broken and not counted"));
+    if Beside::warn_of_broken(recorded.as_ref()) {
         return Ok(Exit::Failed);
     }
     Ok(if printed.is_failure {
@@ -229,15 +219,6 @@ async fn read_staged(client: &Client) -> anyhow::Result<Vec<Object>> {
 // === impl ReportArgs ===
 
 impl ReportArgs {
-    fn recorded(&self) -> anyhow::Result<Option<Recorded>> {
-        if self.flows.is_empty() {
-            return Ok(None);
-        }
-        Records::of(self.flows.clone(), self.format)
-            .read()
-            .map(Some)
-    }
-
     fn print(&self, promotion: &Promotion<'_>, printed: &mut Printed) -> anyhow::Result<()> {
         if !printed.text.is_empty() {
             printed.text.push(b'\n');

@@ -15,20 +15,24 @@ use kube::core::GroupVersionKind;
 use kube::{Api, Client};
 use rayon::prelude::*;
 use serde_json::Value;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior};
 use tracing::field::Empty;
 use tracing::{Instrument as _, trace_span};
 
 use super::FIELD_MANAGER;
-use crate::guard::audit::{self, KINDS, Kind, Templates};
-use crate::guard::decide::{Context, Decision, State};
-use crate::guard::engine::Budget;
+use super::certificates::keep::SECRET;
+use crate::guard::audit::{self, Baselines, KINDS, Kind, Templates};
+use crate::guard::decide::{Context, Decision, Judged, State};
+use crate::guard::engine::{Budget, Level};
+use crate::guard::finding::{Finding, Fix, ObjectRef};
+use crate::guard::mode::Mode;
+use crate::guard::registry;
 use crate::guard::review::Review;
 use crate::k8s::list::{ListError, Pages};
 use crate::k8s::live::Live;
-use crate::netpol::NamespaceName;
 use crate::netpol::findings::Neighbourhood;
+use crate::netpol::{FieldPath, NamespaceName};
 use crate::report::policy_report::{Form, PolicyReport, RESULTS, Reports};
 use crate::telemetry::audit::{AuditMetrics, Class, Tally};
 use crate::telemetry::traces::TARGET;
@@ -44,6 +48,9 @@ const BETWEEN: Duration = Duration::from_millis(20);
 /// What our reports are known by.
 const OURS: &str = "app.kubernetes.io/managed-by=ringfence";
 
+/// What is told of an object without having been listed: its namespace, the object, and what was decided.
+type Told = (String, ObjectRef, Decision);
+
 /// Why an audit did not come to its end.
 #[derive(Debug, thiserror::Error)]
 enum AuditError {
@@ -53,12 +60,21 @@ enum AuditError {
     Thread,
 }
 
+/// What the controller tells of itself.
+pub(super) struct Own {
+    /// The namespace of the installation.
+    pub(super) namespace: String,
+    /// When a certificate of the webhook ends that could not be renewed.
+    pub(super) ending: watch::Receiver<Option<Timestamp>>,
+}
+
 /// Audits for as long as it is polled: when something has changed, and now and then.
 pub(super) async fn keep(
     client: Client,
     live: Live,
     form: Form,
     metrics: AuditMetrics,
+    mut own: Own,
 ) -> Result<(), Infallible> {
     let mut changed = live.changed();
     loop {
@@ -67,7 +83,8 @@ pub(super) async fn keep(
         if live.is_complete() {
             let begun = Instant::now();
             let span = trace_span!(target: TARGET, "audit", objects = Empty);
-            let all = once(&client, live.state.load_full(), form);
+            let told = own.told();
+            let all = once(&client, live.state.load_full(), form, told);
             match all.instrument(span.clone()).await {
                 Ok((reports, tally)) => {
                     let objects = tally.objects;
@@ -92,10 +109,17 @@ pub(super) async fn keep(
                 }
             }
         }
-        tokio::time::sleep(PAUSE.min(wait)).await;
+        let pause = async {
+            tokio::time::sleep(PAUSE.min(wait)).await;
+            tokio::select! {
+                changed = changed.changed() => changed.is_err(),
+                () = tokio::time::sleep(wait.saturating_sub(PAUSE)) => false,
+            }
+        };
         tokio::select! {
-            changed = changed.changed() => if changed.is_err() { return Ok(()) },
-            () = tokio::time::sleep(wait.saturating_sub(PAUSE)) => {}
+            is_over = pause => if is_over { return Ok(()) },
+            // This is seldom, and whoever reads the reports has little time left.
+            Ok(()) = own.ending.changed() => {}
         }
     }
 }
@@ -105,10 +129,11 @@ async fn once(
     client: &Client,
     state: Arc<State>,
     form: Form,
+    told: Option<Told>,
 ) -> Result<(Vec<PolicyReport>, Tally), AuditError> {
     // One page waits while another is judged.
     let (pages, inbox) = mpsc::channel(1);
-    let thread = tokio::task::spawn_blocking(move || judge(&state, form, inbox));
+    let thread = tokio::task::spawn_blocking(move || judge(&state, form, told.as_ref(), inbox));
     for kind in &KINDS {
         let mut listed = Pages::of(client, kind);
         loop {
@@ -130,6 +155,7 @@ async fn once(
 fn judge(
     state: &State,
     form: Form,
+    told: Option<&Told>,
     mut pages: mpsc::Receiver<(&'static Kind, Vec<Value>)>,
 ) -> (Vec<PolicyReport>, Tally) {
     let neighbourhood = Neighbourhood::of(&state.snapshot);
@@ -137,13 +163,16 @@ fn judge(
         neighbourhood: Some(&neighbourhood),
         ..state.context()
     };
-    let (now, plans) = (Timestamp::now(), audit::baselines(&context));
+    let (now, plans) = (Timestamp::now(), Baselines::of(&context));
     let (mut templates, mut reports) = (Templates::default(), Reports::new(form, RESULTS));
     let mut tally = Tally::default();
     for namespace in state.snapshot.namespaces() {
         let name = namespace.name();
         let coverage = state.snapshot.namespace_coverage(name);
         tally.add_namespace(Class::of(Some(name.as_str())), &coverage);
+    }
+    if let Some((namespace, object, decision)) = told {
+        reports.add(Some(namespace), object, decision, 0);
     }
     while let Some((kind, items)) = pages.blocking_recv() {
         let judged: Vec<(Review, Option<Decision>)> = items
@@ -165,6 +194,36 @@ fn judge(
         }
     }
     (reports.finish(), tally)
+}
+
+impl Own {
+    /// What is to be told of the certificates.
+    fn told(&mut self) -> Option<Told> {
+        let at = (*self.ending.borrow_and_update())?;
+        let object = ObjectRef {
+            api_version: "v1".to_owned(),
+            kind: "Secret".to_owned(),
+            namespace: Some(self.namespace.clone()),
+            name: SECRET.to_owned(),
+        };
+        let message = format!("a certificate of the webhook ends at {at} and could not be renewed");
+        let fix = Fix::words("see why in the log of the controller and in its Events");
+        let (check, root) = (&registry::ENDING_CERTIFICATE, FieldPath::root());
+        let finding = Finding::of(check, object.clone(), root, message, Some(fix));
+        let judged = Judged {
+            finding,
+            section: None,
+            level: Level::Warn,
+            mode: Mode::Warn,
+            guardrails: Vec::new(),
+            exemption: None,
+        };
+        let decision = Decision {
+            judged: vec![judged],
+            ..Decision::default()
+        };
+        Some((self.namespace.clone(), object, decision))
+    }
 }
 
 /// Writes the reports that differ from those that are there; nothing where their CRD is not there.

@@ -5,21 +5,20 @@
 //! said of their template already, so that one violation gives one finding however many replicas there are.
 //! Owners are to come before what they own: [`KINDS`] is in that order.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
 
 use jiff::Timestamp;
 use serde_json::Value;
 
-use crate::guard::baseline::Wanted;
-use crate::guard::baseline::plan::{Hold, Plan, Standing, plan};
-use crate::guard::decide::{Context, Decision, Judged, judge};
-use crate::guard::engine::{Budget, Level};
-use crate::guard::finding::{Finding, FindingId, Fix, ObjectRef};
-use crate::guard::guardrail::Section;
-use crate::guard::mode::Mode;
-use crate::guard::registry;
+use crate::guard::decide::{Context, Decision, judge};
+use crate::guard::engine::Budget;
+use crate::guard::finding::FindingId;
 use crate::guard::review::{Operation, Origin, Review, Subject};
-use crate::netpol::{FieldPath, NamespaceName, Object, Pod, WorkloadKind, WorkloadRef};
+use crate::netpol::{Object, Pod, WorkloadKind, WorkloadRef};
+
+mod baselines;
+
+pub use baselines::{Baselines, cuts};
 
 /// A kind that is audited, as the API names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -127,7 +126,7 @@ pub fn review(mut object: Value, kind: &Kind) -> Review {
 /// What is decided about one object that is there; `None` for what is passed over.
 pub fn decide(
     review: &Review,
-    plans: &BTreeMap<NamespaceName, Plan>,
+    baselines: &Baselines,
     context: &Context<'_>,
     now: Timestamp,
     budget: Budget,
@@ -140,131 +139,10 @@ pub fn decide(
         return None;
     }
     if let Some(Object::Namespace(namespace)) = review.object.as_ref().and_then(Subject::model) {
-        let plan = plans.get(&namespace.name);
-        let told = plan.and_then(|plan| baseline(plan, context, now, budget));
+        let told = baselines.told(&namespace.name, context, now, budget);
         decision.judged.extend(told);
     }
     Some(decision)
-}
-
-/// The plans for the baselines of all namespaces, by namespace.
-pub fn baselines(context: &Context<'_>) -> BTreeMap<NamespaceName, Plan> {
-    let plans = plan(context.snapshot, context.guardrails, &BTreeSet::new());
-    let named = plans.into_iter().map(|plan| (plan.namespace.clone(), plan));
-    named.collect()
-}
-
-/// What is said of the baseline of a namespace: that it is not there, why, and which declared flows its policies would cut.
-///
-/// `None` where the namespace has it or nobody asks for it.
-pub fn baseline(
-    plan: &Plan,
-    context: &Context<'_>,
-    now: Timestamp,
-    budget: Budget,
-) -> Option<Judged> {
-    let Standing::Held(hold, wanted) = &plan.standing else {
-        return None;
-    };
-    let namespace = &plan.namespace;
-    let labels = context.snapshot.namespace_labels(namespace);
-    let sections = context
-        .guardrails
-        .selecting(&labels)
-        .filter_map(|guardrail| Some((guardrail, guardrail.mode_of(Section::Baseline)?)));
-    let (guardrails, modes): (Vec<_>, Vec<_>) = sections.unzip();
-    let (reason, advice) = match hold {
-        Hold::Mode(mode) => (
-            format!(
-                "the section is in mode {mode}, and would make {}",
-                names(wanted)
-            ),
-            "set the mode of the section to `Enforce`, and promote the namespace if pods run there"
-                .to_owned(),
-        ),
-        Hold::RunningPods => (
-            format!(
-                "pods run there, and it was not promoted; {} waits",
-                names(wanted)
-            ),
-            format!("`ringfence promote --namespace {namespace}`"),
-        ),
-        Hold::NameTaken(name) => (
-            format!("policy `{name}` is there and was not made by Ringfence"),
-            format!("give policy `{name}` another name"),
-        ),
-        // Nobody asks for it; it stays because pods need it.
-        Hold::LastCover => return None,
-    };
-    let cut = cuts(wanted, context, now, budget);
-    let cuts = match cut.as_slice() {
-        [] => String::new(),
-        [one] => format!("; it would cut what is declared: {one}"),
-        [first, more @ ..] => {
-            format!(
-                "; it would cut what is declared: {first}, and {} more",
-                more.len()
-            )
-        }
-    };
-    let object = ObjectRef {
-        api_version: "v1".to_owned(),
-        kind: "Namespace".to_owned(),
-        namespace: None,
-        name: namespace.as_str().to_owned(),
-    };
-    let fix = Fix {
-        summary: advice,
-        patch: None,
-        manifest: wanted.first().map(|wanted| wanted.manifest.clone()),
-    };
-    let message = format!("namespace `{namespace}` is without its baseline policy: {reason}{cuts}");
-    let at = FieldPath::root();
-    Some(Judged {
-        finding: Finding::of(&registry::NO_BASELINE, object, at, message, Some(fix)),
-        section: Some(Section::Baseline),
-        // Nobody can be refused for what the controller has not done.
-        level: Level::Warn,
-        mode: modes.into_iter().max().unwrap_or_default().min(Mode::Warn),
-        guardrails: guardrails
-            .iter()
-            .map(|guardrail| guardrail.name.clone())
-            .collect(),
-        exemption: None,
-    })
-}
-
-/// What reachability rules say of flows that some policies would cut, one line for each rule that they would break.
-pub fn cuts(
-    wanted: &[Wanted],
-    context: &Context<'_>,
-    now: Timestamp,
-    budget: Budget,
-) -> Vec<String> {
-    let mut snapshot = context.snapshot.clone();
-    let mut lines = Vec::new();
-    for wanted in wanted {
-        let review = Review::of_manifest(wanted.manifest.clone());
-        let context = Context {
-            snapshot: &snapshot,
-            ..*context
-        };
-        let decision = judge(&review, &context, now, budget);
-        let broken = decision.judged.into_iter().filter(|judged| {
-            judged.finding.id.as_str() == registry::DEMANDED_UNREACHABLE.id
-                && judged.exemption.is_none()
-        });
-        lines.extend(broken.map(|judged| judged.finding.message));
-        snapshot.insert(Object::NetworkPolicy(wanted.policy.clone()));
-    }
-    lines
-}
-
-fn names(wanted: &[Wanted]) -> String {
-    let names = wanted
-        .iter()
-        .map(|wanted| format!("`{}`", wanted.policy.name));
-    names.collect::<Vec<_>>().join(", ")
 }
 
 /// Whether an object is not to be judged any more: it is being deleted, it has ended, or nothing will run of it.

@@ -19,10 +19,12 @@ use crate::netpol::{
 };
 
 mod missing;
+mod observed;
 pub mod plan;
 mod wanted;
 
 pub use missing::{WithoutDns, without_dns};
+pub use observed::{Cut, Observed, observed};
 pub use wanted::{NAME, PART_OF, Wanted, wanted};
 
 /// The label of every policy that Ringfence makes.

@@ -231,6 +231,19 @@ pub const SELECTS_NOTHING: Check = Check {
                   of it; `ringfence test` fails.",
 };
 
+/// A certificate of the webhook that ends soon.
+pub const ENDING_CERTIFICATE: Check = Check {
+    id: "RF801",
+    title: "certificate of the webhook ends soon",
+    severity: Severity::Critical,
+    section: None,
+    why: "once it has ended no API server gets an answer: what is enforced is refused, and the rest passes without being judged",
+    description: "A leaf or an authority has a seventh of its time left or less, or has ended, and no other is there. \
+                  The controller tells it of the Secret that it keeps them in, in the report of its own namespace and as \
+                  the Event `CertificateEnding`; its log and the Event `CertificateFailed` say why it could not renew \
+                  them. It goes on trying.",
+};
+
 /// A policy that could not be evaluated.
 pub const FAILED_POLICY: Check = Check {
     id: "RF901",
@@ -244,7 +257,7 @@ pub const FAILED_POLICY: Check = Check {
 };
 
 /// Every check that is written in Rust, in the order of the ids.
-pub const CHECKS: [Check; 31] = [
+pub const CHECKS: [Check; 32] = [
     UNREADABLE,
     INVALID,
     UNKNOWN_FIELD,
@@ -275,6 +288,7 @@ pub const CHECKS: [Check; 31] = [
     FORBIDDEN_REACHABLE,
     DEMANDED_UNREACHABLE,
     SELECTS_NOTHING,
+    ENDING_CERTIFICATE,
     FAILED_POLICY,
 ];
 

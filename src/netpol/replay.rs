@@ -191,10 +191,36 @@ impl Replay {
         flows.fold(0, u64::saturating_add)
     }
 
+    /// The flows of one fate that did not have it in another replay of the same records.
+    pub fn beyond(&self, before: &Replay, change: Change) -> Vec<Row> {
+        let mut known: BTreeMap<(&Who, &Who, Protocol, Port), u64> = BTreeMap::new();
+        for row in before.of_change(change) {
+            let flows = known.entry(row.ends()).or_default();
+            *flows = flows.saturating_add(row.flows);
+        }
+        let rows = self.of_change(change).filter_map(|row| {
+            let known = known.entry(row.ends()).or_default();
+            let flows = row.flows.saturating_sub(*known);
+            *known = known.saturating_sub(row.flows);
+            (flows > 0).then(|| Row {
+                flows,
+                ..row.clone()
+            })
+        });
+        rows.collect()
+    }
+
     /// How many flows have an end that cannot be known.
     pub fn unknown_flows(&self) -> u64 {
         let flows = self.unknown.values().copied();
         flows.fold(0, u64::saturating_add)
+    }
+}
+
+impl Row {
+    /// What makes recorded flows the same.
+    fn ends(&self) -> (&Who, &Who, Protocol, Port) {
+        (&self.from, &self.to, self.protocol, self.port)
     }
 }
 

@@ -4,7 +4,7 @@ use json_patch::Patch;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::{Checked, Located, Outcome, Problem, Report, Summary};
+use super::{Checked, Located, Outcome, Problem, Report, Summary, cuts};
 
 /// The version of the format. A field that is taken away or changes its meaning makes a new one.
 pub const SCHEMA_VERSION: u32 = 1;
@@ -16,6 +16,9 @@ struct Document<'a> {
     schema_version: u32,
     findings: Vec<Finding<'a>>,
     problems: Vec<FileProblem<'a>>,
+    /// What baselines would cut of recorded flows, where there are records.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    would_cut: Option<cuts::Document<'a>>,
     summary: Summary,
 }
 
@@ -83,6 +86,7 @@ pub fn render(report: &Report) -> Result<String, serde_json::Error> {
             .map(|(checked, located)| Finding::of(checked, located))
             .collect(),
         problems: report.problems.iter().map(FileProblem::of).collect(),
+        would_cut: report.cuts.as_ref().map(cuts::Document::of),
         summary: report.summary(),
     };
     let mut text = serde_json::to_string_pretty(&document)?;

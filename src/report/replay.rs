@@ -49,7 +49,7 @@ struct DocumentChange<'a> {
     connections: Vec<DocumentRow<'a>>,
 }
 
-#[derive(Serialize)]
+#[derive(Debug, Serialize)]
 pub(super) struct DocumentRow<'a> {
     from: &'a Who,
     to: &'a Who,
@@ -59,7 +59,7 @@ pub(super) struct DocumentRow<'a> {
     because: Vec<DocumentBecause<'a>>,
 }
 
-#[derive(Serialize)]
+#[derive(Debug, Serialize)]
 struct DocumentBecause<'a> {
     direction: &'static str,
     policies: &'a [String],
@@ -189,10 +189,15 @@ impl<'a> DocumentRow<'a> {
 
 /// The first of so many rows, and how many more there are.
 pub(super) fn rows<'r>(text: &mut String, rows: impl Iterator<Item = &'r Row>, count: usize) {
-    for row in rows.take(ROWS) {
+    some_rows(text, rows.take(ROWS));
+    left_out(text, count);
+}
+
+/// These rows, whatever there is beside them.
+pub(super) fn some_rows<'r>(text: &mut String, rows: impl Iterator<Item = &'r Row>) {
+    for row in rows {
         self::row(text, row);
     }
-    left_out(text, count);
 }
 
 fn row(text: &mut String, row: &Row) {

@@ -3,7 +3,6 @@
 //! Two answers for each policy: the connections that would open and close (a [`Comparison`]), and of recorded flows those that
 //! would break, or pass where they did not.
 
-use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io;
 
@@ -12,8 +11,8 @@ use serde_json::{Value, json};
 use super::diff::{Comparison, Counts};
 use super::replay::{self, DocumentRow};
 use crate::netpol::reach::Diff;
-use crate::netpol::replay::{Change, Replay, Row, Who};
-use crate::netpol::{Port, Protocol, Stage, StagedNetworkPolicy};
+use crate::netpol::replay::{Change, Replay, Row};
+use crate::netpol::{Stage, StagedNetworkPolicy};
 
 /// What the promotion of one policy, or of all together, would change.
 pub struct Promotion<'a> {
@@ -47,17 +46,14 @@ pub struct Found {
     pub breaks: u64,
 }
 
-/// What makes recorded flows the same.
-type Key = (Who, Who, Protocol, Port);
-
 // === impl Flows ===
 
 impl Flows {
     /// What becomes of recorded flows after a promotion that does not become of them before it.
     pub fn of(before: &Replay, after: &Replay) -> Self {
         Self {
-            denied: beyond(before, after, Change::NewlyDenied),
-            allowed: beyond(before, after, Change::NewlyAllowed),
+            denied: after.beyond(before, Change::NewlyDenied),
+            allowed: after.beyond(before, Change::NewlyAllowed),
             unknown: after.unknown_flows(),
         }
     }
@@ -65,26 +61,6 @@ impl Flows {
     fn breaks(&self) -> u64 {
         self.denied.iter().map(|row| row.flows).sum()
     }
-}
-
-/// The flows that have a fate after and have it not before.
-fn beyond(before: &Replay, after: &Replay, change: Change) -> Vec<Row> {
-    let key = |row: &Row| -> Key { (row.from.clone(), row.to.clone(), row.protocol, row.port) };
-    let mut known: BTreeMap<Key, u64> = BTreeMap::new();
-    for row in before.of_change(change) {
-        let flows = known.entry(key(row)).or_default();
-        *flows = flows.saturating_add(row.flows);
-    }
-    let rows = after.of_change(change).filter_map(|row| {
-        let known = known.entry(key(row)).or_default();
-        let flows = row.flows.saturating_sub(*known);
-        *known = known.saturating_sub(row.flows);
-        (flows > 0).then(|| Row {
-            flows,
-            ..row.clone()
-        })
-    });
-    rows.collect()
 }
 
 // === impl Promotion ===

@@ -101,6 +101,7 @@ pub(super) fn report() -> Report {
         place: super::Place::Files,
         files: 3,
         passed_over: 1,
+        cuts: None,
         elapsed: Some(Duration::from_millis(1234)),
         checks: registry::CHECKS.iter().map(Check::info).collect(),
     }

@@ -10,7 +10,7 @@ use annotate_snippets::{AnnotationKind, Element, Level, Origin, Renderer, Snippe
 
 use crate::guard::mode::Mode;
 
-use super::{Checked, Located, Location, Outcome, Place, Problem, Report, yaml};
+use super::{Checked, Located, Location, Outcome, Place, Problem, Report, cuts, yaml};
 
 /// How the text may look.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -64,6 +64,9 @@ pub fn render(report: &Report, style: &Style) -> String {
                 proposed.push(manifest);
             }
         }
+    }
+    if let Some(observed) = &report.cuts {
+        push(&mut text, &cuts::text(observed));
     }
     text.push_str(&summary(report));
     text

@@ -1,4 +1,4 @@
-//! The body of a request: read whole, within a size, a time and a share of memory.
+//! The body of a request: read whole, within a size, a time, a number and a share of memory.
 //!
 //! The API server takes requests of up to 3 MiB, and a review holds the object twice, so bodies of 7 MiB are real. A body
 //! that is too large is still taken off the wire, to a point, so that the client reads the refusal instead of an error.
@@ -14,13 +14,19 @@ use hyper::header::{CONTENT_LENGTH, EXPECT};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
+use turns::Turns;
+
+mod turns;
+
 /// The limits of bodies.
 #[derive(Debug, Clone)]
 pub struct BodyOptions {
     /// The largest body, in bytes.
     pub max_bytes: usize,
-    /// How long a body may take to come.
+    /// How long a body may take to come; never longer than half of what the answer may take.
     pub timeout: Duration,
+    /// How many bodies may be on their way at once; beyond it the one that takes longest makes room.
+    pub at_once: usize,
     /// How much memory all large bodies together may take, in bytes.
     pub memory: usize,
 }
@@ -31,6 +37,7 @@ pub struct Bodies {
     options: BodyOptions,
     /// What is left of the memory, in pages.
     memory: Arc<Semaphore>,
+    turns: Turns,
 }
 
 /// A body, and its hold on the memory that it takes.
@@ -50,6 +57,9 @@ pub enum BodyError {
     /// It did not come in time.
     #[error("the body did not come within {0:?}")]
     TooSlow(Duration),
+    /// Others needed its place, and it took longest.
+    #[error("too many requests at once, and this one's body did not come")]
+    Crowded,
     /// Too many large bodies are being read.
     #[error("too many large requests at once")]
     NoMemory,
@@ -69,7 +79,8 @@ impl Default for BodyOptions {
     fn default() -> Self {
         Self {
             max_bytes: 8 * 1024 * 1024,
-            timeout: Duration::from_secs(10),
+            timeout: Duration::from_secs(3),
+            at_once: 512,
             memory: 128 * 1024 * 1024,
         }
     }
@@ -78,26 +89,41 @@ impl Default for BodyOptions {
 impl Bodies {
     /// A reader with these limits.
     pub fn new(options: BodyOptions) -> Self {
+        let turns = options.at_once;
         let pages = options.memory.max(options.max_bytes).div_ceil(PAGE);
         Self {
             options,
             memory: Arc::new(Semaphore::new(pages.min(Semaphore::MAX_PERMITS))),
+            turns: Turns::new(turns),
         }
     }
 
-    /// Reads a body to its end.
-    pub async fn read(&self, headers: &HeaderMap, body: Body) -> Result<Held, BodyError> {
+    /// Reads a body to its end; `patience` is what the whole answer may take.
+    pub async fn read(
+        &self,
+        headers: &HeaderMap,
+        body: Body,
+        patience: Duration,
+    ) -> Result<Held, BodyError> {
         let mut body = body;
+        let limit = self.options.timeout.min(patience / 2);
         let announced = headers
             .get(CONTENT_LENGTH)
             .and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
         let refused = if announced.is_some_and(|length| length > self.options.max_bytes as u64) {
             BodyError::TooLarge(self.options.max_bytes)
         } else {
-            match timeout(self.options.timeout, self.collect(&mut body)).await {
+            let turn = self.turns.begin();
+            let collected = tokio::select! {
+                // What is there already is taken, whoever else comes.
+                biased;
+                collected = timeout(limit, self.collect(&mut body)) => collected,
+                () = turn.over() => return Err(BodyError::Crowded),
+            };
+            match collected {
                 Ok(Ok(held)) => return Ok(held),
                 Ok(Err(error)) => error,
-                Err(_) => return Err(BodyError::TooSlow(self.options.timeout)),
+                Err(_) => return Err(BodyError::TooSlow(limit)),
             }
         };
         // A client that waits to be told has not sent anything, and polling the body would tell it to.
@@ -196,6 +222,8 @@ mod tests {
 
     use super::*;
 
+    const LONG: Duration = Duration::from_secs(10);
+
     /// A body in pieces, which then ends or never does.
     struct Pieces {
         pieces: VecDeque<Bytes>,
@@ -230,6 +258,7 @@ mod tests {
             max_bytes,
             memory,
             timeout: Duration::from_millis(30),
+            ..BodyOptions::default()
         })
     }
 
@@ -237,7 +266,7 @@ mod tests {
     async fn a_body_in_pieces_is_put_together_in_order() {
         for count in [0, 1, 2, 5] {
             let held = bodies(1000, 0)
-                .read(&HeaderMap::new(), pieces(count, 3))
+                .read(&HeaderMap::new(), pieces(count, 3), LONG)
                 .await
                 .unwrap();
             let wanted: Vec<u8> = (0..count)
@@ -252,13 +281,13 @@ mod tests {
         let bodies = bodies(1000, 0);
         assert!(
             bodies
-                .read(&HeaderMap::new(), pieces(10, 100))
+                .read(&HeaderMap::new(), pieces(10, 100), LONG)
                 .await
                 .is_ok()
         );
         assert_eq!(
             bodies
-                .read(&HeaderMap::new(), pieces(11, 100))
+                .read(&HeaderMap::new(), pieces(11, 100), LONG)
                 .await
                 .unwrap_err(),
             BodyError::TooLarge(1000)
@@ -266,7 +295,7 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers.insert(CONTENT_LENGTH, HeaderValue::from_static("1001"));
         assert_eq!(
-            bodies.read(&headers, pieces(0, 0)).await.unwrap_err(),
+            bodies.read(&headers, pieces(0, 0), LONG).await.unwrap_err(),
             BodyError::TooLarge(1000)
         );
     }
@@ -278,27 +307,41 @@ mod tests {
             ends: false,
         });
         let error = bodies(1000, 0)
-            .read(&HeaderMap::new(), endless)
+            .read(&HeaderMap::new(), endless, LONG)
             .await
             .unwrap_err();
         assert_eq!(error, BodyError::TooSlow(Duration::from_millis(30)));
     }
 
     #[tokio::test]
+    async fn a_body_has_half_of_the_time_of_the_answer_at_most() {
+        let endless = Body::new(Pieces {
+            pieces: VecDeque::new(),
+            ends: false,
+        });
+        let patience = Duration::from_millis(20);
+        let error = bodies(1000, 0)
+            .read(&HeaderMap::new(), endless, patience)
+            .await
+            .unwrap_err();
+        assert_eq!(error, BodyError::TooSlow(patience / 2));
+    }
+
+    #[tokio::test]
     async fn large_bodies_share_a_memory_and_give_it_back() {
         let bodies = bodies(4 * PAGE, 6 * PAGE);
         let first = bodies
-            .read(&HeaderMap::new(), pieces(4, PAGE))
+            .read(&HeaderMap::new(), pieces(4, PAGE), LONG)
             .await
             .unwrap();
         let error = bodies
-            .read(&HeaderMap::new(), pieces(4, PAGE))
+            .read(&HeaderMap::new(), pieces(4, PAGE), LONG)
             .await
             .unwrap_err();
         assert_eq!(error, BodyError::NoMemory);
         assert!(
             bodies
-                .read(&HeaderMap::new(), pieces(1, PAGE))
+                .read(&HeaderMap::new(), pieces(1, PAGE), LONG)
                 .await
                 .is_ok(),
             "small ones are not counted"
@@ -306,7 +349,7 @@ mod tests {
         drop(first);
         assert!(
             bodies
-                .read(&HeaderMap::new(), pieces(4, PAGE))
+                .read(&HeaderMap::new(), pieces(4, PAGE), LONG)
                 .await
                 .is_ok()
         );

@@ -1,8 +1,7 @@
 //! The paths: `/validate` and `/mutate` for the API server, `/livez` and `/readyz` for the kubelet.
 //!
-//! A review passes through, in this order: method and content type; a place among the requests at once, or 429 with
-//! `Retry-After`, upon which an API server tries again within its own patience; the body; the envelope; the decision of
-//! `guard`, computed by the workers before the deadline. What could not be decided in time, or panicked, is answered by
+//! A review passes through, in this order: method and content type; the body; a place among the requests at once, or 429 with
+//! `Retry-After`, upon which an API server tries again within its own patience; the envelope; the decision of `guard`, computed by the workers before the deadline. What could not be decided in time, or panicked, is answered by
 //! the configured direction. Health paths pass by all of it.
 //!
 //! In front of a live cluster a decision takes up to two looks: one that would refuse asks the API server first for what
@@ -14,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use axum::Router;
-use axum::body::{Body, Bytes};
+use axum::body::Bytes;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
@@ -168,18 +167,18 @@ impl Webhook {
             discard(body).await;
             return (StatusCode::UNSUPPORTED_MEDIA_TYPE, text).into_response();
         }
-        let Ok(_place) = webhook.in_flight.try_acquire() else {
-            webhook.metrics.shed();
-            return come_back(body).await;
-        };
-        let _counted = webhook.metrics.in_flight();
-        let deadline = begun
-            .checked_add(patience(parts.uri.query()))
-            .unwrap_or(begun);
-        let received = match webhook.bodies.read(&parts.headers, body).await {
+        let patience = patience(parts.uri.query());
+        let deadline = begun.checked_add(patience).unwrap_or(begun);
+        let received = match webhook.bodies.read(&parts.headers, body, patience).await {
             Ok(received) => received,
             Err(error) => return unread(error),
         };
+        // Only what is there to be judged takes a place: a body that never comes would hold it for nothing.
+        let Ok(_place) = webhook.in_flight.try_acquire() else {
+            webhook.metrics.shed();
+            return come_back();
+        };
+        let _counted = webhook.metrics.in_flight();
         webhook
             .decide(verb, received.bytes.clone(), begun, deadline)
             .await
@@ -356,8 +355,7 @@ async fn only_post(request: Request) -> Response {
 }
 
 /// An API server tries again after this many seconds, as long as its patience lasts.
-async fn come_back(body: Body) -> Response {
-    discard(body).await;
+fn come_back() -> Response {
     let text = "too many requests at once; come back in a second\n";
     (StatusCode::TOO_MANY_REQUESTS, [(RETRY_AFTER, "1")], text).into_response()
 }
@@ -367,7 +365,7 @@ fn unread(error: BodyError) -> Response {
     match error {
         BodyError::TooLarge(_) => (StatusCode::PAYLOAD_TOO_LARGE, text).into_response(),
         BodyError::TooSlow(_) => (StatusCode::REQUEST_TIMEOUT, text).into_response(),
-        BodyError::NoMemory => {
+        BodyError::NoMemory | BodyError::Crowded => {
             (StatusCode::TOO_MANY_REQUESTS, [(RETRY_AFTER, "1")], text).into_response()
         }
         BodyError::Broken => (StatusCode::BAD_REQUEST, text).into_response(),

@@ -11,6 +11,7 @@
 mod activity;
 mod connection;
 mod gate;
+mod noted;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -49,7 +50,7 @@ pub struct ServerOptions {
     pub max_headers: usize,
     /// The most requests at once on one HTTP/2 connection.
     pub max_streams: u32,
-    /// The most connections; beyond it the one that is least use makes room.
+    /// The most connections; beyond it the one that is least use makes room, such as one that owes the body of a request.
     pub max_connections: usize,
     /// How long new connections are still accepted after the order to drain.
     pub drain_delay: Duration,

@@ -194,6 +194,7 @@ async fn with_every_webhook_dead_a_guardrail_can_be_made_milder_and_taken_away()
     registered(&cluster, "shop not in fail", |c| !fails_for(c, "shop")).await;
     let passes = async || create(&cluster, &pod("web", "shop"), &["--dry-run=server"]).ok();
     Kubernetes::eventually("a create that nobody judges passes", passes).await;
+    the_cluster_lives(&cluster, "milder").await;
 
     cluster.apply(GUARDRAIL);
     registered(&cluster, "shop in fail again", |c| fails_for(c, "shop")).await;
@@ -311,10 +312,10 @@ async fn an_uninstall_takes_the_registration_along_with_the_controller_dead() {
     cluster.apply("{apiVersion: rbac.authorization.k8s.io/v1, kind: ClusterRole, metadata: {name: ringfence-controller}, rules: []}");
     let installation = Installation::start(&cluster, &[]).await;
     shop(&cluster).await;
-    cluster.apply(GUARDRAIL);
-    registered(&cluster, "shop in fail", |c| fails_for(c, "shop")).await;
+    guarded(&cluster, GUARDRAIL).await;
     drop(installation);
     refused(&cluster, &pod("web", "shop"), DEAD).await;
+    the_cluster_lives(&cluster, "dead").await;
     cluster.kubectl(&["delete", "clusterrole", "ringfence-controller"], "");
     let client = cluster.client().await;
     let validating: Api<ValidatingWebhookConfiguration> = Api::all(client.clone());
@@ -329,4 +330,25 @@ async fn an_uninstall_takes_the_registration_along_with_the_controller_dead() {
         create(&cluster, &pod("web", "shop"), &["--dry-run=server"]).ok()
     })
     .await;
+    the_cluster_lives(&cluster, "rid").await;
+}
+
+#[tokio::test]
+async fn without_credentials_of_their_own_controllers_end_a_namespace_too_with_every_replica_dead()
+{
+    let cluster = Kubernetes::start_with_one_credential().await;
+    let installation = Installation::start(&cluster, &HOLD).await;
+    guarded(&cluster, GUARDRAIL).await;
+    drop(installation);
+    refused(&cluster, &pod("web", "shop"), DEAD).await;
+    the_cluster_lives(&cluster, "one").await;
+    cluster.kubectl(&["delete", "namespace", "shop", "--wait=false"], "");
+    cluster.gone("shop").await;
+    let log = std::fs::read_to_string(cluster.audit_log(0)).unwrap();
+    let deleted = log.lines().any(|line| {
+        line.contains("\"resource\":\"networkpolicies\"")
+            && line.contains("\"verb\":\"delete")
+            && line.contains("\"username\":\"system:kube-controller-manager\"")
+    });
+    assert!(deleted, "the manager itself has deleted the policies");
 }

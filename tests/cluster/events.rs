@@ -4,6 +4,9 @@ use k8s_openapi::api::events::v1::Event;
 use kube::api::ListParams;
 use kube::{Api, ResourceExt as _};
 
+use serde_json::Value;
+
+use crate::access::definition;
 use crate::installation::{Installation, fails_for, registered};
 use crate::kubernetes::Kubernetes;
 use crate::registration::{GUARDRAIL, create, default_deny, namespace, pod, refused};
@@ -12,7 +15,12 @@ use crate::registration::{GUARDRAIL, create, default_deny, namespace, pod, refus
 const TRIES: i32 = 100;
 
 /// The Events of a namespace that have this reason and are about an object of this name.
-async fn events(cluster: &Kubernetes, namespace: &str, reason: &str, name: &str) -> Vec<Event> {
+pub(crate) async fn events(
+    cluster: &Kubernetes,
+    namespace: &str,
+    reason: &str,
+    name: &str,
+) -> Vec<Event> {
     let api: Api<Event> = Api::namespaced(cluster.client().await, namespace);
     let reason = ListParams::default().fields(&format!("reason={reason}"));
     let mut events = api.list(&reason).await.unwrap().items;
@@ -21,7 +29,7 @@ async fn events(cluster: &Kubernetes, namespace: &str, reason: &str, name: &str)
     events
 }
 
-async fn one(cluster: &Kubernetes, namespace: &str, reason: &str, name: &str) -> Event {
+pub(crate) async fn one(cluster: &Kubernetes, namespace: &str, reason: &str, name: &str) -> Event {
     let what = format!("{reason} of {name}");
     let event = Kubernetes::eventually(&what, async || {
         events(cluster, namespace, reason, name).await.pop()
@@ -85,7 +93,15 @@ async fn what_is_refused_or_would_be_is_an_event_and_the_same_again_a_count() {
 #[tokio::test]
 async fn the_controller_tells_of_certificates_and_of_baselines_that_it_puts_back_or_cannot_make() {
     let cluster = Kubernetes::start().await;
-    let _installation = Installation::start(&cluster, &[]).await;
+    let reports = "openreports.io";
+    cluster.apply(&definition(
+        reports,
+        "v1alpha1",
+        "Report",
+        "reports",
+        "Namespaced",
+    ));
+    let _installation = Installation::start(&cluster, &["--reports", "open-report"]).await;
     let renewed = one(
         &cluster,
         "ringfence-system",
@@ -105,4 +121,21 @@ async fn the_controller_tells_of_certificates_and_of_baselines_that_it_puts_back
     let deleted = async || cluster.kubectl(&delete, "").status.success().then_some(());
     Kubernetes::eventually("a baseline to delete", deleted).await;
     one(&cluster, "shop", "BaselineRepaired", name).await;
+
+    // The reports are of the kind that was asked for.
+    let get = [
+        "get",
+        "reports.openreports.io",
+        "ringfence",
+        "-n",
+        "taken",
+        "-o",
+        "json",
+    ];
+    let reported = async || {
+        let output = cluster.kubectl(&get, "");
+        let report: Value = serde_json::from_slice(&output.stdout).ok()?;
+        report["summary"]["pass"].as_u64()
+    };
+    Kubernetes::eventually("a Report", reported).await;
 }

@@ -19,6 +19,8 @@ use crate::process::Process;
 const RELEASE: &str = "1.36.3";
 /// The token of a member of `system:masters`; good for nothing but this control plane.
 const TOKEN: &str = "admin";
+/// That of a controller manager whose controllers have no credentials of their own.
+const MANAGER: &str = "manager";
 /// The address at which pods find the API server.
 const SERVICE: &str = "10.96.0.1";
 
@@ -85,6 +87,18 @@ impl Kubernetes {
         this
     }
 
+    /// The same, with one credential for all controllers.
+    pub(crate) async fn start_with_one_credential() -> Self {
+        let mut this = Self::start().await;
+        let text = std::fs::read_to_string(this.kubeconfig()).unwrap();
+        let mut config: serde_json::Value = serde_json::from_str(&text).unwrap();
+        config["users"][0]["user"]["token"] = MANAGER.into();
+        let file = this.folder.join("manager.kubeconfig");
+        std::fs::write(&file, config.to_string()).unwrap();
+        this.start_manager_as(&file, "--use-service-account-credentials=false");
+        this
+    }
+
     /// The same, at an address that others reach it at, too, such as the kubelet of that machine. Its port is [`PORT`].
     pub(crate) async fn start_at(address: Ipv4Addr) -> Self {
         let mut this = Self::with_servers_at(address, vec![PORT]).await;
@@ -93,12 +107,16 @@ impl Kubernetes {
     }
 
     fn start_manager(&mut self) {
+        self.start_manager_as(&self.kubeconfig(), "--use-service-account-credentials");
+    }
+
+    fn start_manager_as(&mut self, kubeconfig: &Path, credentials: &str) {
         let mut command = Command::new(program("kube-controller-manager"));
         command.args([
-            &format!("--kubeconfig={}", self.kubeconfig().display()),
+            &format!("--kubeconfig={}", kubeconfig.display()),
             &format!("--service-account-private-key-file={}", self.file("sa.key")),
             &format!("--root-ca-file={}", self.file("ca.crt")),
-            "--use-service-account-credentials",
+            credentials,
             "--leader-elect=false",
             "--secure-port=0",
         ]);
@@ -357,7 +375,10 @@ fn prepare(folder: &Path, address: Ipv4Addr) {
     write("sa.pub", &accounts.public_key_pem());
     write(
         "tokens.csv",
-        &format!("{TOKEN},admin,admin,\"system:masters\"\n"),
+        &format!(
+            "{TOKEN},admin,admin,\"system:masters\"\n\
+             {MANAGER},system:kube-controller-manager,manager,\"system:masters\"\n"
+        ),
     );
     // What anybody changes, with whom they act as; what is read only of the accounts whose roles are tried.
     write(

@@ -12,10 +12,12 @@ mod admission;
 mod audit;
 mod baselines;
 mod clients;
+mod cover;
 mod definitions;
 mod drills;
 mod enforcement;
 mod events;
+mod files;
 mod install;
 mod installation;
 #[allow(dead_code, reason = "other tests need more of it")]

@@ -7,9 +7,11 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::Secret;
 use kube::Api;
 use kube::api::{DeleteParams, Patch, PatchParams};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpStream};
 
+use crate::access::definition;
+use crate::events::{events, one};
 use crate::installation::{
     Installation, controller, fails_for, install_kinds, registered, webhook,
 };
@@ -140,6 +142,114 @@ async fn a_secret_that_is_deleted_or_spoilt_comes_back_and_nothing_fails() {
         failures.len(),
         failures.first()
     );
+}
+
+/// Nobody may write the Secret of the certificates.
+const HELD: &str = r#"
+apiVersion: admissionregistration.k8s.io/v1
+kind: ValidatingAdmissionPolicy
+metadata: {name: hold-certificates}
+spec:
+  failurePolicy: Fail
+  matchConstraints:
+    resourceRules:
+      - {apiGroups: [""], apiVersions: [v1], operations: [CREATE, UPDATE, DELETE], resources: [secrets]}
+  matchConditions:
+    - {name: ours, expression: "request.name == 'ringfence-certificates'"}
+  validations:
+    - {expression: "false", message: held by a test}
+---
+apiVersion: admissionregistration.k8s.io/v1
+kind: ValidatingAdmissionPolicyBinding
+metadata: {name: hold-certificates}
+spec: {policyName: hold-certificates, validationActions: [Deny]}
+"#;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_that_cannot_be_renewed_is_told_by_event_report_and_number_before_it_ends() {
+    let cluster = Kubernetes::start().await;
+    let reports = "wgpolicyk8s.io";
+    cluster.apply(&definition(
+        reports,
+        "v1alpha2",
+        "PolicyReport",
+        "policyreports",
+        "Namespaced",
+    ));
+    let admin = format!("127.0.0.1:{}", free_port());
+    // Renewed when 20 seconds are left, told when it is not by the last 8.
+    let terms = ["--leaf-validity", "60s", "--hold", "2s", "--admin", &admin];
+    let _installation = Installation::start(&cluster, &terms).await;
+    judged(&cluster).await;
+    let (own, secret) = ("ringfence-system", "ringfence-certificates");
+    assert!(
+        events(&cluster, own, "CertificateEnding", secret)
+            .await
+            .is_empty()
+    );
+    cluster.apply(HELD);
+    let touch = [
+        "annotate",
+        "secret",
+        secret,
+        "-n",
+        own,
+        "held=yes",
+        "--overwrite",
+        "--dry-run=server",
+    ];
+    Kubernetes::eventually("the Secret held", async || {
+        let output = cluster.kubectl(&touch, "");
+        let told = String::from_utf8_lossy(&output.stderr).contains("held by a test");
+        told.then_some(())
+    })
+    .await;
+
+    let failed = one(&cluster, own, "CertificateFailed", secret).await;
+    assert!(failed.note.unwrap().contains("held by a test"));
+    assert_eq!(failed.type_.as_deref(), Some("Warning"));
+    let ending = one(&cluster, own, "CertificateEnding", secret).await;
+    let note = ending.note.unwrap();
+    let words: Vec<&str> = note.split_whitespace().collect();
+    let at = words.iter().position(|word| *word == "at").unwrap();
+    let ends: jiff::Timestamp = words[at + 1].parse().unwrap();
+    assert!(ends > jiff::Timestamp::now(), "told before it ends: {note}");
+    let page = std::process::Command::new("curl")
+        .args(["-sf", &format!("http://{admin}/metrics")])
+        .output()
+        .unwrap();
+    let page = String::from_utf8(page.stdout).unwrap();
+    let expiry = format!(
+        "ringfence_certificate_expiry_timestamp_seconds{{certificate=\"Leaf\"}} {}",
+        ends.as_second()
+    );
+    assert!(page.contains(&expiry), "{expiry}: {page}");
+    let get = ["get", "policyreport", "ringfence", "-n", own, "-o", "json"];
+    let told =
+        async || {
+            let report: Value = serde_json::from_slice(&cluster.kubectl(&get, "").stdout).ok()?;
+            let results = report["results"].as_array()?.clone();
+            Some(results.iter().any(|result| {
+                result["rule"] == "RF801" && result["resources"][0]["name"] == secret
+            }))
+        };
+    Kubernetes::eventually("it in the report", async || {
+        told().await.filter(|told| *told)
+    })
+    .await;
+
+    // And all is well again as soon as it may be.
+    let away = [
+        "delete",
+        "validatingadmissionpolicybinding",
+        "hold-certificates",
+    ];
+    assert!(cluster.kubectl(&away, "").status.success());
+    Kubernetes::eventually("it out of the report", async || {
+        told().await.filter(|told| !*told)
+    })
+    .await;
+    refused(&cluster, &pod("web", "shop"), "default-deny").await;
 }
 
 /// Where new connections go: the replicas that were ready when last asked, as the endpoints of a Service are.

@@ -14,6 +14,7 @@ mod command;
 mod hostile;
 mod reachability;
 mod service;
+mod slow;
 mod support;
 mod traces;
 mod transport;

@@ -48,6 +48,24 @@ pub struct Outputs {
     pub metrics: CertificateMetrics,
     /// The Events.
     pub events: Teller,
+    /// When the first of those ends that should have been followed by others long ago; nothing where all is well.
+    pub ending: watch::Sender<Option<Timestamp>>,
+}
+
+/// What is known of the certificates.
+#[derive(Debug, Default)]
+struct Standing {
+    /// What is to be kept, once the Secret has been read.
+    kept: Option<Kept>,
+    /// When those end that the Secret has, which are in use whatever could not be written since.
+    ends: Option<Ends>,
+}
+
+/// When what is in use ends.
+#[derive(Clone, Copy, Debug)]
+struct Ends {
+    leaf: Option<Timestamp>,
+    authority: Option<Timestamp>,
 }
 
 /// The longest that passes without a look, since clocks jump.
@@ -68,12 +86,14 @@ pub async fn keep(
     outputs: Outputs,
 ) -> Result<(), Infallible> {
     let api: Api<Secret> = Api::namespaced(client, &namespace);
-    let mut kept: Option<Kept> = None;
+    let mut standing = Standing::default();
     let mut retry = RETRY.0;
     let mut reminded: Option<tokio::time::Instant> = None;
     loop {
         let now = Timestamp::now();
-        let wait = match round(&api, &terms, &mut inputs, &outputs, &mut kept, now).await {
+        let kept = round(&api, &terms, &mut inputs, &outputs, &mut standing, now).await;
+        outputs.tell_of_ends(&standing, &terms, &mut reminded);
+        let wait = match kept {
             Ok(again) => {
                 retry = RETRY.0;
                 // Read again: writing took its time.
@@ -90,18 +110,6 @@ pub async fn keep(
                 continue;
             }
         };
-        let is_near = kept.as_ref().is_some_and(|kept| is_near(kept, &terms, now));
-        if is_near && reminded.is_none_or(|at| at.elapsed() > REMIND) {
-            reminded = Some(tokio::time::Instant::now());
-            tracing::warn!(
-                name = SECRET,
-                "a certificate ends soon or has ended, and could not be renewed"
-            );
-            let note = "A certificate of the webhook ends soon or has ended, and could not be renewed. \
-                The log of the controller says why.";
-            let note = note.to_owned();
-            outputs.events.certificates(What::Ending, "", note);
-        }
         sleep(PACE).await;
         inputs.changed(wait).await;
     }
@@ -113,7 +121,7 @@ async fn round(
     terms: &Terms,
     inputs: &mut Inputs,
     outputs: &Outputs,
-    kept: &mut Option<Kept>,
+    standing: &mut Standing,
     now: Timestamp,
 ) -> Result<Timestamp, KeepError> {
     let there = inputs.secret.borrow_and_update().clone();
@@ -123,11 +131,13 @@ async fn round(
         return Ok(Timestamp::MAX);
     }
     let there = there.here().map(std::sync::Arc::as_ref);
+    let Standing { kept, ends } = standing;
     let kept = kept.get_or_insert_with(|| {
         let (kept, problems) = there.map(read).unwrap_or_default();
         for problem in problems {
             tracing::warn!(name = SECRET, reason = problem, "left out of the Secret");
         }
+        *ends = Some(Ends::of(&kept));
         kept
     });
     let trusted = trusted(
@@ -151,14 +161,15 @@ async fn round(
         }
         changed
     });
-    if let Some(leaf) = &kept.leaf {
-        outputs
-            .metrics
-            .ends(Certificate::Leaf, leaf.facts.not_after());
-    }
-    if let Some(newest) = kept.authorities.last() {
-        let ends = newest.facts.not_after();
-        outputs.metrics.ends(Certificate::Authority, ends);
+    let now_in_use = Ends::of(kept);
+    *ends = Some(now_in_use);
+    for (which, at) in [
+        (Certificate::Leaf, now_in_use.leaf),
+        (Certificate::Authority, now_in_use.authority),
+    ] {
+        if let Some(at) = at {
+            outputs.metrics.ends(which, at);
+        }
     }
     Ok(step.again)
 }
@@ -225,16 +236,59 @@ enum KeepError {
     Json(#[from] serde_json::Error),
 }
 
-/// Whether a leaf or an authority should have been followed by another long ago: that is done at a third of its time.
-fn is_near(kept: &Kept, terms: &Terms, now: Timestamp) -> bool {
-    let near =
-        |until: Timestamp, whole: jiff::SignedDuration| now.duration_until(until) < whole / 7;
-    let leaf = kept.leaf.as_ref();
-    leaf.is_some_and(|leaf| near(leaf.facts.not_after(), terms.leaf))
-        || kept
-            .authorities
-            .last()
-            .is_some_and(|newest| near(newest.facts.not_after(), terms.authority))
+// === impl Ends ===
+
+impl Ends {
+    fn of(kept: &Kept) -> Self {
+        let newest = kept.authorities.last();
+        Self {
+            leaf: kept.leaf.as_ref().map(|leaf| leaf.facts.not_after()),
+            authority: newest.map(|newest| newest.facts.not_after()),
+        }
+    }
+
+    /// When the first of them ends that should have been followed by another long ago: that is done at a third of its time.
+    fn near(&self, terms: &Terms, now: Timestamp) -> Option<Timestamp> {
+        let all = [(self.leaf, terms.leaf), (self.authority, terms.authority)];
+        let near = all.into_iter().filter_map(|(until, whole)| {
+            until.filter(|until| now.duration_until(*until) < whole / 7)
+        });
+        near.min()
+    }
+}
+
+// === impl Outputs ===
+
+impl Outputs {
+    /// Tells that a certificate in use ends soon or has ended, where that is so.
+    fn tell_of_ends(
+        &self,
+        standing: &Standing,
+        terms: &Terms,
+        reminded: &mut Option<tokio::time::Instant>,
+    ) {
+        let ends = standing.ends.as_ref();
+        let near = ends.and_then(|ends| ends.near(terms, Timestamp::now()));
+        self.ending.send_if_modified(|told| {
+            let differs = *told != near;
+            *told = near;
+            differs
+        });
+        let Some(at) = near else { return };
+        if reminded.is_some_and(|at| at.elapsed() <= REMIND) {
+            return;
+        }
+        *reminded = Some(tokio::time::Instant::now());
+        tracing::warn!(
+            name = SECRET,
+            not_after = %at,
+            "a certificate ends soon or has ended, and could not be renewed"
+        );
+        let note = format!(
+            "A certificate of the webhook ends at {at} and could not be renewed. The log of the controller says why."
+        );
+        self.events.certificates(What::Ending, "", note);
+    }
 }
 
 fn tell(done: &Done, outputs: &Outputs) {

@@ -68,6 +68,19 @@ pub enum Step {
     Remove(PolicyName),
 }
 
+impl Plan {
+    /// The policies that a namespace is about to be given for the first time.
+    pub fn to_make(&self) -> impl Iterator<Item = &Wanted> {
+        self.steps.iter().filter_map(|step| match step {
+            Step::Apply {
+                wanted,
+                repair: false,
+            } => Some(wanted),
+            Step::Apply { .. } | Step::Remove(_) => None,
+        })
+    }
+}
+
 /// What is to be done in all namespaces, those where there is nothing to tell left out. `kept` are the namespaces that are
 /// known to have been given their baseline.
 pub fn plan(

@@ -21,6 +21,10 @@ pub(super) struct Activity {
     born: Instant,
     in_flight: AtomicU32,
     served: AtomicU32,
+    /// How many of these have a body that has not come to its end.
+    owed: AtomicU32,
+    /// Since when there are such.
+    owed_since: AtomicU64,
     /// When the last request ended.
     idle_since: AtomicU64,
     /// When the first byte of a request's head came; zero when none has.
@@ -54,6 +58,10 @@ pub(super) enum Protocol {
 #[derive(Debug)]
 pub(super) struct InFlight(Arc<Activity>);
 
+/// Counts a request's body as owed until dropped.
+#[derive(Debug)]
+pub(super) struct Owed(Arc<Activity>);
+
 /// A stream that notes what happens on it.
 #[derive(Debug)]
 pub(super) struct Watched<S> {
@@ -69,6 +77,8 @@ impl Activity {
         Arc::new(Self {
             born: Instant::now(),
             in_flight: AtomicU32::new(0),
+            owed: AtomicU32::new(0),
+            owed_since: AtomicU64::new(0),
             served: AtomicU32::new(0),
             idle_since: AtomicU64::new(0),
             head_since: AtomicU64::new(0),
@@ -88,6 +98,20 @@ impl Activity {
         self.head_since.store(0, Ordering::Relaxed);
         self.in_flight.fetch_add(1, Ordering::Relaxed);
         InFlight(Arc::clone(self))
+    }
+
+    pub(super) fn owe_body(self: &Arc<Self>) -> Owed {
+        if self.owed.fetch_add(1, Ordering::Relaxed) == 0 {
+            self.owed_since.store(self.now(), Ordering::Relaxed);
+        }
+        Owed(Arc::clone(self))
+    }
+
+    /// Since when a connection with requests in flight has done nothing but owe their bodies.
+    pub(super) fn owes_since(&self) -> Option<Instant> {
+        let owed = self.owed.load(Ordering::Relaxed);
+        let since = std::time::Duration::from_millis(self.owed_since.load(Ordering::Relaxed));
+        (owed > 0 && owed >= self.in_flight.load(Ordering::Relaxed)).then(|| self.born + since)
     }
 
     pub(super) fn has_served(&self) -> bool {
@@ -143,6 +167,12 @@ impl Drop for InFlight {
         activity.idle_since.store(activity.now(), Ordering::Relaxed);
         activity.served.fetch_add(1, Ordering::Relaxed);
         activity.in_flight.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Owed {
+    fn drop(&mut self) {
+        self.0.owed.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

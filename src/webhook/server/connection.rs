@@ -27,6 +27,7 @@ use crate::telemetry::panic_text;
 
 use super::activity::{Activity, Judgement, Protocol, Watched};
 use super::gate::Pass;
+use super::noted::Noted;
 use super::{ServerOptions, Stage};
 
 /// What every connection is served with.
@@ -116,8 +117,8 @@ impl Connection {
                     Judgement::Keep => false,
                 },
                 () = activity.told_to_go() => {
-                    if !activity.has_served() {
-                        return Err("made room: it never asked for anything".to_owned());
+                    if !activity.has_served() || activity.owes_since().is_some() {
+                        return Err("made room: it asked for nothing, or not to the end".to_owned());
                     }
                     true
                 }
@@ -175,6 +176,7 @@ impl Service<Request<Incoming>> for Guarded {
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let in_flight = self.activity.begin_request();
         let version = request.version();
+        let request = request.map(|body| Noted::new(body, &self.activity));
         let answer = self.router.clone().call(request);
         let stage = self.stage.clone();
         Box::pin(async move {

@@ -1,17 +1,31 @@
 //! How many connections there may be at once.
 //!
-//! At the limit a new connection is let in by sending another one away: first one that never asked for anything, else
-//! the one that has been idle for longest. So somebody who opens connections and leaves them lying cannot keep the API
-//! server out. When every connection is busy, new ones wait in the kernel's queue.
+//! At the limit a new connection is let in by sending another one away: first one that never asked for anything, then one
+//! that asks and does not send the body, else the one that has been idle for longest. So somebody who opens connections and
+//! leaves them lying cannot keep the API server out. When every connection is busy, new ones wait in the kernel's queue.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Notify;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::activity::Activity;
+
+/// How long the body of a request may be on its way before its connection counts as one that makes room.
+const ON_ITS_WAY: Duration = Duration::from_millis(250);
+
+/// What a connection that is not busy has been good for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Use {
+    /// It never asked for anything.
+    None,
+    /// It asks, and does not send the body.
+    Owes,
+    /// It has asked before.
+    Served,
+}
 
 /// Lets connections in.
 #[derive(Debug)]
@@ -63,8 +77,9 @@ impl Gate {
             let least_use = inside
                 .connections
                 .values()
-                .filter(|activity| !activity.is_busy())
-                .min_by_key(|activity| (activity.has_served(), activity.idle_from()));
+                .filter_map(|activity| Some((use_of(activity)?, activity)))
+                .min_by_key(|(of_use, _)| *of_use)
+                .map(|(_, activity)| activity);
             if let Some(activity) = least_use {
                 activity.tell_to_go();
             }
@@ -80,6 +95,22 @@ impl Gate {
             activity,
         })
     }
+}
+
+/// How much use a connection is, the least first; `None` for one that is busy.
+fn use_of(activity: &Activity) -> Option<(Use, Instant)> {
+    if let Some(since) = activity.owes_since() {
+        return (since.elapsed() >= ON_ITS_WAY).then_some((Use::Owes, since));
+    }
+    if activity.is_busy() {
+        return None;
+    }
+    let of_use = if activity.has_served() {
+        Use::Served
+    } else {
+        Use::None
+    };
+    Some((of_use, activity.idle_from()))
 }
 
 // === impl Pass ===
@@ -130,6 +161,25 @@ mod tests {
         assert!(!is_told_to_go(&busy).await);
         drop(useful);
         assert!(gate.try_admit().is_some());
+    }
+
+    #[tokio::test]
+    async fn who_owes_a_body_makes_room_before_who_was_of_use() {
+        let gate = Gate::new(2);
+        let useful = gate.admit().await;
+        drop(useful.activity().begin_request());
+        let owing = gate.admit().await;
+        let _request = owing.activity().begin_request();
+        let owed = owing.activity().owe_body();
+        assert!(gate.try_admit().is_none());
+        assert!(!is_told_to_go(&owing).await, "the body is on its way");
+        assert!(is_told_to_go(&useful).await);
+        tokio::time::sleep(ON_ITS_WAY).await;
+        assert!(gate.try_admit().is_none());
+        assert!(is_told_to_go(&owing).await && !is_told_to_go(&useful).await);
+        drop(owed);
+        assert!(gate.try_admit().is_none());
+        assert!(!is_told_to_go(&owing).await, "it is judged now");
     }
 
     #[tokio::test]
