@@ -30,5 +30,6 @@ mod registration;
 mod rights;
 mod roles;
 mod rotation;
+mod staged;
 mod status;
 mod support;
