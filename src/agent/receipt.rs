@@ -23,7 +23,8 @@ use crate::netpol::NodeName;
 const FIELD_MANAGER: &str = "ringfence-agent";
 /// The least time between two receipts of a node, and how much longer it is by chance.
 const APART: Duration = Duration::from_secs(2);
-/// How long a receipt is left as it is while nothing changes.
+/// How long a receipt is left as it is while nothing changes, at most: up to a half of it is left out by chance, or nodes that
+/// have written together once would do so for ever.
 const FRESH: Duration = Duration::from_mins(5);
 
 /// Writes receipts for as long as it is polled.
@@ -52,7 +53,8 @@ pub async fn write(
         }
         tokio::time::sleep(APART + APART.mul_f64(chance())).await;
         // The last sender is the agent's loop: when it ends, the process does.
-        let changed = tokio::time::timeout(FRESH, held.changed()).await;
+        let changed =
+            tokio::time::timeout(FRESH.mul_f64(1.0 - chance() / 2.0), held.changed()).await;
         if matches!(changed, Ok(Err(_))) {
             std::future::pending::<()>().await;
         }
@@ -97,9 +99,10 @@ fn receipt(holding: &Holding, since: &mut Option<(bool, Timestamp)>, now: Timest
     });
     let conditions: Option<Condition> = serde_json::from_value(condition).ok();
     let count = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
+    let (policies, policy_count) = Receipt::naming(&holding.policies);
     Receipt {
-        policies: holding.policies.clone(),
-        policy_count: count(holding.policies.len()),
+        policies,
+        policy_count,
         pods: count(holding.pods),
         unchecked_pods: Some(count(holding.unchecked)),
         digest: holding.digest.clone(),
@@ -117,6 +120,8 @@ fn chance() -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::guard::enforcement::HeldPolicy;
+    use crate::netpol::Stage;
 
     #[test]
     fn the_time_of_a_transition_is_that_of_the_change() {
@@ -139,5 +144,25 @@ mod tests {
         assert_ne!(at(&two), at(&three));
         assert_eq!(three.conditions[0].status, "False");
         assert_eq!(three.conditions[0].message, "no right");
+    }
+
+    #[test]
+    fn a_receipt_fits_into_an_object_however_many_policies_a_node_holds() {
+        let longest = |number: usize| HeldPolicy {
+            kind: Some("BaselineAdminNetworkPolicy".to_owned()),
+            namespace: Some("n".repeat(63)),
+            name: format!("{number:0>253}"),
+            generation: Some(i64::MAX),
+            stage: Some(Stage::Canary),
+        };
+        let holding = Holding {
+            policies: (0..10_000).map(longest).collect(),
+            ..Holding::default()
+        };
+        let receipt = receipt(&holding, &mut None, Timestamp::UNIX_EPOCH);
+        assert_eq!(receipt.policy_count, 10_000);
+        assert_eq!(receipt.left_out(), 10_000 - receipt.policies.len());
+        let bytes = json!(receipt).to_string().len();
+        assert!((500_000..1_200_000).contains(&bytes), "{bytes} bytes");
     }
 }

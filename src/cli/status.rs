@@ -25,8 +25,8 @@ use crate::report::text::printable;
     and names the policy in its current generation (its NodeEnforcement). Policies that select no running pod hold nobody,\n\
     and are left out. Network plugins that enforce policies themselves give no receipts: see `ringfence doctor`.\n\n\
     JSON: an object with `confirmed` (whether all are), `receipts` (whether the API server knows the kind), `nodes` (`node`,\n\
-    and `reason` where its receipt does not count) and `policies` (`namespace`, absent for one of the whole cluster, `kind` for one of v1alpha1, `name`,\n\
-    `generation`, `confirmed` of `nodes`, and `laggards`, each a `node` with its `reason`).\n\n\
+    and `reason` where its receipt does not count) and `policies` (`namespace`, absent for one of the whole cluster, `kind` for one of v1alpha1 and for one on\n\
+    trial, which has a `stage` too, `name`, `generation`, `confirmed` of `nodes`, and `laggards`, each a `node` with its `reason`).\n\n\
     Exit codes: 0 all confirmed, 1 not all, 2 could not say.")]
 pub struct Args {
     #[command(flatten)]
@@ -156,9 +156,14 @@ fn write_policy(out: &mut impl Write, policy: &PolicyAnswer, now: Timestamp) -> 
     };
     let held = &policy.policy;
     let name = match (&held.namespace, &held.kind) {
-        (Some(namespace), _) => format!("{namespace}/{}", held.name),
+        (Some(namespace), None) => format!("{namespace}/{}", held.name),
+        (Some(namespace), Some(kind)) => format!("{kind} {namespace}/{}", held.name),
         (None, Some(kind)) => format!("{kind} {}", held.name),
         (None, None) => format!("ClusterNetworkPolicy {}", held.name),
+    };
+    let name = match held.stage {
+        Some(stage) => format!("{name} ({})", format!("{stage:?}").to_lowercase()),
+        None => name,
     };
     let (confirmed, nodes) = (policy.confirmed, policy.nodes);
     let noun = if nodes == 1 { "node" } else { "nodes" };
@@ -181,6 +186,7 @@ mod tests {
     use super::*;
     use crate::guard::enforcement::HeldPolicy;
     use crate::guard::enforcement::answer::Laggard;
+    use crate::netpol::Stage;
 
     #[test]
     fn laggards_are_named_below_their_policy() {
@@ -199,6 +205,7 @@ mod tests {
                     namespace: namespace.map(str::to_owned),
                     name: name.to_owned(),
                     generation: Some(3),
+                    stage: None,
                 },
                 confirmed: 4 - laggards.len(),
                 nodes: 4,
@@ -217,6 +224,9 @@ mod tests {
             held: Some(2),
             wanted: Some(3),
         };
+        let mut staged = policy(Some("shop"), "deny", vec![]);
+        staged.policy.kind = Some("StagedNetworkPolicy".to_owned());
+        staged.policy.stage = Some(Stage::Shadow);
         let answer = Answer {
             nodes: vec![
                 node("one", None),
@@ -236,6 +246,7 @@ mod tests {
                         ("four", failing),
                     ],
                 ),
+                staged,
             ],
         };
         let mut out = anstream::StripStream::new(Vec::new());
@@ -251,8 +262,9 @@ mod tests {
           two: old receipt: the kernel was read back 120 minutes ago
           three: no receipt
           four: not enforced: the kernel did not take the rules
+        StagedNetworkPolicy shop/deny (shadow): 4/4 nodes
 
-        1 of 2 policies confirmed on every node that has pods of theirs
+        2 of 3 policies confirmed on every node that has pods of theirs
         ");
         let mut out = anstream::StripStream::new(Vec::new());
         write(&mut out, &Answer::default(), false, now).unwrap();

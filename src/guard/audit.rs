@@ -48,7 +48,7 @@ const fn kind(
 }
 
 /// The kinds that are audited. Owners come before what they own, and what gives others their meaning comes first.
-pub const KINDS: [Kind; 18] = [
+pub const KINDS: [Kind; 19] = [
     kind("", "v1", "Namespace", "namespaces"),
     kind(
         "networking.k8s.io",
@@ -56,6 +56,7 @@ pub const KINDS: [Kind; 18] = [
         "NetworkPolicy",
         "networkpolicies",
     ),
+    STAGED,
     kind(
         "policy.networking.k8s.io",
         "v1alpha2",
@@ -94,7 +95,7 @@ pub const KINDS: [Kind; 18] = [
     kind("", "v1", "Pod", "pods"),
 ];
 
-/// Policies on trial, which are not judged: that is done when they are promoted.
+/// Policies on trial.
 pub const STAGED: Kind = kind(
     "ringfence.dev",
     "v1alpha1",
@@ -336,6 +337,6 @@ mod tests {
         }
         assert_eq!(of("pods").path(), "/api/v1/pods");
         assert_eq!(of("jobs").path(), "/apis/batch/v1/jobs");
-        assert_eq!(KINDS.iter().filter(|kind| kind.is_optional()).count(), 6);
+        assert_eq!(KINDS.iter().filter(|kind| kind.is_optional()).count(), 7);
     }
 }

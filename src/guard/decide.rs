@@ -22,12 +22,14 @@ use crate::netpol::findings::Neighbourhood;
 use crate::netpol::{FieldPath, Snapshot};
 
 mod native;
+mod promotion;
 mod ratchet;
 mod selecting;
 mod skip;
 mod universal;
 
 use native::native;
+use promotion::Promotion;
 use ratchet::leave_out;
 use selecting::selecting;
 use skip::of_itself;
@@ -157,7 +159,7 @@ pub fn judge(review: &Review, context: &Context<'_>, now: Timestamp, budget: Bud
             exemption: None,
         });
     }
-    for guardrail in selecting {
+    for guardrail in &selecting {
         one_guardrail(
             review,
             subject,
@@ -168,6 +170,9 @@ pub fn judge(review: &Review, context: &Context<'_>, now: Timestamp, budget: Bud
             budget,
             &mut decision,
         );
+    }
+    if let Some(promotion) = Promotion::of(review, context.snapshot) {
+        promotion.judge(&selecting, review, context, now, budget, &mut decision);
     }
     let reachable = reachability::judge(review, subject, context, &after, now, budget);
     decision.judged.extend(reachable.judged);

@@ -11,7 +11,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::guard::audit;
-use crate::netpol::{ClusterNetworkPolicy, NamespaceState, NetworkPolicy, Pod, Snapshot, Tier};
+use crate::netpol::{
+    ClusterNetworkPolicy, NamespaceState, NetworkPolicy, Pod, Snapshot, Stage, StagedNetworkPolicy,
+    Tier,
+};
 
 pub mod answer;
 pub mod confirmed;
@@ -29,6 +32,10 @@ pub const KIND: audit::Kind = audit::Kind {
 
 /// How old the last reading of a kernel may be for its receipt to count. Agents read again, and say so, every five minutes.
 pub const FRESH: SignedDuration = SignedDuration::from_mins(10);
+
+/// The most policies that a receipt names. An object of the API server may not be larger than about 1.5 MB, and a policy with
+/// the longest names takes some 500 bytes of it.
+pub const MOST_NAMED: usize = 2_000;
 
 /// The type of the condition that says whether the node holds what the policies say.
 pub const ENFORCED: &str = "Enforced";
@@ -64,10 +71,11 @@ pub struct NodeEnforcementSpec {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Receipt {
-    /// The policies that hold pods of this node, each in the version that the kernel holds.
+    /// The policies that hold pods of this node, and those on trial for them, each in the version that the kernel holds; of very
+    /// many the first 2000.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub policies: Vec<HeldPolicy>,
-    /// How many they are.
+    /// How many they are, those that are not named included.
     #[serde(default)]
     pub policy_count: u32,
     /// How many pods of this node have an address that policies can hold.
@@ -96,7 +104,7 @@ pub struct Receipt {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct HeldPolicy {
-    /// Its kind, where that is AdminNetworkPolicy or BaselineAdminNetworkPolicy.
+    /// Its kind, where that is AdminNetworkPolicy, BaselineAdminNetworkPolicy or StagedNetworkPolicy.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kind: Option<String>,
     /// Its namespace; absent for a policy of the whole cluster.
@@ -107,6 +115,9 @@ pub struct HeldPolicy {
     /// Its `metadata.generation`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub generation: Option<i64>,
+    /// How far its trial has come, where it is on trial.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stage: Option<Stage>,
 }
 
 /// What a receipt is worth at a moment.
@@ -138,6 +149,18 @@ impl Receipt {
         }
     }
 
+    /// The policies as a receipt names them, and how many there are.
+    pub fn naming(policies: &[HeldPolicy]) -> (Vec<HeldPolicy>, u32) {
+        let named = policies.iter().take(MOST_NAMED).cloned().collect();
+        (named, u32::try_from(policies.len()).unwrap_or(u32::MAX))
+    }
+
+    /// How many policies it does not name, for want of room.
+    pub fn left_out(&self) -> usize {
+        let all = usize::try_from(self.policy_count).unwrap_or(usize::MAX);
+        all.saturating_sub(self.policies.len())
+    }
+
     /// What it is worth now.
     pub fn worth(&self, now: Timestamp) -> Worth {
         let fresh = |at: &Timestamp| now.duration_since(*at) <= FRESH;
@@ -160,13 +183,17 @@ impl Receipt {
 // === impl HeldPolicy ===
 
 impl HeldPolicy {
-    /// The policies that hold at least one of some pods, in the order of their names.
+    /// The policies that hold at least one of some pods, and those on trial that select one, in the order of their names.
     pub fn of<'p>(snapshot: &Snapshot, pods: impl IntoIterator<Item = &'p Pod>) -> Vec<Self> {
         let mut held = Vec::new();
         for pod in pods.into_iter().filter(|pod| pod.is_held()) {
             let own = snapshot.namespace(pod.namespace());
             let own = own.into_iter().flat_map(NamespaceState::effective_policies);
             held.extend(own.filter(|policy| policy.selects(pod)).map(Self::from));
+            let tried = snapshot.namespace(pod.namespace());
+            let tried = tried.filter(|state| !state.is_terminating());
+            let tried = tried.into_iter().flat_map(NamespaceState::staged_policies);
+            held.extend(tried.filter(|it| it.policy.selects(pod)).map(Self::from));
             let labels = snapshot.namespace_labels(pod.namespace());
             let wide = Tier::BOTH.into_iter();
             let wide = wide.flat_map(|tier| snapshot.cluster_policies_of(tier));
@@ -188,6 +215,7 @@ impl From<&NetworkPolicy> for HeldPolicy {
             namespace: Some(policy.namespace.to_string()),
             name: policy.name.to_string(),
             generation: policy.generation,
+            stage: None,
         }
     }
 }
@@ -201,6 +229,17 @@ impl From<&ClusterNetworkPolicy> for HeldPolicy {
             namespace: None,
             name: policy.reference.name.to_string(),
             generation: policy.generation,
+            stage: None,
+        }
+    }
+}
+
+impl From<&StagedNetworkPolicy> for HeldPolicy {
+    fn from(staged: &StagedNetworkPolicy) -> Self {
+        Self {
+            kind: Some(audit::STAGED.kind.to_owned()),
+            stage: Some(staged.stage),
+            ..Self::from(&staged.policy)
         }
     }
 }

@@ -46,7 +46,7 @@ pub enum Changed {
 }
 
 /// Everything that is judged.
-pub const JUDGED: [Judged; 13] = [
+pub const JUDGED: [Judged; 14] = [
     Judged {
         changed: Changed::ToWait,
         ..in_namespaces("", "v1", &["pods"], &[Create])
@@ -79,6 +79,13 @@ pub const JUDGED: [Judged; 13] = [
     },
     // Nothing can be added to what goes away.
     in_namespaces("networking.k8s.io", "v1", &["networkpolicies"], &[Delete]),
+    // A trial that ends leaves what nobody has counted on.
+    in_namespaces(
+        GROUP,
+        VERSION,
+        &["stagednetworkpolicies"],
+        &[Create, Update],
+    ),
     // What policies mean by `nodes`; what a kubelet says of itself never comes here.
     Judged {
         place: Place::Cluster,

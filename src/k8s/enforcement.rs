@@ -13,9 +13,10 @@ use crate::guard::review;
 use crate::netpol::{NodeName, Object, Snapshot};
 
 /// The kinds that say which policy holds which pod, by their plurals.
-const NEEDED: [&str; 7] = [
+const NEEDED: [&str; 8] = [
     "namespaces",
     "networkpolicies",
+    "stagednetworkpolicies",
     "clusternetworkpolicies",
     "adminnetworkpolicies",
     "baselineadminnetworkpolicies",

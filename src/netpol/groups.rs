@@ -47,25 +47,56 @@ pub struct Group {
 /// What pods of a group have in common: at last, which policies on trial are in force for them.
 type Likeness<'p> = (&'p Labels, &'p [ContainerPort], [bool; 2], Vec<bool>);
 
+/// Which pods the policies on trial in a namespace are in force for.
+fn choices(state: &NamespaceState) -> impl Iterator<Item = &Choice> {
+    let staged = state.staged_policies();
+    staged.filter_map(StagedNetworkPolicy::in_force_for)
+}
+
+/// The pods of a namespace that policies hold, those together that have everything in common.
+fn alike<'s>(
+    state: &'s NamespaceState,
+    choices: impl Iterator<Item = &'s Choice>,
+) -> impl Iterator<Item = Vec<Arc<Pod>>> {
+    let choices: Vec<&Choice> = choices.collect();
+    let mut alike: BTreeMap<Likeness<'_>, Vec<Arc<Pod>>> = BTreeMap::new();
+    for pod in state.shared_pods().filter(|pod| pod.is_held()) {
+        let families = Family::BOTH.map(|family| is_of(pod, family));
+        let chosen = choices.iter().map(|choice| choice.chooses(pod)).collect();
+        alike
+            .entry((&pod.labels, &pod.ports, families, chosen))
+            .or_default()
+            .push(Arc::clone(pod));
+    }
+    alike.into_values()
+}
+
 impl Group {
     /// The groups of a namespace of a snapshot, in the order of what they have in common: the same pods give the same
     /// groups.
     pub fn of_namespace(state: &NamespaceState, snapshot: &Snapshot) -> Vec<Self> {
-        let choices: Vec<&Choice> = state
-            .staged_policies()
-            .filter_map(StagedNetworkPolicy::in_force_for)
-            .collect();
-        let mut alike: BTreeMap<Likeness<'_>, Vec<Arc<Pod>>> = BTreeMap::new();
-        for pod in state.shared_pods().filter(|pod| pod.is_held()) {
-            let families = Family::BOTH.map(|family| is_of(pod, family));
-            let chosen = choices.iter().map(|choice| choice.chooses(pod)).collect();
-            alike
-                .entry((&pod.labels, &pod.ports, families, chosen))
-                .or_default()
-                .push(Arc::clone(pod));
-        }
-        let groups = alike.into_values().filter_map(|pods| {
+        let groups = alike(state, choices(state)).filter_map(|pods| {
             Self::of_pods(pods, state.name(), state.labels(), Some(state), snapshot)
+        });
+        groups.collect()
+    }
+
+    /// The groups of a namespace whose pods are alike before and after another policy is tried, as they are before and after.
+    pub fn of_trial(
+        (old, before): (&NamespaceState, &Snapshot),
+        (new, after): (&NamespaceState, &Snapshot),
+    ) -> Vec<(Self, Self)> {
+        let groups = alike(new, choices(old).chain(choices(new))).filter_map(|pods| {
+            let of = |state: &NamespaceState, snapshot| {
+                Self::of_pods(
+                    pods.clone(),
+                    state.name(),
+                    state.labels(),
+                    Some(state),
+                    snapshot,
+                )
+            };
+            Some((of(old, before)?, of(new, after)?))
         });
         groups.collect()
     }

@@ -9,6 +9,7 @@ use hyper::StatusCode;
 use hyper::header::{CONTENT_TYPE, HeaderValue};
 use jiff::Timestamp;
 
+use crate::guard::audit;
 use crate::guard::coverage;
 use crate::guard::decide::{self, State as Known};
 use crate::guard::engine::Budget;
@@ -248,7 +249,7 @@ impl Judge<'_> {
     /// Whether a guardrail in mode Enforce selects the namespace, or a reachability rule in that mode speaks of it. Ringfence's own kinds and the end of a namespace are never
     /// held up by a failure: they are what a lockout is undone with.
     fn is_enforced(&self, envelope: &Envelope<'_>) -> bool {
-        let is_way_out = envelope.group() == GROUP
+        let is_way_out = is_own(envelope.group(), envelope.kind())
             || (envelope.operation() == Operation::Delete
                 && envelope.kind() == "Namespace"
                 && envelope.group().is_empty());
@@ -301,8 +302,8 @@ impl Judge<'_> {
 /// labels and exemptions that were written a moment ago. A warning is worth a look only where it is about cover.
 fn worth_reading<'a>(review: &'a Review, decision: &decide::Decision) -> Option<&'a NamespaceName> {
     let namespace = review.namespace.as_ref()?;
-    // What is wrong with these is wrong by itself.
-    if review.kind_version.group == GROUP {
+    // What is wrong with these is wrong by itself, but for what is judged as a NetworkPolicy.
+    if is_own(&review.kind_version.group, &review.kind) {
         return None;
     }
     let is_refused = decision.in_force(Mode::Enforce).next().is_some();
@@ -311,6 +312,11 @@ fn worth_reading<'a>(review: &'a Review, decision: &decide::Decision) -> Option<
         warned.any(|judged| judged.section == Some(Section::Coverage))
     };
     (is_refused || is_warned()).then_some(namespace)
+}
+
+/// Whether a kind is one of those by which Ringfence itself is told what to do.
+fn is_own(group: &str, kind: &str) -> bool {
+    group == GROUP && kind != audit::STAGED.kind
 }
 
 /// The namespace whose baseline is being made, where that is all that a pod is refused for.

@@ -50,7 +50,7 @@ pub(super) struct InFlight<'a> {
 }
 
 /// The kinds that have a label of their own.
-const KINDS: [&str; 17] = [
+const KINDS: [&str; 18] = [
     "Pod",
     "Deployment",
     "StatefulSet",
@@ -61,6 +61,7 @@ const KINDS: [&str; 17] = [
     "CronJob",
     "Namespace",
     "NetworkPolicy",
+    "StagedNetworkPolicy",
     "ClusterNetworkPolicy",
     "AdminNetworkPolicy",
     "BaselineAdminNetworkPolicy",

@@ -32,5 +32,6 @@ mod registration;
 mod rights;
 mod roles;
 mod rotation;
+mod staged;
 mod status;
 mod support;

@@ -392,6 +392,18 @@ async fn a_receipt_says_what_the_kernel_was_read_back_to_hold() {
         &json!({"podSelector": {}, "policyTypes": ["Ingress"]}),
     );
     seen(2).await;
+    // One on trial is named with its stage, though in this one it holds nobody.
+    let staged = json!({
+        "apiVersion": "ringfence.dev/v1alpha1", "kind": "StagedNetworkPolicy",
+        "metadata": {"name": "next", "namespace": NAMESPACE}, "spec": {"policyTypes": ["Egress"]},
+    });
+    site.kubernetes.apply(&staged.to_string());
+    let tried = json!({"kind": "StagedNetworkPolicy", "namespace": NAMESPACE, "name": "next", "generation": 1, "stage": "Shadow"});
+    Kubernetes::eventually("the policy on trial in the receipt", async || {
+        let receipt = receipt(&site).await?;
+        (receipt["status"]["policies"] == json!([held(2)[0], tried])).then_some(())
+    })
+    .await;
     let pods: Api<Pod> = Api::namespaced(site.client.clone(), NAMESPACE);
     let now = DeleteParams::default().grace_period(0);
     pods.delete("web", &now).await.unwrap();

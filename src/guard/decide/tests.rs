@@ -12,6 +12,8 @@ use crate::guard::testing::{
     now, policy, update,
 };
 
+mod staged;
+
 fn web() -> Value {
     deployment("web", &json!({"app": "web"}))
 }

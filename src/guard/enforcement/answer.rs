@@ -17,7 +17,8 @@ use crate::netpol::{NamespaceName, NodeName, Pod, Snapshot};
 pub struct Answer {
     /// The nodes of the cluster, by name.
     pub nodes: Vec<NodeAnswer>,
-    /// The policies that select running pods: those of the whole cluster first, then by namespace and name.
+    /// The policies that select running pods: those of the whole cluster first, then by namespace and name, and at last those
+    /// on trial.
     pub policies: Vec<PolicyAnswer>,
 }
 
@@ -85,6 +86,11 @@ pub enum Lag {
     },
     /// Its receipt does not name the policy.
     NotNamed,
+    /// Its receipt names only some of very many policies, and this one is not among them.
+    LeftOut {
+        /// How many it does not name.
+        policies: usize,
+    },
 }
 
 /// Answers for the policies that select running pods; with a namespace, pods of that one.
@@ -163,6 +169,9 @@ fn missed(wanted: &HeldPolicy, receipt: &Receipt) -> Option<Lag> {
         held.kind == wanted.kind && held.namespace == wanted.namespace && held.name == wanted.name
     };
     match receipt.policies.iter().find(is_it) {
+        None if receipt.left_out() > 0 => Some(Lag::LeftOut {
+            policies: receipt.left_out(),
+        }),
         None => Some(Lag::NotNamed),
         Some(held) if held.generation != wanted.generation => Some(Lag::Generation {
             held: held.generation,
@@ -212,6 +221,9 @@ impl Lag {
                 format!("generation {} of {}", generation(held), generation(wanted))
             }
             Self::NotNamed => "the receipt does not name it".to_owned(),
+            Self::LeftOut { policies } => {
+                format!("the receipt does not name it, and leaves {policies} out for want of room")
+            }
         }
     }
 }
@@ -371,6 +383,40 @@ mod tests {
                 "other/web 0/1; two: the receipt does not name it",
                 "shop/web 0/1; one: generation 2 of 3",
             ]
+        );
+    }
+
+    #[test]
+    fn a_policy_on_trial_is_confirmed_as_one_in_force_is() {
+        let staged = |generation: i64| {
+            let object = json!({
+                "apiVersion": "ringfence.dev/v1alpha1", "kind": "StagedNetworkPolicy",
+                "metadata": {"name": "web", "namespace": "shop", "generation": generation},
+                "spec": {"stage": "Canary", "canary": {"percent": 50}, "podSelector": {"matchLabels": {"app": "web"}}},
+            });
+            cluster().with(parse(&object).unwrap().unwrap().object)
+        };
+        let (one, shop) = (NodeName::from("one"), NamespaceName::from("shop"));
+        let mut receipt = receipt("2026-06-01T12:00:00Z", "True", &[]);
+        let pod = staged(2);
+        receipt.policies = HeldPolicy::of(&pod, pod.pods_in(&shop));
+        let last = |generation: i64, receipt: &Receipt| {
+            let known = [(one.clone(), receipt.clone())].into();
+            let mut answer = answer(&staged(generation), &known, Some(&shop), now());
+            let last = answer.policies.pop().unwrap();
+            assert_eq!(last.policy.kind.as_deref(), Some("StagedNetworkPolicy"));
+            assert_eq!(last.policy.stage, Some(crate::netpol::Stage::Canary));
+            let mut laggards = last.laggards.iter();
+            laggards.next().map(|laggard| laggard.lag.in_words(now()))
+        };
+        assert_eq!(last(2, &receipt), None);
+        assert_eq!(last(3, &receipt).unwrap(), "generation 2 of 3");
+        // Of a node with very many policies, the last ones find no place.
+        receipt.policies.pop();
+        receipt.policy_count = 3;
+        assert_eq!(
+            last(2, &receipt).unwrap(),
+            "the receipt does not name it, and leaves 1 out for want of room"
         );
     }
 

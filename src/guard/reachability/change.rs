@@ -82,6 +82,9 @@ impl Change {
             (Object::NetworkPolicy(policy), _) => {
                 Self::in_place(Kind::Policy, &policy.namespace, before, after)
             }
+            (Object::StagedNetworkPolicy(staged), Some(_)) => {
+                Self::of_trial(&staged.policy.namespace, before, after)
+            }
             (Object::Namespace(namespace), Some(_)) => {
                 Self::in_place(Kind::Namespace, &namespace.name, before, after)
             }
@@ -96,8 +99,8 @@ impl Change {
                 };
                 Self::of_workload(new, old, before, after)
             }
-            // What is tried is judged when it is promoted. Who leaves reaches nobody any more; what is of no namespace has
-            // ways of its own (`wide.rs`), or none.
+            // A trial that ends leaves what it was never counted upon to change. Who leaves reaches nobody any more; what is of
+            // no namespace has ways of its own (`wide.rs`), or none.
             (
                 Object::Namespace(_)
                 | Object::Pod(_)
@@ -135,6 +138,20 @@ impl Change {
             })
             .collect();
         Self::made_of(kind, namespace, locals)
+    }
+
+    /// A policy that is tried, or otherwise than before.
+    fn of_trial(namespace: &NamespaceName, before: &Snapshot, after: &Snapshot) -> Option<Self> {
+        let new = after.namespace(namespace)?;
+        // Of a namespace of which nothing was known there is no pod either.
+        let old = before.namespace(namespace)?;
+        let groups = Group::of_trial((old, before), (new, after)).into_iter();
+        let locals = groups.map(|(before, after)| Local {
+            touched: differ(&before, &after),
+            before: Some(before),
+            after,
+        });
+        Self::made_of(Kind::Policy, namespace, locals.collect())
     }
 
     fn of_workload(

@@ -21,6 +21,8 @@ pub struct ReachabilityRules {
     rules: Arc<[ReachabilityRule]>,
     snapshot: Snapshot,
     index: Arc<OnceLock<Index>>,
+    /// The same in the cluster without the policies on trial, where one of these is in force for some pods.
+    untried: Option<Arc<Self>>,
 }
 
 /// The pods of a cluster in groups, by namespace.
@@ -71,11 +73,23 @@ impl ReachabilityRules {
         for name in names {
             index.read(name, &self.rules, snapshot);
         }
+        let untried = snapshot.has_canaries().then(|| {
+            // Where nothing was tried until now, this is what was there without it.
+            let before = self.untried.as_deref().unwrap_or(self);
+            Arc::new(before.following(&snapshot.untried(), changed))
+        });
         Self {
             rules: Arc::clone(&self.rules),
             snapshot: snapshot.clone(),
             index: Arc::new(OnceLock::from(index)),
+            untried,
         }
+    }
+
+    /// The same in the cluster without the policies on trial: what these close is not counted upon. `None` where none is in force
+    /// for any pod.
+    pub(super) fn untried(&self) -> Option<&Self> {
+        self.untried.as_deref()
     }
 
     /// All of them.
@@ -105,10 +119,13 @@ impl ReachabilityRules {
     }
 
     fn made_of(rules: Arc<[ReachabilityRule]>, snapshot: &Snapshot) -> Self {
+        let untried = (!rules.is_empty() && snapshot.has_canaries())
+            .then(|| Arc::new(Self::made_of(Arc::clone(&rules), &snapshot.untried())));
         let made = Self {
             rules,
             snapshot: snapshot.clone(),
             index: Arc::default(),
+            untried,
         };
         if !made.rules.is_empty() {
             made.index();

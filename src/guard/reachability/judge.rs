@@ -1,8 +1,11 @@
 //! What the rules in force say of a review: a rule is judged by itself, anything else by what it changes.
 
+use std::collections::BTreeSet;
+
 use jiff::Timestamp;
 
 use super::change::Change;
+use super::search::Broken;
 use super::whole::{self, Violation};
 use super::words::{self, Told};
 use super::{ReachabilityRule, ReachabilityRules, node, wide};
@@ -13,7 +16,7 @@ use crate::guard::finding::{Finding, ObjectRef};
 use crate::guard::mode::Mode;
 use crate::guard::review::{Kind, Operation, Origin, Review, Subject};
 use crate::netpol::reach::root;
-use crate::netpol::{Object, Snapshot};
+use crate::netpol::{Object, ObjectKey, Snapshot};
 
 /// What follows from the rules.
 #[derive(Debug, Default)]
@@ -44,30 +47,63 @@ pub(in crate::guard) fn judge(
         return Judgement::default();
     }
     let (known, pods) = (context.snapshot, budget.pods);
-    let before = &before(review, known);
-    let broken = match subject.model() {
-        Some(Object::ClusterNetworkPolicy(policy)) => {
-            wide::breaks(&policy.reference, [known, before, after], rules, pods)
+    let mut judgement = Judgement::default();
+    let mut told = BTreeSet::new();
+    let mut tell = |broken: Broken<'_>, after: &Snapshot| {
+        for (rule, violation) in broken.violations {
+            if !told.insert(rule.name.clone()) {
+                continue;
+            }
+            let finding = words::of_change(review, subject, rule, &violation, after);
+            let exemption = context
+                .exemptions
+                .covering(&finding, &rule.name, now)
+                .map(|exemption| format!("{}/{}", exemption.namespace, exemption.name));
+            let found = judged(finding, Level::Deny, rule.spec.mode, exemption);
+            judgement.judged.push(found);
         }
-        Some(Object::Node(node)) => node::breaks(&node.name, before, after, rules, pods),
-        _ => {
-            let Some(change) = Change::of(review, before, after) else {
-                return Judgement::default();
-            };
-            change.breaks(rules, pods)
-        }
+        let cut = broken.cut.map(|cut| (cut, strictest(rules)));
+        judgement.cut = judgement.cut.or(cut);
     };
-    let told = broken.violations.iter().map(|(rule, violation)| {
-        let finding = words::of_change(review, subject, rule, violation, after);
-        let exemption = context
-            .exemptions
-            .covering(&finding, &rule.name, now)
-            .map(|exemption| format!("{}/{}", exemption.namespace, exemption.name));
-        judged(finding, Level::Deny, rule.spec.mode, exemption)
-    });
-    Judgement {
-        judged: told.collect(),
-        cut: broken.cut.map(|cut| (cut, strictest(rules))),
+    let change = [known, &before(review, known), after];
+    let mut broken = breaks(review, subject, change, rules, pods);
+    if let Some(Object::StagedNetworkPolicy(staged)) = subject.model() {
+        // Nobody has counted on what it was: that it closes less than before breaks nothing.
+        let without = known.without(&ObjectKey::StagedNetworkPolicy(staged.reference()));
+        let itself = breaks(review, subject, [&without, &without, after], rules, pods);
+        let is_by_itself = |rule: &ReachabilityRule| {
+            let mut rules = itself.violations.iter();
+            rules.any(|(other, _)| other.name == rule.name)
+        };
+        broken.violations.retain(|(rule, _)| is_by_itself(rule));
+        tell(broken, after);
+    } else {
+        tell(broken, after);
+        if let Some(rules) = rules.untried() {
+            let [known, after] = [known, after].map(Snapshot::untried);
+            let change = [&known, &before(review, &known), &after];
+            tell(breaks(review, subject, change, rules, pods), &after);
+        }
+    }
+    judgement
+}
+
+/// The rules that a change breaks, in a cluster as it is known, as it was before the change and as it is after it.
+fn breaks<'r>(
+    review: &Review,
+    subject: &Subject,
+    [known, before, after]: [&Snapshot; 3],
+    rules: &'r ReachabilityRules,
+    most: usize,
+) -> Broken<'r> {
+    match subject.model() {
+        Some(Object::ClusterNetworkPolicy(policy)) => {
+            wide::breaks(&policy.reference, [known, before, after], rules, most)
+        }
+        Some(Object::Node(node)) => node::breaks(&node.name, before, after, rules, most),
+        _ => Change::of(review, before, after)
+            .map(|change| change.breaks(rules, most))
+            .unwrap_or_default(),
     }
 }
 

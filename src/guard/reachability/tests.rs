@@ -13,6 +13,7 @@ use crate::guard::testing::{
 use crate::netpol::ParseError;
 
 mod nodes;
+mod staged;
 mod wide;
 
 fn rule(spec: &Value) -> Value {

@@ -2,14 +2,15 @@
 
 use super::whole::{Party, Violation};
 use super::{Expect, ReachabilityRule};
+use crate::guard::audit;
 use crate::guard::coverage::default_deny;
 use crate::guard::finding::{Finding, Fix, ObjectRef};
 use crate::guard::registry;
 use crate::guard::review::{Operation, Review, Subject};
 use crate::netpol::reach::root;
 use crate::netpol::{
-    self, ClusterPolicyRef, Direction, EndVerdict, FieldPath, Node, NotHeld, Object, PolicyRef,
-    RuleRef, Snapshot, Verdict,
+    self, ClusterPolicyRef, Direction, EndVerdict, FieldPath, Node, NotHeld, Object, PolicyKind,
+    PolicyRef, RuleRef, Snapshot, Verdict,
 };
 
 /// How many policies a message names before it only counts.
@@ -36,6 +37,10 @@ pub(super) fn of_change(
         Some(Object::NetworkPolicy(policy)) if review.operation != Operation::Delete => {
             Some(policy.reference())
         }
+        Some(Object::StagedNetworkPolicy(staged)) => Some(PolicyRef {
+            kind: PolicyKind::Canary,
+            ..staged.reference()
+        }),
         _ => None,
     };
     let seen = Seen::of(violation, after, own.as_ref());
@@ -62,7 +67,11 @@ pub(super) fn of_change(
         }
         (None, Some(Object::Node(node))) => field_of_node(review, node),
         (None, Some(Object::Namespace(_))) => FieldPath::of(["metadata", "labels"]),
-        (None, Some(Object::NetworkPolicy(_))) if own.is_some() => FieldPath::of(["spec"]),
+        (None, Some(Object::NetworkPolicy(_) | Object::StagedNetworkPolicy(_)))
+            if own.is_some() =>
+        {
+            FieldPath::of(["spec"])
+        }
         (None, _) => FieldPath::root(),
     };
     let fix = match (rule.spec.expect, by_own) {
@@ -134,9 +143,15 @@ pub(super) fn selects_nothing(
 
 /// A policy as the object of a finding.
 pub(super) fn policy_object(policy: &PolicyRef) -> ObjectRef {
+    let (api_version, kind) = match policy.kind {
+        PolicyKind::NetworkPolicy => ("networking.k8s.io/v1".to_owned(), "NetworkPolicy"),
+        PolicyKind::Canary | PolicyKind::StagedNetworkPolicy => {
+            (audit::STAGED.api_version(), audit::STAGED.kind)
+        }
+    };
     ObjectRef {
-        api_version: "networking.k8s.io/v1".to_owned(),
-        kind: "NetworkPolicy".to_owned(),
+        api_version,
+        kind: kind.to_owned(),
         namespace: Some(policy.namespace.as_str().to_owned()),
         name: policy.name.as_str().to_owned(),
     }
@@ -229,9 +244,9 @@ impl<'v> Seen<'v> {
             match (verdict.at(direction), party.pod()) {
                 (EndVerdict::Allowed { by, .. }, _) => {
                     return Fix::words(format!(
-                        "narrow or remove {} of NetworkPolicy {}",
+                        "narrow or remove {} of {}",
                         place(by),
-                        by.policy
+                        with_kind(&by.policy)
                     ));
                 }
                 (EndVerdict::Ruled(ruled), _) => {
@@ -315,6 +330,14 @@ fn named(party: &Party, snapshot: &Snapshot) -> String {
     match party {
         Party::Pod(pod) => root(pod, snapshot).to_string(),
         Party::Address(address) => format!("outside address {address}"),
+    }
+}
+
+/// A policy with its kind, which the others say by themselves.
+fn with_kind(policy: &PolicyRef) -> String {
+    match policy.kind {
+        PolicyKind::NetworkPolicy => format!("NetworkPolicy {policy}"),
+        PolicyKind::Canary | PolicyKind::StagedNetworkPolicy => policy.to_string(),
     }
 }
 

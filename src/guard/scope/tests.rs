@@ -187,6 +187,24 @@ fn own_kinds_with_a_mistake_are_judged_and_registered() {
 }
 
 #[test]
+fn policies_on_trial_are_judged_and_registered_until_they_go() {
+    let staged = json!({
+        "apiVersion": "ringfence.dev/v1alpha1", "kind": "StagedNetworkPolicy",
+        "metadata": {"name": "open", "namespace": "shop"},
+        "spec": {"stage": "Canary", "canary": {"percent": 5}, "ingress": [{}]},
+    });
+    let mut shadow = staged.clone();
+    shadow["spec"]["stage"] = json!("Shadow");
+    let cluster = Cluster::under(&strict(), &[namespace("shop")]);
+    for review in [create(&staged), update(&shadow, &staged)] {
+        assert!(!cluster.judge(&review).allowed(), "{:?}", review.operation);
+        assert!(is_registered(&review, None), "{:?}", review.operation);
+    }
+    assert!(cluster.delete(&staged).judged.is_empty());
+    assert!(!is_registered(&delete(&staged), None));
+}
+
+#[test]
 fn what_is_not_judged_is_not_registered() {
     let service = json!({
         "apiVersion": "v1", "kind": "Service", "metadata": {"name": "web", "namespace": "shop"},
@@ -210,7 +228,8 @@ fn what_is_not_judged_is_not_registered() {
 #[test]
 fn only_namespaced_kinds_can_hold_up_a_request() {
     for judged in JUDGED {
-        let own = judged.group == GROUP
+        let is_staged = judged.resources == ["stagednetworkpolicies"];
+        let own = (judged.group == GROUP && !is_staged)
             || judged.group == "policy.networking.k8s.io"
             || judged.resources == ["nodes"];
         assert_eq!(

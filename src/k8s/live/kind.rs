@@ -18,7 +18,7 @@ pub enum Kind {
     Node,
     /// `networking.k8s.io/v1`.
     NetworkPolicy,
-    /// Ringfence's own, where its CRD is there: only who follows what is in force on a node watches it.
+    /// Ringfence's own, where its CRD is there: policies on trial.
     StagedNetworkPolicy,
     /// `policy.networking.k8s.io/v1alpha2`, where its CRD is there.
     ClusterNetworkPolicy,
@@ -38,12 +38,13 @@ pub enum Kind {
 
 impl Kind {
     /// Those that decisions are made by.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Namespace,
         Self::Pod,
         Self::Service,
         Self::Node,
         Self::NetworkPolicy,
+        Self::StagedNetworkPolicy,
         Self::ClusterNetworkPolicy,
         Self::AdminNetworkPolicy,
         Self::BaselineAdminNetworkPolicy,

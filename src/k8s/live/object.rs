@@ -86,7 +86,12 @@ impl Wire {
                     status.retain(|field, _| matches!(field.as_str(), "readBack" | "conditions"));
                 }
                 if let Some(Value::Object(metadata)) = object.get_mut("metadata") {
-                    metadata.retain(|field, _| matches!(field.as_str(), "name" | "namespace"));
+                    // By its generation a receipt says which version of a policy on trial a kernel holds.
+                    let is_counted = kind == Kind::StagedNetworkPolicy;
+                    metadata.retain(|field, _| {
+                        matches!(field.as_str(), "name" | "namespace")
+                            || is_counted && field == "generation"
+                    });
                 }
             }
         }

@@ -40,6 +40,21 @@ impl Snapshot {
         trial.map(|trial| &*trial.staged)
     }
 
+    /// Whether a policy on trial is in force for some pods.
+    pub fn has_canaries(&self) -> bool {
+        let mut staged = self.staged_policies();
+        staged.any(|staged| staged.in_force_for().is_some())
+    }
+
+    /// The cluster without the policies that are on trial.
+    #[must_use]
+    pub fn untried(&self) -> Snapshot {
+        let staged = self.staged_policies().map(StagedNetworkPolicy::reference);
+        staged.fold(self.clone(), |snapshot, staged| {
+            snapshot.without(&ObjectKey::StagedNetworkPolicy(staged))
+        })
+    }
+
     /// The cluster as if some policies on trial were promoted: each is in force for all pods that it selects, in the place of
     /// one of the same name where there is one.
     #[must_use]
