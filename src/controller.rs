@@ -157,9 +157,7 @@ impl Controller {
             ),
         );
         tasks.spawn("gates", gates::keep(all(), live.clone()));
-        for kind in status::KINDS {
-            tasks.spawn("status", status::keep(all(), live.clone(), kind));
-        }
+        tasks.spawn("status", status::keep(all(), live.standings()));
         tasks.spawn(
             "audit",
             audit::keep(all(), live, self.reports, metrics.audit.clone()),
