@@ -159,9 +159,7 @@ impl Controller {
             ),
         );
         tasks.spawn("gates", gates::keep(all(), live.clone()));
-        for kind in status::KINDS {
-            tasks.spawn("status", status::keep(all(), live.clone(), kind));
-        }
+        tasks.spawn("status", status::keep(all(), live.standings()));
         tasks.spawn(
             "audit",
             audit::keep(
@@ -170,7 +168,7 @@ impl Controller {
                 self.reports,
                 metrics.audit.clone(),
                 audit::Own {
-                    namespace: self.namespace.clone(),
+                    namespace: self.namespace.as_str().into(),
                     ending,
                 },
             ),

@@ -1,31 +1,27 @@
 //! Says of each Guardrail, `ReachabilityRule` and Exemption, in its status, whether it is in force as it stands.
 //!
-//! One watch for each kind. What is to be said is held against what the status has, so that nothing is written where
+//! What the live watches know of them (`k8s::live`) is held against what their status has, so that nothing is written where
 //! nothing differs: the write itself, which the watch shows again, is the last.
 
+use std::collections::BTreeMap;
 use std::convert::Infallible;
-use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::StreamExt as _;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::api::{DynamicObject, Patch, PatchParams};
-use kube::runtime::{WatchStreamExt as _, watcher};
-use kube::{Api, Client, ResourceExt as _};
+use kube::{Api, Client};
 use serde_json::{Value, json};
+use tokio::sync::watch;
 
 use super::FIELD_MANAGER;
-use crate::guard::review::{Kind as Parsed, Subject};
 use crate::guard::status::{ACCEPTED, Status};
-use crate::k8s::live::{Key, Kind, Live};
+use crate::k8s::live::{Key, Kind, Standing};
 use crate::k8s::one::chain;
 
-/// The kinds that have a status.
-pub(super) const KINDS: [Kind; 3] = [Kind::Guardrail, Kind::ReachabilityRule, Kind::Exemption];
-
-/// The index takes a change up within this time: only then is it known whether an earlier version is in force.
-const SETTLED: Duration = Duration::from_millis(200);
+/// How long to wait after a write that failed.
+const AFTER_FAILURE: Duration = Duration::from_secs(30);
 
 /// What is to be said of an object.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,73 +30,46 @@ struct Said {
     message: String,
 }
 
-/// Keeps the statuses of one kind, for as long as it is polled.
-pub(super) async fn keep(client: Client, live: Live, kind: Kind) -> Result<(), Infallible> {
-    let api: Api<DynamicObject> = Api::all_with(client.clone(), &kind.resource());
-    let stream = watcher(api, watcher::Config::default()).default_backoff();
-    let mut objects = pin!(stream.applied_objects());
-    let mut broken = false;
-    while let Some(next) = objects.next().await {
-        match next {
-            Ok(object) => {
-                broken = false;
-                if let Err(error) = tell(&client, &live, kind, &object).await {
-                    // The next change, or the next list of the watch, says it again.
-                    let (kind, name) = (kind.as_str(), object.name_any());
-                    tracing::warn!(kind, name, error = %chain(&error), "status not written");
-                }
+/// Keeps the statuses, for as long as it is polled.
+pub(super) async fn keep(
+    client: Client,
+    mut standings: watch::Receiver<Arc<[Standing]>>,
+) -> Result<(), Infallible> {
+    // What was answered already, while the watch does not show the answer yet.
+    let mut answered: BTreeMap<(Kind, Key), Standing> = BTreeMap::new();
+    loop {
+        let all = Arc::clone(&standings.borrow_and_update());
+        let mut wait = Duration::MAX;
+        let mut still = BTreeMap::new();
+        for standing in &*all {
+            let place = (standing.kind, standing.key.clone());
+            if answered.get(&place) != Some(standing)
+                && let Err(error) = tell(&client, standing).await
+            {
+                let kind = standing.kind.as_str();
+                tracing::warn!(kind, name = %standing.key, error = %chain(&error), "status not written, tried again");
+                wait = AFTER_FAILURE;
+                continue;
             }
-            Err(error) => {
-                if !std::mem::replace(&mut broken, true) {
-                    let kind = kind.as_str();
-                    tracing::warn!(kind, error = %chain(&error), "watch broken, tried again");
-                }
-            }
+            still.insert(place, standing.clone());
+        }
+        answered = still;
+        tokio::select! {
+            changed = standings.changed() => if changed.is_err() { return Ok(()) },
+            () = tokio::time::sleep(wait) => {}
         }
     }
-    Ok(())
 }
 
-async fn tell(
-    client: &Client,
-    live: &Live,
-    kind: Kind,
-    object: &DynamicObject,
-) -> Result<(), kube::Error> {
-    let name = object.name_any();
-    let said = match problem(kind, object) {
-        None => Said {
-            accepted: true,
-            message: "in force".to_owned(),
-        },
-        Some(problem) => {
-            tokio::time::sleep(SETTLED).await;
-            let key = Key::new(object.metadata.namespace.as_deref(), &name);
-            let undecodable = live.undecodable();
-            let mut known = undecodable.iter();
-            let earlier = known.any(|it| it.kind == kind && it.key == key && it.earlier_in_force);
-            let then = if earlier {
-                "the last good version stays in force"
-            } else {
-                "nothing of it is in force"
-            };
-            Said {
-                accepted: false,
-                message: format!("{problem}; {then}"),
-            }
-        }
-    };
-    let had: Status = object
-        .data
-        .get("status")
-        .and_then(|status| serde_json::from_value(status.clone()).ok())
-        .unwrap_or_default();
-    let Some(status) = said.following(&had, object.metadata.generation, Timestamp::now()) else {
+async fn tell(client: &Client, standing: &Standing) -> Result<(), kube::Error> {
+    let said = Said::of(standing);
+    let told = &standing.told;
+    let Some(status) = said.following(&told.status, told.generation, Timestamp::now()) else {
         return Ok(());
     };
-    let resource = kind.resource();
-    let api: Api<DynamicObject> = match &object.metadata.namespace {
-        Some(namespace) => Api::namespaced_with(client.clone(), namespace, &resource),
+    let (resource, name) = (standing.kind.resource(), standing.key.name.as_str());
+    let api: Api<DynamicObject> = match &standing.key.namespace {
+        Some(namespace) => Api::namespaced_with(client.clone(), namespace.as_str(), &resource),
         None => Api::all_with(client.clone(), &resource),
     };
     let patch = json!({
@@ -108,7 +77,7 @@ async fn tell(
         "metadata": {"name": name}, "status": status,
     });
     let as_us = PatchParams::apply(FIELD_MANAGER).force();
-    match api.patch_status(&name, &as_us, &Patch::Apply(&patch)).await {
+    match api.patch_status(name, &as_us, &Patch::Apply(&patch)).await {
         Ok(_) => Ok(()),
         // It is gone meanwhile.
         Err(kube::Error::Api(status)) if status.is_not_found() => Ok(()),
@@ -116,22 +85,23 @@ async fn tell(
     }
 }
 
-/// What is wrong with an object, with its fields.
-fn problem(kind: Kind, object: &DynamicObject) -> Option<String> {
-    let value = json!({
-        "apiVersion": kind.api_version(), "kind": kind.as_str(),
-        "metadata": {"name": object.metadata.name, "namespace": object.metadata.namespace},
-        "spec": object.data.get("spec").cloned().unwrap_or(Value::Null),
-    });
-    match Subject::new(value).parsed {
-        Parsed::Invalid(error) => Some(error.to_string()),
-        _ => None,
-    }
-}
-
 // === impl Said ===
 
 impl Said {
+    fn of(standing: &Standing) -> Self {
+        let message = match &standing.problem {
+            None => "in force".to_owned(),
+            Some(problem) if problem.earlier_in_force => {
+                format!("{}; the last good version stays in force", problem.reason)
+            }
+            Some(problem) => format!("{}; nothing of it is in force", problem.reason),
+        };
+        Self {
+            accepted: standing.problem.is_none(),
+            message,
+        }
+    }
+
     /// The status that says so; `None` where the one that is there does.
     fn following(&self, had: &Status, generation: Option<i64>, now: Timestamp) -> Option<Value> {
         let mut conditions = had.conditions.iter();

@@ -3,7 +3,8 @@
 //! How data passes through: [`review`] makes a review of an object as an API server gives it; [`passes_over`] leaves out
 //! what is on its way out; [`decide`] judges, and tells of a namespace what its baseline waits for; [`Templates::leave_out`] takes from pods what was
 //! said of their template already, so that one violation gives one finding however many replicas there are.
-//! Owners are to come before what they own: [`KINDS`] is in that order.
+//! Owners are to come before what they own: [`KINDS`] is in that order. After a change, [`touched()`] says what of all of it
+//! is to be judged again.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -17,91 +18,12 @@ use crate::guard::review::{Operation, Origin, Review, Subject};
 use crate::netpol::{Object, Pod, WorkloadKind, WorkloadRef};
 
 mod baselines;
+mod kind;
+mod touched;
 
 pub use baselines::{Baselines, cuts};
-
-/// A kind that is audited, as the API names it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Kind {
-    /// The group; empty for the core.
-    pub group: &'static str,
-    /// The version.
-    pub version: &'static str,
-    /// The kind.
-    pub kind: &'static str,
-    /// The resource, in the plural.
-    pub plural: &'static str,
-}
-
-const fn kind(
-    group: &'static str,
-    version: &'static str,
-    kind: &'static str,
-    plural: &'static str,
-) -> Kind {
-    Kind {
-        group,
-        version,
-        kind,
-        plural,
-    }
-}
-
-/// The kinds that are audited. Owners come before what they own, and what gives others their meaning comes first.
-pub const KINDS: [Kind; 19] = [
-    kind("", "v1", "Namespace", "namespaces"),
-    kind(
-        "networking.k8s.io",
-        "v1",
-        "NetworkPolicy",
-        "networkpolicies",
-    ),
-    STAGED,
-    kind(
-        "policy.networking.k8s.io",
-        "v1alpha2",
-        "ClusterNetworkPolicy",
-        "clusternetworkpolicies",
-    ),
-    kind(
-        "policy.networking.k8s.io",
-        "v1alpha1",
-        "AdminNetworkPolicy",
-        "adminnetworkpolicies",
-    ),
-    kind(
-        "policy.networking.k8s.io",
-        "v1alpha1",
-        "BaselineAdminNetworkPolicy",
-        "baselineadminnetworkpolicies",
-    ),
-    kind("ringfence.dev", "v1alpha1", "Guardrail", "guardrails"),
-    kind(
-        "ringfence.dev",
-        "v1alpha1",
-        "ReachabilityRule",
-        "reachabilityrules",
-    ),
-    kind("ringfence.dev", "v1alpha1", "Exemption", "exemptions"),
-    kind("", "v1", "Node", "nodes"),
-    kind("", "v1", "Service", "services"),
-    kind("batch", "v1", "CronJob", "cronjobs"),
-    kind("apps", "v1", "Deployment", "deployments"),
-    kind("apps", "v1", "StatefulSet", "statefulsets"),
-    kind("apps", "v1", "DaemonSet", "daemonsets"),
-    kind("", "v1", "ReplicationController", "replicationcontrollers"),
-    kind("batch", "v1", "Job", "jobs"),
-    kind("apps", "v1", "ReplicaSet", "replicasets"),
-    kind("", "v1", "Pod", "pods"),
-];
-
-/// Policies on trial.
-pub const STAGED: Kind = kind(
-    "ringfence.dev",
-    "v1alpha1",
-    "StagedNetworkPolicy",
-    "stagednetworkpolicies",
-);
+pub use kind::{KINDS, Kind, STAGED};
+pub use touched::{Moment, Touched, touched};
 
 /// What was found of templates, so that their pods need not repeat it.
 #[derive(Clone, Debug, Default)]
@@ -173,47 +95,6 @@ fn workload(subject: &Subject) -> Option<&Pod> {
     match subject.model() {
         Some(Object::Pod(pod) | Object::Workload(pod)) => Some(pod),
         _ => None,
-    }
-}
-
-// === impl Kind ===
-
-impl Kind {
-    /// The `apiVersion` of the API.
-    pub fn api_version(&self) -> String {
-        if self.group.is_empty() {
-            self.version.to_owned()
-        } else {
-            format!("{}/{}", self.group, self.version)
-        }
-    }
-
-    /// Puts its `apiVersion` and `kind` into an object, which the items of a list are without.
-    pub fn name(&self, object: &mut Value) {
-        if let Some(fields) = object.as_object_mut() {
-            fields.insert("apiVersion".to_owned(), self.api_version().into());
-            fields.insert("kind".to_owned(), self.kind.into());
-        }
-    }
-
-    /// The path of all objects of this kind, of every namespace.
-    pub fn path(&self) -> String {
-        let (group, version, plural) = (self.group, self.version, self.plural);
-        if group.is_empty() {
-            format!("/api/{version}/{plural}")
-        } else {
-            format!("/apis/{group}/{version}/{plural}")
-        }
-    }
-
-    /// Whether a cluster can be without it.
-    pub fn is_optional(&self) -> bool {
-        self.group.contains('.') && self.group != "networking.k8s.io"
-    }
-
-    /// Whether its objects are a pod or make pods.
-    pub fn runs_pods(&self) -> bool {
-        WorkloadKind::from_api(&self.api_version(), self.kind).is_some()
     }
 }
 
@@ -321,22 +202,5 @@ mod tests {
         assert!(passed(&leaving, "pods"));
         assert!(passed(&replica_set(0), "replicasets"));
         assert!(!passed(&replica_set(1), "replicasets"));
-    }
-
-    #[test]
-    fn owners_come_before_what_they_own() {
-        let at = |plural: &str| KINDS.iter().position(|kind| kind.plural == plural);
-        for (owner, owned) in [
-            ("cronjobs", "jobs"),
-            ("deployments", "replicasets"),
-            ("jobs", "pods"),
-            ("replicasets", "pods"),
-            ("statefulsets", "pods"),
-        ] {
-            assert!(at(owner) < at(owned), "{owner} before {owned}");
-        }
-        assert_eq!(of("pods").path(), "/api/v1/pods");
-        assert_eq!(of("jobs").path(), "/apis/batch/v1/jobs");
-        assert_eq!(KINDS.iter().filter(|kind| kind.is_optional()).count(), 7);
     }
 }

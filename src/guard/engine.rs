@@ -145,6 +145,9 @@ pub trait PolicyEngine: Send + Sync {
 
     /// What is known of each policy, in the order of the ids.
     fn registry(&self) -> Vec<PolicyInfo>;
+
+    /// Whether what the users' policies say of an object may rest on what is in other namespaces.
+    fn looks_far(&self) -> bool;
 }
 
 /// An engine without policies.
@@ -162,5 +165,9 @@ impl PolicyEngine for NoPolicies {
 
     fn registry(&self) -> Vec<PolicyInfo> {
         Vec::new()
+    }
+
+    fn looks_far(&self) -> bool {
+        false
     }
 }

@@ -4,14 +4,16 @@
 //! against its own namespace and those that it names, and nobody is refused for it.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
+use crate::guard::baseline::WithoutDns;
 use crate::guard::engine::Level;
 use crate::guard::finding::{Finding, Fix};
-use crate::guard::guardrail::{Guardrail, Guardrails};
+use crate::guard::guardrail::{Guardrail, Guardrails, HygieneSection};
 use crate::guard::registry::{self, Check};
 use crate::guard::review::{Origin, Review, Subject};
-use crate::netpol::findings::{Flaw, Near, Neighbourhood, Never, Nothing, What};
-use crate::netpol::{NetworkPolicy, Object, PolicyName, Selector, Snapshot};
+use crate::netpol::findings::{Flaw, Near, Neighbourhood, Never, Nothing, What, Wild, looks_at};
+use crate::netpol::{Labels, NetworkPolicy, Object, PolicyName, Selector, Snapshot};
 
 mod dns;
 mod everything;
@@ -92,6 +94,51 @@ pub(super) fn whole(
     let sprawl = sprawl::sprawl(review, subject, guardrail, section, all);
     let wild = vocabulary::wild(review, subject, guardrail, section, all);
     without.into_iter().chain(sprawl).chain(wild).collect()
+}
+
+/// Namespaces that have changed.
+pub(super) struct Elsewhere {
+    /// Their labels, those that they had and those that they have.
+    pub(super) labels: Vec<Labels>,
+    /// Whether any policy may look at them: there are others than before, or they say something of the whole cluster.
+    pub(super) concerns_all: bool,
+}
+
+/// What is said of a policy and may rest on namespaces that have changed, its own not being one of them: to be compared with
+/// what is said of it in another cluster.
+pub(super) fn seen_afar(
+    policy: &NetworkPolicy,
+    guardrails: &Guardrails,
+    elsewhere: &Elsewhere,
+    all: &Neighbourhood<'_>,
+) -> (Vec<Flaw>, Vec<WithoutDns>) {
+    let Elsewhere {
+        labels: changed,
+        concerns_all,
+    } = elsewhere;
+    let snapshot = all.snapshot();
+    let labels = snapshot.namespace_labels(&policy.namespace);
+    let asking = guardrails.selecting(&labels);
+    let mut asking = asking
+        .filter(|guardrail| guardrail.spec.hygiene.is_some())
+        .peekable();
+    if asking.peek().is_none() {
+        return (Vec::new(), Vec::new());
+    }
+    let flaws = (*concerns_all || looks_at(policy, changed)).then(|| all.flaws(policy));
+    let without_dns = asking
+        .filter(|guardrail| *concerns_all || dns::looks_at(guardrail, changed))
+        .filter_map(|guardrail| dns::without(policy, guardrail, guardrails, snapshot));
+    (flaws.unwrap_or_default(), without_dns.collect())
+}
+
+/// The labels whose values have run wild, as a guardrail asks for them.
+pub(super) fn wild_labels(
+    guardrail: &Guardrail,
+    section: &HygieneSection,
+    all: &Neighbourhood<'_>,
+) -> Arc<[Wild]> {
+    all.wild(&vocabulary::ask(guardrail, section))
 }
 
 /// Whether a policy is there for pods that are to be none most of the time.

@@ -302,9 +302,14 @@ fn namespace_of(
     match (kind, namespace) {
         ("Namespace", _) if version.group.is_empty() => Some(NamespaceName::from(name)),
         (_, Some(namespace)) if !namespace.is_empty() => Some(NamespaceName::from(namespace)),
-        (kind, _) if CLUSTER_SCOPED.contains(&kind) => None,
+        (kind, _) if belongs_to_cluster(kind) => None,
         _ => Some(NamespaceName::from("default")),
     }
+}
+
+/// Whether the objects of a kind that is judged belong to the whole cluster; a Namespace is taken to be in itself.
+pub(in crate::guard) fn belongs_to_cluster(kind: &str) -> bool {
+    CLUSTER_SCOPED.contains(&kind)
 }
 
 fn plural(kind: &str) -> String {

@@ -17,7 +17,7 @@ use crate::guard::guardrail::Guardrail;
 use crate::guard::reachability::ReachabilityRule;
 use crate::guard::review::{self, Review};
 use crate::k8s::served;
-use crate::netpol::{Object, ParseError, Snapshot};
+use crate::netpol::{NamespaceName, Object, ParseError, Snapshot};
 
 /// How many objects a page holds: what an API server gives without being asked to hold much at a time.
 const PAGE: u32 = 500;
@@ -59,6 +59,7 @@ pub struct Pages<'c> {
     kind: &'static Kind,
     path: String,
     labels: Option<&'static str>,
+    fields: Option<String>,
     next: Option<String>,
     begun: bool,
 }
@@ -116,6 +117,7 @@ impl<'c> Pages<'c> {
             kind,
             path: kind.path(),
             labels: None,
+            fields: None,
             next: None,
             begun: false,
         }
@@ -130,6 +132,22 @@ impl<'c> Pages<'c> {
         }
     }
 
+    /// The kind.
+    pub fn kind(&self) -> &'static Kind {
+        self.kind
+    }
+
+    /// Only those in a namespace; of namespaces only itself. Of other kinds that are in none still all of them.
+    #[must_use]
+    pub fn within(self, namespace: &NamespaceName) -> Self {
+        if let Some(path) = self.kind.path_in(namespace) {
+            return Self { path, ..self };
+        }
+        let is_namespace = self.kind.kind == "Namespace";
+        let fields = is_namespace.then(|| format!("metadata.name={namespace}"));
+        Self { fields, ..self }
+    }
+
     /// The next page; `None` after the last one.
     pub async fn next(&mut self) -> Result<Option<Page>, ListError> {
         if self.begun && self.next.is_none() {
@@ -138,6 +156,9 @@ impl<'c> Pages<'c> {
         let mut parameters = ListParams::default().limit(PAGE);
         if let Some(labels) = self.labels {
             parameters = parameters.labels(labels);
+        }
+        if let Some(fields) = &self.fields {
+            parameters = parameters.fields(fields);
         }
         if let Some(next) = &self.next {
             parameters = parameters.continue_token(next);

@@ -33,9 +33,9 @@ mod stream;
 
 pub use feed::{Feed, Update, feed};
 pub use health::Watch;
-pub use index::Undecodable;
+pub use index::{Standing, Undecodable};
 pub use kind::Kind;
-pub use object::Key;
+pub use object::{Key, Told};
 pub use read::{Fresh, ReadError, ReadLimits, Reader};
 
 /// How a cluster is followed.
@@ -55,6 +55,7 @@ pub struct Live {
     published: watch::Receiver<u64>,
     health: Arc<Health>,
     undecodable: Arc<ArcSwap<Vec<Undecodable>>>,
+    standings: watch::Receiver<Arc<[Standing]>>,
 }
 
 /// Why a cluster is followed no longer.
@@ -77,9 +78,11 @@ pub fn follow(client: &Client, options: Options, readiness: Readiness, tasks: &m
     let engine = Arc::clone(&options.engine.borrow());
     let state = Arc::new(ArcSwap::from_pointee(index.state(engine)));
     let (generation, published) = watch::channel(0);
+    let (standings_sender, standings) = watch::channel(Arc::default());
     let live = Live {
         state,
         published,
+        standings,
         health: Arc::new(Health::new(Kind::ALL, Instant::now())),
         undecodable: Arc::default(),
     };
@@ -99,6 +102,7 @@ pub fn follow(client: &Client, options: Options, readiness: Readiness, tasks: &m
         options,
         readiness,
         generation,
+        standings: standings_sender,
     };
     tasks.spawn("index", index_task.run(changes));
     live
@@ -142,6 +146,11 @@ impl Live {
     /// What cannot be understood now, by kind and name.
     pub fn undecodable(&self) -> Arc<Vec<Undecodable>> {
         self.undecodable.load_full()
+    }
+
+    /// How the objects stand of which the controller says in their status whether they are in force.
+    pub fn standings(&self) -> watch::Receiver<Arc<[Standing]>> {
+        self.standings.clone()
     }
 
     /// How many objects of a kind the state has.
@@ -206,6 +215,7 @@ struct Publisher {
     options: Options,
     readiness: Readiness,
     generation: watch::Sender<u64>,
+    standings: watch::Sender<Arc<[Standing]>>,
 }
 
 impl Publisher {
@@ -250,6 +260,9 @@ impl Publisher {
         let mattered = self.index.take(kind, change);
         if let Some(undecodable) = self.index.undecodable_if_changed() {
             self.live.undecodable.store(Arc::new(undecodable));
+        }
+        if let Some(standings) = self.index.standings_if_changed() {
+            self.standings.send_replace(standings.into());
         }
         if first {
             let missing = self.live.health.missing();

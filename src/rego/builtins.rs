@@ -13,7 +13,7 @@ mod original;
 use anyhow::{Result, bail};
 use regorus::{Engine, Value};
 
-pub(super) use cluster::{coverage, labels_of};
+pub(super) use cluster::{FAR, coverage, labels_of};
 
 /// A builtin that this crate supplies, in place of the evaluator's or beside it.
 struct Supplied {

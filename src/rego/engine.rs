@@ -7,6 +7,7 @@ use arc_swap::ArcSwap;
 use regorus::Value;
 use tracing::trace_span;
 
+use super::builtins;
 use super::input::{self, Extent};
 use super::load::{LoadError, PolicyFile, read_folder};
 use super::pack::Pack;
@@ -286,6 +287,12 @@ impl PolicyEngine for RegoEngine {
 
     fn registry(&self) -> Vec<PolicyInfo> {
         self.set.load().registry.clone()
+    }
+
+    fn looks_far(&self) -> bool {
+        let set = self.set.load();
+        let mut files = set.user.iter().flat_map(|policy| &policy.package.files);
+        files.any(|file| builtins::FAR.iter().any(|name| file.text.contains(name)))
     }
 }
 

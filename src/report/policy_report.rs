@@ -262,6 +262,18 @@ impl Reports {
         }
     }
 
+    /// Takes in what was added to others.
+    pub fn merge(&mut self, others: Self) {
+        let most = self.most;
+        for (namespace, other) in others.open {
+            let open = self.open.entry(namespace).or_default();
+            open.counts.add(other.counts);
+            open.alike = open.alike.saturating_add(other.alike);
+            open.results.extend(other.results);
+            open.keep(most);
+        }
+    }
+
     /// The reports, in the order of the namespaces; the one of the cluster comes first.
     pub fn finish(self) -> Vec<PolicyReport> {
         let most = self.most;
@@ -270,6 +282,27 @@ impl Reports {
             open.close(self.form, namespace)
         });
         reports.collect()
+    }
+}
+
+impl Counts {
+    fn add(&mut self, other: Self) {
+        let Self {
+            pass,
+            fail,
+            warn,
+            error,
+            skip,
+        } = self;
+        for (sum, more) in [
+            (pass, other.pass),
+            (fail, other.fail),
+            (warn, other.warn),
+            (error, other.error),
+            (skip, other.skip),
+        ] {
+            *sum = sum.saturating_add(more);
+        }
     }
 }
 
@@ -483,6 +516,26 @@ mod tests {
             decisions.reverse();
             assert_eq!(forward, reports(most, &decisions));
             assert!(forward.iter().all(|report| report.results.len() <= most));
+        }
+    }
+
+    #[test]
+    fn parts_that_are_put_together_are_the_whole() {
+        let decisions = decisions();
+        for most in [1, RESULTS] {
+            for at in 0..decisions.len() {
+                let part = |decisions: &[(Option<String>, ObjectRef, Decision)]| {
+                    let mut reports = Reports::new(Form::PolicyReport, most);
+                    reports.open("empty");
+                    for (namespace, object, decision) in decisions {
+                        reports.add(namespace.as_deref(), object, decision, 0);
+                    }
+                    reports
+                };
+                let mut whole = part(&decisions[..at]);
+                whole.merge(part(&decisions[at..]));
+                assert_eq!(whole.finish(), reports(most, &decisions));
+            }
         }
     }
 

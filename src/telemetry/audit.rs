@@ -23,7 +23,17 @@ pub struct AuditMetrics {
     objects: Gauge,
     milliseconds: Gauge,
     last: Gauge,
+    audits: Family<ExtentLabels, Counter>,
     failures: Counter,
+}
+
+/// How much an audit looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, EncodeLabelValue)]
+pub enum Extent {
+    /// The whole cluster.
+    Whole,
+    /// What changes have touched.
+    Touched,
 }
 
 /// What kind of namespace an object is in.
@@ -68,6 +78,11 @@ struct Labels {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ExtentLabels {
+    extent: Extent,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct CoverLabels {
     class: Class,
     isolated: Cover,
@@ -81,12 +96,12 @@ impl AuditMetrics {
         let this = Self::default();
         registry.register(
             "audit_findings",
-            "Findings of the last audit that no exemption lets off, by check, mode and class of namespace",
+            "Findings of all that is there that no exemption lets off, by check, mode and class of namespace",
             this.findings.clone(),
         );
         registry.register(
             "audit_exempted",
-            "Findings of the last audit that an exemption lets off",
+            "Findings of all that is there that an exemption lets off",
             this.exempted.clone(),
         );
         registry.register(
@@ -96,7 +111,7 @@ impl AuditMetrics {
         );
         registry.register(
             "audit_objects",
-            "Objects that the last audit judged",
+            "Objects that are there and were judged, be it by the last audit or by one before",
             this.objects.clone(),
         );
         registry.register(
@@ -110,6 +125,11 @@ impl AuditMetrics {
             this.last.clone(),
         );
         registry.register(
+            "audits",
+            "Audits, of the whole cluster or of what changes have touched",
+            this.audits.clone(),
+        );
+        registry.register(
             "audit_failures",
             "Audits that failed, or whose reports could not be written",
             this.failures.clone(),
@@ -117,8 +137,9 @@ impl AuditMetrics {
         this
     }
 
-    /// Notes an audit that was done.
-    pub fn done(&self, tally: &Tally, took: Duration, at: Timestamp) {
+    /// Notes an audit that was done, and what is known of the whole cluster after it.
+    pub fn done(&self, extent: Extent, tally: &Tally, took: Duration, at: Timestamp) {
+        self.audits.get_or_create(&ExtentLabels { extent }).inc();
         // What is found no longer is not to stay.
         self.findings.clear();
         for ((check, mode, class), count) in &tally.findings {
@@ -194,5 +215,27 @@ impl Tally {
                 .or_default();
             *count += 1;
         }
+    }
+}
+
+impl<'t> std::iter::Sum<&'t Tally> for Tally {
+    fn sum<I: Iterator<Item = &'t Self>>(tallies: I) -> Self {
+        let mut all = Self::default();
+        for tally in tallies {
+            all.objects += tally.objects;
+            all.exempted += tally.exempted;
+            for (place, count) in &tally.namespaces {
+                *all.namespaces.entry(*place).or_default() += count;
+            }
+            for (place, count) in &tally.findings {
+                match all.findings.get_mut(place) {
+                    Some(sum) => *sum += count,
+                    None => {
+                        all.findings.insert(place.clone(), *count);
+                    }
+                }
+            }
+        }
+        all
     }
 }

@@ -55,6 +55,8 @@ const PODS: usize = 10_000;
 const NEW: usize = 500;
 /// How many requests of each kind are timed.
 const REQUESTS: usize = 3_000;
+/// What `deploy/install/webhook.yaml` asks of the allocator.
+const ALLOCATOR: [(&str, &str); 2] = [("MIMALLOC_ALLOW_THP", "0"), ("MIMALLOC_PURGE_DELAY", "10")];
 /// How many objects are written at once.
 const AT_ONCE: usize = 24;
 
@@ -114,11 +116,14 @@ async fn start_webhook(cluster: &Kubernetes, port: u16) -> process::Process {
         format!("127.0.0.1:{port}"),
         cluster.folder().join("webhook-ca.crt"),
     );
-    let webhook = cluster.ringfence(
-        "webhook",
-        "webhook",
-        &["--listen", &listen, "--ca-out", ca.to_str().unwrap()],
-    );
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ringfence"));
+    command
+        .args(["webhook", "--listen", &listen, "--kubeconfig"])
+        .arg(cluster.kubeconfig())
+        .arg("--ca-out")
+        .arg(ca)
+        .envs(ALLOCATOR);
+    let webhook = process::Process::start("webhook", cluster.folder(), &mut command);
     webhook.line(&["state taken up"]).await;
     webhook
 }

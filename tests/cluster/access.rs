@@ -13,8 +13,8 @@ use crate::process::Process;
 use crate::registration::{GUARDRAIL, create, default_deny, namespace, pod, refused};
 use crate::roles::{granted, kubeconfig, used};
 
-const INSTALL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/install");
-const NAMESPACE: &str = "ringfence-system";
+pub(crate) const INSTALL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/install");
+pub(crate) const NAMESPACE: &str = "ringfence-system";
 
 /// As little of a kind's definition as lets the API server serve it.
 pub(crate) fn definition(
@@ -55,7 +55,8 @@ spec: {namespaceSelector: {matchLabels: {stage: kept}}, baseline: {mode: Enforce
 /// How long the programs have to come to all that they do.
 const PATIENCE: Duration = Duration::from_mins(2);
 
-fn start(cluster: &Kubernetes, account: &str, arguments: &[&str]) -> Process {
+/// Starts a program of the installation as the account that is meant for it.
+pub(crate) fn start(cluster: &Kubernetes, account: &str, arguments: &[&str]) -> Process {
     let mut command = Command::new(env!("CARGO_BIN_EXE_ringfence"));
     command.args(arguments).arg("--kubeconfig");
     command
@@ -142,7 +143,7 @@ async fn reported(cluster: &Kubernetes) {
 }
 
 /// The kinds of others that Ringfence looks at or writes, where they are there.
-fn definitions() -> String {
+pub(crate) fn definitions() -> String {
     let (policies, reports) = ("policy.networking.k8s.io", "wgpolicyk8s.io");
     let kinds = [
         (

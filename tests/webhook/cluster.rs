@@ -85,6 +85,10 @@ impl PolicyEngine for Obedient {
     fn registry(&self) -> Vec<PolicyInfo> {
         Vec::new()
     }
+
+    fn looks_far(&self) -> bool {
+        false
+    }
 }
 
 pub(crate) struct Cluster {

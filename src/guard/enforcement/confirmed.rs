@@ -115,6 +115,17 @@ impl Confirmations {
         self.0.keys()
     }
 
+    /// Whether it is said of each node now what others said of it then.
+    pub(in crate::guard) fn says_the_same(
+        &self,
+        now: Timestamp,
+        others: &Self,
+        then: Timestamp,
+    ) -> bool {
+        let mut nodes = self.nodes().chain(others.nodes());
+        nodes.all(|node| self.against(node, now) == others.against(node, then))
+    }
+
     fn any(&self, now: Timestamp) -> bool {
         let mut receipts = self.0.values();
         receipts.any(|receipt| receipt.worth(now) == Worth::Confirmed)

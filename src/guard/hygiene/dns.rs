@@ -2,14 +2,14 @@
 
 use serde_json::{Value, json};
 
-use crate::guard::baseline::{self, Allow};
+use crate::guard::baseline::{self, Allow, WithoutDns};
 use crate::guard::coverage;
 use crate::guard::finding::{Finding, Fix};
 use crate::guard::guardrail::{Guardrail, Guardrails};
 use crate::guard::quarantine::Quarantine;
 use crate::guard::registry;
 use crate::guard::review::{Review, Subject};
-use crate::netpol::{FieldPath, Object, Snapshot};
+use crate::netpol::{FieldPath, Labels, NetworkPolicy, Object, Selector, Snapshot};
 
 /// A policy that opens the egress of pods which cannot reach the cluster's DNS; asked where all policies are known.
 pub(super) fn egress_without_dns(
@@ -26,10 +26,9 @@ pub(super) fn egress_without_dns(
     if all.policy(&policy.reference()) != Some(policy) {
         return None;
     }
-    let section = guardrail.spec.baseline.as_ref()?;
+    let found = without(policy, guardrail, guardrails, all)?;
     let labels = all.namespace_labels(&policy.namespace);
     let quarantine = Quarantine::of(guardrails.selecting(&labels));
-    let found = baseline::without_dns(policy, section, &quarantine, all)?;
     let workloads: Vec<String> = found
         .workloads
         .iter()
@@ -58,6 +57,32 @@ pub(super) fn egress_without_dns(
         message,
         Some(fix),
     ))
+}
+
+/// Whether the DNS may be in one of these namespaces, given by their labels.
+pub(super) fn looks_at(guardrail: &Guardrail, namespaces: &[Labels]) -> bool {
+    let section = guardrail.spec.baseline.as_ref();
+    section
+        .and_then(|section| section.dns.as_ref())
+        .is_some_and(|dns| {
+            let selector = Selector::parse(&dns.namespace_selector, &FieldPath::root());
+            selector.map_or(true, |selector| {
+                namespaces.iter().any(|labels| selector.matches(labels))
+            })
+        })
+}
+
+/// The pods that a policy leaves without DNS.
+pub(super) fn without(
+    policy: &NetworkPolicy,
+    guardrail: &Guardrail,
+    guardrails: &Guardrails,
+    all: &Snapshot,
+) -> Option<WithoutDns> {
+    let section = guardrail.spec.baseline.as_ref()?;
+    let labels = all.namespace_labels(&policy.namespace);
+    let quarantine = Quarantine::of(guardrails.selecting(&labels));
+    baseline::without_dns(policy, section, &quarantine, all)
 }
 
 /// Several manifests as one.

@@ -58,7 +58,7 @@ pub(super) fn wild(
 }
 
 /// The keys of the conventions and those of selectors; what a convention has values for is judged by it.
-fn ask(guardrail: &Guardrail, section: &HygieneSection) -> Ask {
+pub(super) fn ask(guardrail: &Guardrail, section: &HygieneSection) -> Ask {
     let conventions = guardrail.spec.labels.as_ref();
     let rules = conventions.map_or(&[][..], |labels: &LabelsSection| &labels.rules);
     let (mut more, mut but) = (BTreeSet::new(), BTreeSet::new());

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use super::kind::Kind;
-use super::object::{Item, Key};
+use super::object::{Item, Key, Told};
 use crate::guard::decide::State;
 use crate::guard::enforcement::confirmed::Confirmations;
 use crate::guard::engine::PolicyEngine;
@@ -46,6 +46,19 @@ pub struct Undecodable {
     pub earlier_in_force: bool,
 }
 
+/// How an object stands of which the controller says whether it is in force.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Standing {
+    /// Its kind.
+    pub kind: Kind,
+    /// Which one.
+    pub key: Key,
+    /// What its status says.
+    pub told: Told,
+    /// Why it cannot be understood, where it cannot.
+    pub problem: Option<Undecodable>,
+}
+
 /// The state so far.
 #[derive(Debug, Default)]
 pub(super) struct Index {
@@ -56,6 +69,8 @@ pub(super) struct Index {
     confirmations: Confirmations,
     undecodable: BTreeMap<(Kind, Key), Undecodable>,
     undecodable_changed: bool,
+    told: BTreeMap<(Kind, Key), Told>,
+    standings_changed: bool,
     /// What has come, changed or gone since the last state was made.
     changed: Vec<ObjectKey>,
     /// What was published last, where nothing of it has changed since.
@@ -99,7 +114,20 @@ impl Index {
     /// What cannot be understood now, where that is something else than when it was asked last.
     pub(super) fn undecodable_if_changed(&mut self) -> Option<Vec<Undecodable>> {
         let changed = std::mem::take(&mut self.undecodable_changed);
+        self.standings_changed |= changed;
         changed.then(|| self.undecodable.values().cloned().collect())
+    }
+
+    /// How all stand of which the controller says it, where that is something else than when it was asked last.
+    pub(super) fn standings_if_changed(&mut self) -> Option<Vec<Standing>> {
+        let changed = std::mem::take(&mut self.standings_changed);
+        let standing = |(place, told): (&(Kind, Key), &Told)| Standing {
+            kind: place.0,
+            key: place.1.clone(),
+            told: told.clone(),
+            problem: self.undecodable.get(place).cloned(),
+        };
+        changed.then(|| self.told.iter().map(standing).collect())
     }
 
     /// The state to publish.
@@ -135,7 +163,14 @@ impl Index {
     }
 
     fn apply(&mut self, kind: Kind, item: Item) -> bool {
-        let Item { key, known } = item;
+        let Item { key, known, told } = item;
+        if let Some(told) = told {
+            let place = (kind, key.clone());
+            if self.told.get(&place) != Some(&told) {
+                self.told.insert(place, told);
+                self.standings_changed = true;
+            }
+        }
         let mattered = match known {
             Known::Model(parsed) => self.insert(parsed.object),
             Known::Guardrail(guardrail) => {
@@ -218,6 +253,7 @@ impl Index {
 
     fn delete(&mut self, kind: Kind, key: &Key) -> bool {
         self.understand(kind, key.clone());
+        self.standings_changed |= self.told.remove(&(kind, key.clone())).is_some();
         match kind {
             Kind::Guardrail => {
                 let gone = self.guardrails.remove(&key.name).is_some();

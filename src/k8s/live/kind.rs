@@ -138,6 +138,14 @@ impl Kind {
         }
     }
 
+    /// Whether the controller says of its objects, in their status, whether they are in force.
+    pub(super) fn has_standing(self) -> bool {
+        matches!(
+            self,
+            Self::Guardrail | Self::ReachabilityRule | Self::Exemption
+        )
+    }
+
     /// What is left out already by the API server.
     pub(crate) fn field_selector(self) -> Option<&'static str> {
         // Policies do not hold what has ended, and of jobs that have ended there are often many.

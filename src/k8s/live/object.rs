@@ -11,6 +11,7 @@ use serde_json::{Map, Value};
 
 use super::kind::Kind;
 use crate::guard::review::{Kind as Known, Subject};
+use crate::guard::status::Status;
 use crate::netpol::NamespaceName;
 
 /// An object from the wire. Only what a watch needs of its metadata is read.
@@ -34,6 +35,17 @@ pub struct Key {
 pub(super) struct Item {
     pub(super) key: Key,
     pub(super) known: Known,
+    /// What is said of it, where the controller says it.
+    pub(super) told: Option<Told>,
+}
+
+/// What the status of an object says, and the version that is there.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Told {
+    /// Its `metadata.generation`.
+    pub generation: Option<i64>,
+    /// Its status; the default where it has none, or one that is not understood.
+    pub status: Status,
 }
 
 impl Key {
@@ -72,6 +84,7 @@ impl Wire {
     pub(super) fn item(self, kind: Kind) -> Item {
         let key = self.key();
         let mut value = self.value;
+        let told = kind.has_standing().then(|| Told::of(&value));
         if let Some(object) = value.as_object_mut() {
             // Members of a list do not say what they are.
             object.insert("apiVersion".to_owned(), kind.api_version().into());
@@ -98,6 +111,21 @@ impl Wire {
         Item {
             key,
             known: Subject::new(value).parsed,
+            told,
+        }
+    }
+}
+
+impl Told {
+    fn of(object: &Value) -> Self {
+        let status = object.get("status");
+        Self {
+            generation: object
+                .pointer("/metadata/generation")
+                .and_then(Value::as_i64),
+            status: status
+                .and_then(|status| Status::deserialize(status).ok())
+                .unwrap_or_default(),
         }
     }
 }

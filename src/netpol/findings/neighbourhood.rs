@@ -15,7 +15,7 @@ use crate::netpol::selector::{Operator, Selector};
 use crate::netpol::snapshot::{NamespaceState, Snapshot};
 
 /// Whose workloads say that a snapshot is of a whole cluster: those of a folder of one's own never are there.
-const SYSTEM: &str = "kube-system";
+pub const SYSTEM: &str = "kube-system";
 
 /// How many policies of one namespace are held against each other: each is, against each, in a folder and at admission.
 const MANY: usize = 500;
@@ -268,6 +268,34 @@ pub(super) fn names(selector: &Selector) -> Option<impl Iterator<Item = &str>> {
             Some(values.iter().map(AsRef::as_ref))
         }
         _ => None,
+    })
+}
+
+/// Whether what is said of a policy may rest on the pods and policies of one of these other namespaces, given by their labels.
+/// What rests on which namespaces there are, and with which labels, is not meant.
+pub fn looks_at(policy: &NetworkPolicy, namespaces: &[Labels]) -> bool {
+    let rules = policy.ingress.iter().chain(&policy.egress);
+    let mut peers = rules.flat_map(|rule| match &rule.peers {
+        Peers::Any => &[][..],
+        Peers::Only(peers) => peers,
+    });
+    let is_meant = |selector: &Selector, labels: &Labels| {
+        // One that is named and does not match is looked at all the same.
+        let own = labels.get(NAMESPACE_NAME_LABEL);
+        let is_named = names(selector).is_some_and(|mut names| names.any(|name| Some(name) == own));
+        is_named || selector.matches(labels)
+    };
+    peers.any(|peer| match peer {
+        // Any pod may have such an address.
+        Peer::Block { .. } => true,
+        Peer::Pods {
+            namespaces: NamespaceScope::Own,
+            ..
+        } => false,
+        Peer::Pods {
+            namespaces: NamespaceScope::Selected(selector),
+            ..
+        } => namespaces.iter().any(|labels| is_meant(selector, labels)),
     })
 }
 

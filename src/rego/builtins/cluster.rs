@@ -50,6 +50,14 @@ pub(super) const ALL: &[Supplied] = &[
     },
 ];
 
+/// Those by which a policy may ask about other namespaces than that of its object.
+pub(in crate::rego) const FAR: [&str; 4] = [
+    "ringfence.allowed",
+    "ringfence.covered",
+    "ringfence.namespace_labels",
+    "ringfence.verdict",
+];
+
 /// An end of a flow that a policy asks about.
 enum End {
     Pod(Box<Pod>),

@@ -248,3 +248,48 @@ fn receipts_are_kept_without_what_they_name_and_go_with_their_node() {
     index.take(Kind::NodeEnforcement, Change::Absent);
     assert!(known(&mut index).is_empty());
 }
+
+#[test]
+fn how_an_object_stands_is_told_with_its_status_and_once() {
+    let told = |mode: &str, generation: i64, word: &str| {
+        let value = json!({
+            "apiVersion": "ringfence.dev/v1alpha1", "kind": "Guardrail",
+            "metadata": {"name": "all", "generation": generation}, "spec": {"mode": mode},
+            "status": {"observedGeneration": 1, "conditions": [{
+                "type": "Accepted", "status": word, "reason": "R", "message": "m",
+                "lastTransitionTime": "2026-01-01T00:00:00Z"
+            }]}
+        });
+        Change::Apply(Box::new(item(Kind::Guardrail, value)))
+    };
+    let mut index = Index::default();
+    // (generation, the status of its condition, whether an earlier version of what is not understood is in force)
+    let mut standings = |change: Change| {
+        index.take(Kind::Guardrail, change);
+        let all = index.undecodable_if_changed().map(|_| ());
+        let standings = index.standings_if_changed();
+        assert!(all.is_none() || standings.is_some());
+        standings.map(|all| {
+            let of = |standing: Standing| {
+                let problem = standing.problem.map(|problem| problem.earlier_in_force);
+                let words = standing.told.status.conditions.into_iter();
+                let words: Vec<String> = words.map(|condition| condition.status).collect();
+                (standing.told.generation, words.concat(), problem)
+            };
+            all.into_iter().map(of).collect::<Vec<_>>()
+        })
+    };
+    let stands =
+        |generation, word: &str, problem| Some(vec![(Some(generation), word.to_owned(), problem)]);
+    assert_eq!(standings(told("Audit", 1, "")), stands(1, "", None));
+    assert_eq!(standings(told("Audit", 1, "")), None);
+    // Only what is said of it is another.
+    assert_eq!(standings(told("Audit", 1, "True")), stands(1, "True", None));
+    let bad = standings(told("Sometimes", 2, "True"));
+    assert_eq!(bad, stands(2, "True", Some(true)));
+    assert_eq!(
+        standings(told("Warn", 3, "False")),
+        stands(3, "False", None)
+    );
+    assert_eq!(standings(Change::Restart(Vec::new())), Some(Vec::new()));
+}
