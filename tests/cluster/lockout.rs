@@ -12,7 +12,8 @@ use kube::Api;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use serde_json::json;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
@@ -21,7 +22,8 @@ use crate::installation::{
     Installation, controller, fails_for, install_kinds, registered, webhook_with,
 };
 use crate::kubernetes::{Kubernetes, free_port};
-use crate::registration::{GUARDRAIL, create, pod, refused};
+use crate::process::Process;
+use crate::registration::{GUARDRAIL, create, namespace, pod, refused};
 
 /// A policy that, of what is called `boom`, compares two values that are alike for 2^60 steps: nothing stops it but the end of
 /// the process. Another one loops, and is cut when its time is over.
@@ -95,43 +97,85 @@ async fn policies_without_end_are_answered_for_in_time_and_a_milder_guardrail_is
     the_cluster_lives(&cluster, "audit").await;
 }
 
-/// Requests whose body never comes: each has a place among those in flight until the webhook gives it up.
+/// Requests that go on and on: as one is answered, or given up, the next is made.
 struct Slow {
     tasks: JoinSet<()>,
     open: Arc<AtomicUsize>,
 }
 
 impl Slow {
-    fn start(config: &Arc<ClientConfig>, port: u16, count: usize) -> Self {
+    /// So many at once after some seconds, each of which sends this much of a body that is announced as so long.
+    fn start(
+        config: &Arc<ClientConfig>,
+        port: u16,
+        count: usize,
+        (body, length): (&str, usize),
+    ) -> Self {
         let mut this = Self {
             tasks: JoinSet::new(),
             open: Arc::default(),
         };
-        for _ in 0..count {
+        for number in 0..count {
+            // One after the other, so that they do not all end at the same moment.
+            let later = Duration::from_millis(15 * number as u64);
             let (config, open) = (Arc::clone(config), Arc::clone(&this.open));
+            let request = format!(
+                "POST /validate?timeout=10s HTTP/1.1\r\nhost: webhook\r\n\
+                 content-type: application/json\r\ncontent-length: {length}\r\n\r\n{body}"
+            );
             this.tasks.spawn(async move {
+                tokio::time::sleep(later).await;
                 loop {
-                    // A connection that broke is followed by the next one.
-                    let _ = Self::one(&config, port, &open).await;
+                    // A connection that broke is followed by the next one, which leaves the machine some time.
+                    let _ = Self::one(&config, port, &open, &request).await;
+                    tokio::time::sleep(Duration::from_millis(500)).await;
                 }
             });
         }
         this
     }
 
-    async fn one(config: &Arc<ClientConfig>, port: u16, open: &AtomicUsize) -> std::io::Result<()> {
+    /// Asks again and again on one connection, for as long as that is there.
+    async fn one(
+        config: &Arc<ClientConfig>,
+        port: u16,
+        open: &AtomicUsize,
+        request: &str,
+    ) -> std::io::Result<()> {
         let stream = TcpStream::connect(("127.0.0.1", port)).await?;
         let name = ServerName::try_from("127.0.0.1").unwrap();
         let connector = tokio_rustls::TlsConnector::from(Arc::clone(config));
         let mut stream = connector.connect(name, stream).await?;
-        let head = b"POST /validate?timeout=30s HTTP/1.1\r\nhost: webhook\r\n\
-            content-type: application/json\r\ncontent-length: 1000\r\n\r\n{";
-        stream.write_all(head).await?;
-        open.fetch_add(1, Ordering::Relaxed);
-        let mut answer = Vec::new();
-        let ended = stream.read_to_end(&mut answer).await;
-        open.fetch_sub(1, Ordering::Relaxed);
-        ended.map(drop)
+        loop {
+            stream.write_all(request.as_bytes()).await?;
+            open.fetch_add(1, Ordering::Relaxed);
+            let answered = Self::answered(&mut stream).await;
+            open.fetch_sub(1, Ordering::Relaxed);
+            answered?;
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// Reads one answer.
+    async fn answered(stream: &mut (impl AsyncRead + Unpin)) -> std::io::Result<()> {
+        let (mut answer, mut part) = (Vec::new(), [0; 4096]);
+        loop {
+            let read = stream.read(&mut part).await?;
+            if read == 0 {
+                return Err(std::io::ErrorKind::UnexpectedEof.into());
+            }
+            answer.extend_from_slice(&part[..read]);
+            let text = String::from_utf8_lossy(&answer);
+            let Some((head, body)) = text.split_once("\r\n\r\n") else {
+                continue;
+            };
+            let length = head
+                .lines()
+                .find_map(|line| line.strip_prefix("content-length: "));
+            if length.is_none_or(|length| body.len() >= length.parse().unwrap()) {
+                return Ok(());
+            }
+        }
     }
 }
 
@@ -166,23 +210,72 @@ fn number(admin: &str, series: &str) -> u64 {
         .unwrap()
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_full_queue_turns_requests_away_and_the_cluster_lives() {
+/// A cluster with a namespace in Enforce, and a webhook of which the numbers are known, with its port and theirs.
+async fn measured() -> (Kubernetes, [Process; 2], u16, String) {
     let (cluster, installation) = installed().await;
     let Installation {
-        controller: _controller,
+        controller,
         webhook,
         port,
     } = installation;
     drop(webhook);
     let admin = format!("127.0.0.1:{}", free_port());
-    let webhook = webhook_with(&cluster, "full", port, &["--admin", &admin]);
+    let webhook = webhook_with(&cluster, "measured", port, &["--admin", &admin]);
     webhook.line(&["listening"]).await;
-    let configuration = registered(&cluster, "shop in fail", |c| fails_for(c, "shop")).await;
     cluster.apply("{apiVersion: v1, kind: Namespace, metadata: {name: trial}}");
     refused(&cluster, open_policy(), "RF3").await;
+    (cluster, [controller, webhook], port, admin)
+}
 
-    let slow = Slow::start(&trusting(&configuration), port, 560);
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_that_never_come_whole_keep_nobody_out() {
+    let (cluster, _processes, port, admin) = measured().await;
+    let configuration = registered(&cluster, "shop in fail", |c| fails_for(c, "shop")).await;
+    let slow = Slow::start(&trusting(&configuration), port, 560, ("{", 1000));
+    Kubernetes::eventually("all that may be on their way are", async || {
+        (slow.open.load(Ordering::Relaxed) >= 500).then_some(())
+    })
+    .await;
+    for number in 0..20 {
+        let begun = Instant::now();
+        create(&cluster, &pod(&format!("web-{number}"), "shop"), &[]).unwrap();
+        let error = create(&cluster, open_policy(), &["--dry-run=server"]).unwrap_err();
+        assert!(error.contains("RF3"), "{error}");
+        let took = begun.elapsed();
+        assert!(took < Duration::from_secs(5), "{took:?}");
+    }
+    assert_eq!(number(&admin, "ringfence_webhook_shed_total "), 0);
+    assert!(slow.open.load(Ordering::Relaxed) > 0);
+    the_cluster_lives(&cluster, "slow").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_queue_turns_requests_away_and_the_cluster_lives() {
+    let (cluster, [controller, _webhook], port, admin) = measured().await;
+    let configuration = registered(&cluster, "shop in fail", |c| fails_for(c, "shop")).await;
+    // Pods that wait for a baseline, which nobody makes any more, have their places for some seconds and cost nothing.
+    drop(controller);
+    cluster.apply(
+        &(GUARDRAIL.replace("{name: prod}", "{name: waits}"))
+            .replace("{stage: prod}", "{stage: waits}")
+            .replace("{mode: Audit}", "{}"),
+    );
+    cluster.apply(&namespace("waits", "waits"));
+    let review = json!({
+        "apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview",
+        "request": {
+            "uid": "1", "operation": "CREATE", "name": "web", "namespace": "waits", "userInfo": {},
+            "kind": {"group": "", "version": "v1", "kind": "Pod"},
+            "resource": {"group": "", "version": "v1", "resource": "pods"},
+            "object": {
+                "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "web", "namespace": "waits"},
+                "spec": {"containers": [{"name": "main", "image": "x"}]}
+            }
+        }
+    });
+    let review = review.to_string();
+    let whole = (review.as_str(), review.len());
+    let slow = Slow::start(&trusting(&configuration), port, 640, whole);
     Kubernetes::eventually("all places taken", async || {
         (number(&admin, "ringfence_webhook_in_flight ") == 512).then_some(())
     })
