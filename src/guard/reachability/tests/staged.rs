@@ -91,7 +91,7 @@ fn what_a_canary_closes_is_not_counted_upon() {
     assert_eq!(ids(&decision), ["RF701"]);
     assert!(!decision.allowed());
     // A canary that ends, or shrinks, is never held up.
-    let open = open_shop(&[deny.clone()], &[not_db("Enforce")]);
+    let open = open_shop(std::slice::from_ref(&deny), &[not_db("Enforce")]);
     assert!(open.delete(&deny).judged.is_empty());
     assert!(open.update(&deny, &in_shadow(deny.clone())).allowed());
     let mut fewer = deny.clone();
@@ -110,7 +110,7 @@ fn what_a_canary_opens_counts_for_what_others_open() {
         "out",
         &json!({"podSelector": {"matchLabels": {"app": "web"}}, "policyTypes": ["Egress"], "egress": [{}]}),
     );
-    let without = open_shop(&[shut.clone()], &[not_db("Enforce")]);
+    let without = open_shop(std::slice::from_ref(&shut), &[not_db("Enforce")]);
     assert!(without.create(&out).allowed(), "the database is closed");
     let with = open_shop(&[shut, opens], &[not_db("Enforce")]);
     assert_eq!(ids(&with.create(&out)), ["RF701"]);
