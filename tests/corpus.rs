@@ -156,3 +156,8 @@ fn objects_are_parsed_or_refused_whatever_they_are() {
 fn guardrails_are_read_or_refused_whatever_they_are() {
     all("guardrail", &[]);
 }
+
+#[test]
+fn what_the_kernel_says_is_read_or_passed_over_whatever_it_is() {
+    all("netlink", &[]);
+}

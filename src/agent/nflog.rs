@@ -5,7 +5,7 @@
 //! the kernel could not hand over.
 
 pub mod packet;
-mod record;
+pub(super) mod record;
 
 use std::io;
 use std::sync::Arc;
@@ -134,9 +134,7 @@ impl Reader {
         let request = record::bind(options, MESSAGE, seq).ok_or(Errno::MSGSIZE)?;
         self.link.send(&request)?;
         loop {
-            // A packet may come before the answer; the log begins after it.
-            let mut messages = self.link.receive()?;
-            if let Some(code) = messages.find_map(|message| message.error()) {
+            if let Some(code) = answer(self.link.receive()?) {
                 return Ok(code);
             }
         }
@@ -215,6 +213,13 @@ impl Counts {
     }
 }
 
+/// The errno of the answer to a request. Packets may come before it, and what ends several of them is no answer: where an answer
+/// has its errno, that has the number of the group.
+fn answer(messages: Messages<'_>) -> Option<i32> {
+    let mut answers = messages.filter(|message| message.kind == kind::ERROR);
+    answers.find_map(|message| message.error())
+}
+
 /// Whether somebody reads a group. The kernel refuses a second one as it refuses one without rights.
 fn taken(group: u16) -> bool {
     let list = std::fs::read_to_string("/proc/thread-self/net/netfilter/nfnetlink_log");
@@ -225,4 +230,27 @@ fn taken(group: u16) -> bool {
             .filter_map(|line| line.split_whitespace().next());
         groups.any(|known| known == group)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn packets_that_come_before_an_answer_are_not_taken_for_it() {
+        let kept = concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/tests/fuzz/corpus/netlink/packets"
+        );
+        let packets = std::fs::read(kept).expect("kept packets");
+        let ends = Messages(&packets).filter(|message| message.kind == kind::DONE);
+        assert!(ends.filter_map(|end| end.error()).any(|code| code != 0));
+        assert_eq!(answer(Messages(&packets)), None);
+        // The answer of a kernel that is content, behind them.
+        let mut ack = [0; 36];
+        ack[0] = 36;
+        ack[4] = 2;
+        let both = [&packets[..], &ack].concat();
+        assert_eq!(answer(Messages(&both)), Some(0));
+    }
 }

@@ -12,13 +12,13 @@ mod element;
 mod error;
 mod expression;
 mod monitor;
-mod read;
+pub(super) mod read;
 mod rule;
 mod socket;
 
 pub use element::Held;
 pub use error::{ApplyError, ReadError, Refusal};
 pub use monitor::{Author, Ear, Event, Monitor};
-pub use read::{Counted, Found, Generation, counters, elements, generation, read};
+pub use read::{Counted, Found, Generation, Part, counters, elements, generation, read};
 pub(crate) use rule::protocol;
 pub use socket::Socket;

@@ -39,7 +39,8 @@ impl Options {
             log_group: 100,
             log_rate: 100,
             sample_rate: 0,
-            cut_seconds: 120,
+            // Linux repeats what is not acknowledged for 924.6 s (`tcp_retries2` of `ip-sysctl.rst`).
+            cut_seconds: 1000,
             known_only: Vec::new(),
             own_sources: true,
             vxlan_ports: VXLAN_PORTS.into_iter().filter_map(Port::new).collect(),

@@ -5,6 +5,8 @@
 
 use std::sync::{Arc, LazyLock};
 
+use ringfence::agent::heard::{self, Heard};
+use ringfence::agent::nft::Part;
 use ringfence::guard::decide::{self, State};
 use ringfence::guard::engine::Budget;
 use ringfence::guard::exemption::{Exemption, Exemptions};
@@ -23,11 +25,12 @@ use serde_json::{Value, json};
 type Target = fn(&[u8]);
 
 /// The names of the targets and what each does.
-pub(crate) const TARGETS: [(&str, Target); 4] = [
+pub(crate) const TARGETS: [(&str, Target); 5] = [
     ("review", review),
     ("manifest", manifest),
     ("policy", policy),
     ("guardrail", guardrail),
+    ("netlink", netlink),
 ];
 
 const BUDGET: Budget = Budget {
@@ -170,6 +173,44 @@ pub(crate) fn guardrail(bytes: &[u8]) {
         let review = Review::made_of(Operation::Create, Some(Subject::new(object.clone())), None);
         judge(&review, &state);
     }
+}
+
+/// What the kernel says of packets, connections and our table, as bytes: it is read as what it is, or as nothing. What ends at the
+/// same place is read the same, whatever follows it.
+pub(crate) fn netlink(bytes: &[u8]) {
+    let heard = heard::read(bytes);
+    // No message is shorter than its header.
+    assert!(heard.len() <= bytes.len() / 16);
+    for one in &heard {
+        match one {
+            Heard::Packet(record) => {
+                assert!(record.prefix.chars().count() < 128, "{record:?}");
+                let again = record
+                    .header
+                    .map(|header| header.source.is_ipv4() == header.destination.is_ipv4());
+                assert_ne!(again, Ok(false), "{record:?}");
+            }
+            Heard::Connection(entry) => {
+                let _ = (
+                    entry.forwarded(),
+                    entry.tuple(&entry.original),
+                    entry.tuple(&entry.reply),
+                );
+            }
+            Heard::Part(Part::Elements(of_kinds)) => {
+                for (kind, held) in of_kinds {
+                    assert!(held.elements.is_sorted(), "{kind:?}: {held:?}");
+                }
+            }
+            Heard::Part(_)
+            | Heard::Generation(_)
+            | Heard::Answer(..)
+            | Heard::End
+            | Heard::Nothing => {}
+        }
+    }
+    let more = heard::read(&[bytes, &[0; 4]].concat());
+    assert!(more.len() >= heard.len());
 }
 
 fn judge(review: &Review, state: &State) {

@@ -99,7 +99,7 @@ impl Entry {
         })
     }
 
-    pub(super) fn read(attributes: Attributes<'_>) -> Option<Self> {
+    pub(in crate::agent) fn read(attributes: Attributes<'_>) -> Option<Self> {
         let original = attributes.nested(ORIGINAL)?;
         Some(Self {
             original: Way::read(original)?,

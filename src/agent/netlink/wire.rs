@@ -33,6 +33,7 @@ pub(crate) mod kind {
     pub(crate) const LOG_PACKET: u16 = 4 << 8;
     pub(crate) const LOG_CONFIGURE: u16 = (4 << 8) + 1;
     /// Of the table of connections, whose subsystem is 1.
+    pub(crate) const CT_NEW: u16 = 1 << 8;
     pub(crate) const CT_GET: u16 = (1 << 8) + 1;
     pub(crate) const CT_DELETE: u16 = (1 << 8) + 2;
     /// The subsystem of `nf_tables`, as the upper byte of a type.

@@ -51,7 +51,7 @@ pub(super) fn bind(options: &Options, most: u32, seq: u32) -> Option<Vec<u8>> {
 }
 
 /// The packet of a message; none where it cannot be understood.
-pub(super) fn record(message: &Message<'_>) -> Option<Record> {
+pub(in crate::agent) fn record(message: &Message<'_>) -> Option<Record> {
     let mut record = Record {
         prefix: String::new(),
         hook: 0,

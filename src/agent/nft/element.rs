@@ -96,6 +96,23 @@ impl Shape {
     }
 }
 
+/// A set of each kind.
+pub(super) fn kinds() -> impl Iterator<Item = SetKind> {
+    let of_family = |family| {
+        [
+            SetKind::Addresses(family),
+            SetKind::Blocks(family),
+            SetKind::Pairs(family),
+            SetKind::AddressPorts(family),
+            SetKind::Tuples(family, 1),
+            SetKind::Dispatch(family),
+            SetKind::Sources(family),
+        ]
+    };
+    let of_families = Family::BOTH.into_iter().flat_map(of_family);
+    of_families.chain([SetKind::Ports, SetKind::Interfaces])
+}
+
 /// Writes what a set is, behind its name. No size is said: it would be a limit, and the kernel would take a table of
 /// that size at once.
 pub(super) fn write_kind(kind: SetKind, id: u32, w: &mut Writer) {

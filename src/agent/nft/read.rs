@@ -17,7 +17,7 @@ use super::socket::Socket;
 use crate::agent::netlink::Consistency;
 use crate::agent::netlink::wire::{Attributes, Message, Writer, flag, kind};
 use crate::ruleset::table::{Chain, Hook, Layer, Ruleset, Set, SetKind, TABLE};
-use crate::ruleset::{ChainName, CounterName, SetName};
+use crate::ruleset::{ChainName, CounterName, Rule, SetName};
 
 /// How often something is read again because a transaction of somebody came between.
 const TRIES: usize = 4;
@@ -57,6 +57,21 @@ pub struct Generation {
     pub process: u32,
     /// Its name.
     pub name: String,
+}
+
+/// A part of a table of ours, as one message has it.
+#[derive(Clone, Debug)]
+pub enum Part {
+    /// A chain, and where packets come into it; an error where not as we make chains.
+    Chain(ChainName, Result<Option<Hook>, ()>),
+    /// A rule of a chain, or the sentence of one that is nothing of ours.
+    Rule(ChainName, Result<Rule, String>),
+    /// A set; no kind where it is nothing of ours.
+    Set(SetName, Option<SetKind>),
+    /// Elements, as a set of each kind has them.
+    Elements(Vec<(SetKind, Held)>),
+    /// What is counted by a name.
+    Counter(CounterName, Counted),
 }
 
 /// Reads our table, and the one for bridges that goes with it; none where there is none.
@@ -128,15 +143,7 @@ fn counters_of(
     layer: Layer,
 ) -> Result<BTreeMap<CounterName, Counted>, ReadError> {
     let read = |found: &mut BTreeMap<_, _>, message: &Message<'_>| {
-        let object = message.attributes();
-        let of_ours = object.text(1) == Some(TABLE) && object.u32(3) == Some(COUNTER);
-        if let (true, Some(name), Some(data)) = (of_ours, object.text(2), object.nested(4)) {
-            let counted = Counted {
-                bytes: data.u64(1).unwrap_or_default(),
-                packets: data.u64(2).unwrap_or_default(),
-            };
-            found.insert(CounterName::from(name), counted);
-        }
+        found.extend(read_counter(message.attributes()));
     };
     let body = |w: &mut Writer| {
         w.text(1, TABLE);
@@ -167,7 +174,7 @@ pub fn generation(socket: &mut Socket) -> Result<Generation, ReadError> {
 }
 
 impl Generation {
-    pub(super) fn read(attributes: Attributes<'_>) -> Option<Self> {
+    pub(in crate::agent) fn read(attributes: Attributes<'_>) -> Option<Self> {
         Some(Self {
             id: attributes.u32(1)?,
             process: attributes.u32(2).unwrap_or_default(),
@@ -218,12 +225,7 @@ impl Reading<'_> {
             kind::GETCHAIN,
             |w| w.text(1, TABLE),
             Vec::new,
-            |found, message| {
-                let chain = message.attributes();
-                if let (Some(TABLE), Some(name)) = (chain.text(1), chain.text(3)) {
-                    found.push((ChainName::from(name), read_hook(chain)));
-                }
-            },
+            |found, message| found.extend(read_chain(message.attributes())),
         )
         .map_err(|errno| failed("the chains", errno))?;
         self.note(consistency);
@@ -248,12 +250,7 @@ impl Reading<'_> {
             kind::GETRULE,
             |w| w.text(1, TABLE),
             Vec::new,
-            |found, message| {
-                let rule = message.attributes();
-                if let (Some(TABLE), Some(chain)) = (rule.text(1), rule.text(2)) {
-                    found.push((ChainName::from(chain), read_rule(layer, rule)));
-                }
-            },
+            |found, message| found.extend(read_rule(layer, message.attributes())),
         )
         .map_err(|errno| failed("the rules", errno))?;
         self.note(consistency);
@@ -272,12 +269,7 @@ impl Reading<'_> {
             kind::GETSET,
             |w| w.text(1, TABLE),
             Vec::new,
-            |found, message| {
-                let set = message.attributes();
-                if let (Some(TABLE), Some(name)) = (set.text(1), set.text(2)) {
-                    found.push((SetName::from(name), element::read_kind(set)));
-                }
-            },
+            |found, message| found.extend(read_set(message.attributes())),
         )
         .map_err(|errno| failed("the sets", errno))?;
         self.note(consistency);
@@ -358,6 +350,50 @@ fn dump_elements(
     }
 }
 
+/// What a message has of a table of ours, for who has no socket; elements are read as those of every kind of set.
+pub(in crate::agent) fn part(layer: Layer, message: &Message<'_>) -> Option<Part> {
+    let attributes = message.attributes();
+    match message.kind {
+        kind::NEWCHAIN => read_chain(attributes).map(|(name, hook)| Part::Chain(name, hook)),
+        kind::NEWRULE => read_rule(layer, attributes).map(|(chain, rule)| Part::Rule(chain, rule)),
+        kind::NEWSET => read_set(attributes).map(|(name, kind)| Part::Set(name, kind)),
+        kind::NEWOBJ => {
+            read_counter(attributes).map(|(name, counted)| Part::Counter(name, counted))
+        }
+        kind::NEWSETELEM => {
+            let list = attributes.nested(3)?;
+            let held = element::kinds().map(|kind| {
+                let mut elements = Elements::new(kind);
+                elements.take(list);
+                (kind, elements.finish())
+            });
+            Some(Part::Elements(held.collect()))
+        }
+        _ => None,
+    }
+}
+
+fn read_chain(chain: Attributes<'_>) -> Option<(ChainName, Result<Option<Hook>, ()>)> {
+    let name = chain.text(3).filter(|_| chain.text(1) == Some(TABLE))?;
+    Some((ChainName::from(name), read_hook(chain)))
+}
+
+fn read_set(set: Attributes<'_>) -> Option<(SetName, Option<SetKind>)> {
+    let name = set.text(2).filter(|_| set.text(1) == Some(TABLE))?;
+    Some((SetName::from(name), element::read_kind(set)))
+}
+
+fn read_counter(object: Attributes<'_>) -> Option<(CounterName, Counted)> {
+    let of_ours = object.text(1) == Some(TABLE) && object.u32(3) == Some(COUNTER);
+    let name = object.text(2).filter(|_| of_ours)?;
+    let data = object.nested(4)?;
+    let counted = Counted {
+        bytes: data.u64(1).unwrap_or_default(),
+        packets: data.u64(2).unwrap_or_default(),
+    };
+    Some((CounterName::from(name), counted))
+}
+
 /// Where packets come into a chain; an error where not as we make chains.
 fn read_hook(chain: Attributes<'_>) -> Result<Option<Hook>, ()> {
     let Some(hook) = chain.nested(4) else {
@@ -374,17 +410,17 @@ fn read_hook(chain: Attributes<'_>) -> Result<Option<Hook>, ()> {
     found.filter(|_| is_ours).map(Some).ok_or(())
 }
 
-/// A rule, or the sentence of one that is nothing of ours.
-fn read_rule(layer: Layer, rule: Attributes<'_>) -> Result<crate::ruleset::Rule, String> {
+/// A rule of a chain of ours, or the sentence of one that is nothing of ours.
+fn read_rule(layer: Layer, rule: Attributes<'_>) -> Option<(ChainName, Result<Rule, String>)> {
+    let chain = rule.text(2).filter(|_| rule.text(1) == Some(TABLE))?;
     let why = rule.find(7).map(rule::sentence).unwrap_or_default();
     let mut list = rule.nested(4).unwrap_or(Attributes(&[]));
     let expressions: Option<Vec<_>> = list
         .by_ref()
         .map(|(_, one)| Expression::read(Attributes(one)))
         .collect();
-    expressions
-        .and_then(|expressions| rule::rule(layer, &expressions, why))
-        .ok_or_else(|| why.to_owned())
+    let read = expressions.and_then(|expressions| rule::rule(layer, &expressions, why));
+    Some((ChainName::from(chain), read.ok_or_else(|| why.to_owned())))
 }
 
 fn failed(what: &str, errno: Errno) -> ReadError {
