@@ -13,7 +13,7 @@ use tokio::time::{Instant, timeout};
 
 use super::activity::Activity;
 
-/// How long the body of a request may be on its way before its connection counts as one that makes room.
+/// How long a first request, or the body of one, may be on its way before its connection counts as one that makes room.
 const ON_ITS_WAY: Duration = Duration::from_millis(250);
 
 /// What a connection that is not busy has been good for.
@@ -23,6 +23,8 @@ enum Use {
     None,
     /// It asks, and does not send the body.
     Owes,
+    /// It has had no time to ask.
+    Fresh,
     /// It has asked before.
     Served,
 }
@@ -78,9 +80,11 @@ impl Gate {
                 .connections
                 .values()
                 .filter_map(|activity| Some((use_of(activity)?, activity)))
-                .min_by_key(|(of_use, _)| *of_use)
-                .map(|(_, activity)| activity);
-            if let Some(activity) = least_use {
+                .min_by_key(|(of_use, _)| *of_use);
+            // For one that has just come the next one waits, rather than that one of use goes.
+            if let Some(((of_use, _), activity)) = least_use
+                && of_use != Use::Fresh
+            {
                 activity.tell_to_go();
             }
             return None;
@@ -105,12 +109,13 @@ fn use_of(activity: &Activity) -> Option<(Use, Instant)> {
     if activity.is_busy() {
         return None;
     }
-    let of_use = if activity.has_served() {
-        Use::Served
-    } else {
-        Use::None
+    let since = activity.idle_from();
+    let of_use = match activity.has_served() {
+        true => Use::Served,
+        false if since.elapsed() < ON_ITS_WAY => Use::Fresh,
+        false => Use::None,
     };
-    Some((of_use, activity.idle_from()))
+    Some((of_use, since))
 }
 
 // === impl Pass ===
@@ -151,6 +156,10 @@ mod tests {
         let busy = gate.admit().await;
         let _request = busy.activity().begin_request();
         let silent = gate.admit().await;
+        assert!(gate.try_admit().is_none());
+        assert!(!is_told_to_go(&silent).await, "it has just come");
+        assert!(!is_told_to_go(&useful).await, "nor for it");
+        tokio::time::sleep(ON_ITS_WAY).await;
         assert!(gate.try_admit().is_none());
         assert!(is_told_to_go(&silent).await, "it never asked for anything");
         drop(silent);
