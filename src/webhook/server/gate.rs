@@ -110,10 +110,12 @@ fn use_of(activity: &Activity) -> Option<(Use, Instant)> {
         return None;
     }
     let since = activity.idle_from();
-    let of_use = match activity.has_served() {
-        true => Use::Served,
-        false if since.elapsed() < ON_ITS_WAY => Use::Fresh,
-        false => Use::None,
+    let of_use = if activity.has_served() {
+        Use::Served
+    } else if since.elapsed() < ON_ITS_WAY {
+        Use::Fresh
+    } else {
+        Use::None
     };
     Some((of_use, since))
 }
