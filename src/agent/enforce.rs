@@ -24,7 +24,7 @@ use super::others;
 use super::overlay::Overlay;
 use super::ports::{Ports, Shared};
 use crate::guard::enforcement::HeldPolicy;
-use crate::k8s::live::{Ended, Feed, Update};
+use crate::k8s::live::{Ended, Feed, Kind, Undecodable, Update};
 use crate::netpol::{ObjectKey, Pod, Snapshot, WorkloadRef};
 use crate::ruleset::{Change, Options, Plan, Ruleset, SetKind, Transaction};
 use crate::runtime::{Phase, Readiness, Shutdown};
@@ -67,6 +67,8 @@ pub struct Enforcer {
     kernel: Kernel,
     /// The cluster as the API server tells of it, and what is known better here.
     raw: Snapshot,
+    /// What of it is not understood.
+    undecodable: Arc<[Undecodable]>,
     overlay: Overlay,
     /// Behind which interfaces addresses are, and the same for whoever explains packets.
     ports: Ports,
@@ -125,6 +127,7 @@ impl Enforcer {
             plan: Plan::new(options),
             kernel: Kernel::open(metrics.clone())?,
             raw: Snapshot::default(),
+            undecodable: Arc::default(),
             overlay: Overlay::default(),
             ports: Ports::default(),
             behind: Shared::default(),
@@ -192,6 +195,7 @@ impl Enforcer {
     /// The cluster has changed.
     fn update(&mut self, update: Update) {
         self.raw = update.snapshot;
+        self.undecodable = update.undecodable;
         if self.started {
             self.go_on(&update.changed);
         } else {
@@ -325,9 +329,13 @@ impl Enforcer {
                 }
                 self.again = None;
                 self.readiness.ready(READY);
-                self.metrics.in_force.set(i64::from(passed_by.is_none()));
                 let mut holding = self.holding(&wanted);
-                holding.failure = passed_by.map(|error| error.to_string());
+                holding.failure = passed_by
+                    .map(|error| error.to_string())
+                    .or_else(|| left_out(&self.undecodable));
+                self.metrics
+                    .in_force
+                    .set(i64::from(holding.failure.is_none()));
                 if let Some(failure) = &holding.failure {
                     tracing::error!(error = %failure, "policies do not hold");
                 }
@@ -429,6 +437,30 @@ impl Enforcer {
             self.counts.take(counters, &self.metrics);
         }
     }
+}
+
+/// What the kernel cannot hold since it is not understood. What is only tried holds nobody.
+fn left_out(undecodable: &[Undecodable]) -> Option<String> {
+    let mut all = undecodable
+        .iter()
+        .filter(|it| it.kind != Kind::StagedNetworkPolicy);
+    let first = all.next()?;
+    let (kind, key) = (first.kind.as_str(), &first.key);
+    let namespace = key.namespace.as_ref();
+    let place = namespace.map_or_else(String::new, |namespace| format!("{namespace}/"));
+    let more = match all.count() {
+        0 => String::new(),
+        more => format!(", and {more} more are not"),
+    };
+    let then = if first.earlier_in_force {
+        "an earlier version of it is in force"
+    } else {
+        "it is not in force"
+    };
+    Some(format!(
+        "{kind} {place}{} is not understood, {then}: {}{more}",
+        key.name, first.reason
+    ))
 }
 
 /// Whether a change may forbid what was allowed: everything but new members of sets of peers.

@@ -475,6 +475,72 @@ async fn open_connections_are_cut_when_policies_forbid_them_and_others_are_not()
     assert!(datagrams.passes(Side::Server, PATIENCE));
 }
 
+/// A kind of policy for the whole cluster, which takes everything.
+fn definition(kind: &str, plural: &str, version: &str) -> Value {
+    json!({
+        "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+        "metadata": {
+            "name": format!("{plural}.policy.networking.k8s.io"),
+            "annotations": {"api-approved.kubernetes.io": "unapproved"},
+        },
+        "spec": {
+            "group": "policy.networking.k8s.io", "scope": "Cluster",
+            "names": {"kind": kind, "plural": plural},
+            "versions": [{"name": version, "served": true, "storage": true, "schema": {"openAPIV3Schema":
+                {"type": "object", "x-kubernetes-preserve-unknown-fields": true}}}],
+        },
+    })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_receipt_says_what_is_not_in_force_because_it_is_not_understood() {
+    let mut site = Site::new(&["web"]).await;
+    let kind = definition("AdminNetworkPolicy", "adminnetworkpolicies", "v1alpha1");
+    site.kubernetes.apply(&kind.to_string());
+    let established = [
+        "wait",
+        "--for=condition=Established",
+        "--timeout=60s",
+        "crd",
+        "--all",
+    ];
+    assert!(site.kubernetes.kubectl(&established, "").status.success());
+    // The API's schema takes any text for a protocol.
+    let policy = |protocol: &str| {
+        let everywhere = json!([{"namespaces": {}}]);
+        let port = json!({"portNumber": {"protocol": protocol, "port": 53}});
+        json!({
+            "apiVersion": "policy.networking.k8s.io/v1alpha1", "kind": "AdminNetworkPolicy",
+            "metadata": {"name": "no-names"},
+            "spec": {"priority": 1, "subject": {"namespaces": {}}, "egress": [
+                {"action": "Deny", "to": everywhere, "ports": [port]}]},
+        })
+    };
+    site.kubernetes.apply(&policy("IP").to_string());
+    site.start().await;
+    let becomes = async |status: &str, word: &str| {
+        Kubernetes::eventually(word, async || {
+            let output = site
+                .kubernetes
+                .kubectl(&["get", "nodeenforcement", NODE, "-o", "json"], "");
+            let receipt: Value = serde_json::from_slice(&output.stdout).ok()?;
+            let condition = &receipt["status"]["conditions"][0];
+            let message = condition["message"].as_str()?;
+            (condition["status"] == status && message.contains(word)).then_some(())
+        })
+        .await;
+    };
+    becomes(
+        "False",
+        "AdminNetworkPolicy no-names is not understood, it is not in force: ",
+    )
+    .await;
+    site.kubernetes.apply(&policy("UDP").to_string());
+    becomes("True", "holds what the policies say").await;
+    site.kubernetes.apply(&policy("IP").to_string());
+    becomes("False", "an earlier version of it is in force").await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_agent_uses_every_right_of_its_role_and_asks_for_no_other() {
     const ACCOUNT: &str = "ringfence-agent";
@@ -491,21 +557,6 @@ async fn the_agent_uses_every_right_of_its_role_and_asks_for_no_other() {
         "{}",
         String::from_utf8_lossy(&applied.stderr)
     );
-    let definition = |kind: &str, plural: &str, version: &str| {
-        json!({
-            "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
-            "metadata": {
-                "name": format!("{plural}.policy.networking.k8s.io"),
-                "annotations": {"api-approved.kubernetes.io": "unapproved"},
-            },
-            "spec": {
-                "group": "policy.networking.k8s.io", "scope": "Cluster",
-                "names": {"kind": kind, "plural": plural},
-                "versions": [{"name": version, "served": true, "storage": true, "schema": {"openAPIV3Schema":
-                    {"type": "object", "x-kubernetes-preserve-unknown-fields": true}}}],
-            },
-        })
-    };
     for (kind, plural, version) in [
         ("ClusterNetworkPolicy", "clusternetworkpolicies", "v1alpha2"),
         ("AdminNetworkPolicy", "adminnetworkpolicies", "v1alpha1"),

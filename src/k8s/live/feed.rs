@@ -11,7 +11,7 @@ use kube::Client;
 use tokio::sync::mpsc;
 
 use super::health::Health;
-use super::index::{Change, Index};
+use super::index::{Change, Index, Undecodable};
 use super::kind::Kind;
 use super::stream;
 use super::{Ended, WAITING};
@@ -36,6 +36,7 @@ const KINDS: [Kind; 8] = [
 pub struct Feed {
     changes: mpsc::Receiver<(Kind, Change)>,
     index: Index,
+    undecodable: Arc<[Undecodable]>,
     health: Arc<Health>,
     complete: bool,
 }
@@ -47,6 +48,8 @@ pub struct Update {
     pub snapshot: Snapshot,
     /// What has come, changed or gone since the update before.
     pub changed: Vec<ObjectKey>,
+    /// What cannot be understood, so that it is not as it is written in the snapshot.
+    pub undecodable: Arc<[Undecodable]>,
     /// When the first of these changes was told.
     pub told: Instant,
 }
@@ -66,6 +69,7 @@ pub fn feed(client: &Client, tasks: &mut Tasks) -> Feed {
     Feed {
         changes,
         index: Index::default(),
+        undecodable: Arc::default(),
         health,
         complete: false,
     }
@@ -90,11 +94,17 @@ impl Feed {
             if !self.complete {
                 continue;
             }
+            let undecodable = self.index.undecodable_if_changed();
+            let is_other = undecodable.is_some();
+            if let Some(undecodable) = undecodable {
+                self.undecodable = undecodable.into();
+            }
             let (snapshot, changed) = self.index.model();
-            if first || !changed.is_empty() {
+            if first || is_other || !changed.is_empty() {
                 return Ok(Update {
                     snapshot,
                     changed,
+                    undecodable: Arc::clone(&self.undecodable),
                     told,
                 });
             }
