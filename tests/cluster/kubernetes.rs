@@ -297,8 +297,16 @@ impl Kubernetes {
 
     /// `kubectl apply` of manifests, which must work; gives what it prints.
     pub(crate) fn apply(&self, manifests: &str) -> String {
-        let output = self.kubectl(&["apply", "-f", "-"], manifests);
-        let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+        let apply = || {
+            let output = self.kubectl(&["apply", "-f", "-"], manifests);
+            let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+            (output, errors)
+        };
+        let (mut output, mut errors) = apply();
+        // The cluster makes the ServiceAccount of a new namespace, too, and may do so between kubectl's look and its write.
+        if errors.contains("(AlreadyExists)") {
+            (output, errors) = apply();
+        }
         assert!(output.status.success(), "{errors}");
         String::from_utf8_lossy(&output.stdout).into_owned() + &errors
     }

@@ -232,8 +232,9 @@ async fn requests_that_never_come_whole_keep_nobody_out() {
     let (cluster, _processes, port, admin) = measured().await;
     let configuration = registered(&cluster, "shop in fail", |c| fails_for(c, "shop")).await;
     let slow = Slow::start(&trusting(&configuration), port, 560, ("{", 1000));
-    Kubernetes::eventually("all that may be on their way are", async || {
-        (slow.open.load(Ordering::Relaxed) >= 500).then_some(())
+    // Each is sent away after some seconds and comes again: how many there are at once is a matter of how fast they come.
+    Kubernetes::eventually("very many are on their way", async || {
+        (slow.open.load(Ordering::Relaxed) >= 200).then_some(())
     })
     .await;
     for number in 0..20 {
