@@ -81,7 +81,7 @@ impl ShownArgs {
         if let (Some(certificate), Some(key)) = (self.tls_cert.clone(), self.tls_key.clone()) {
             let files = PairFiles { certificate, key };
             let slot = CertificateSlot::new(files.load(Timestamp::now()).context("--tls-cert")?);
-            let following = files.follow(Arc::clone(&slot), LOOK_AT_CERTIFICATE);
+            let following = files.follow(Arc::clone(&slot), LOOK_AT_CERTIFICATE, metrics.clone());
             tasks.spawn("certificate", following);
             return Ok(Some(slot));
         }

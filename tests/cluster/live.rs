@@ -20,7 +20,8 @@ use ringfence::runtime::{Readiness, Tasks, Trigger};
 use serde_json::{Value, json};
 
 use crate::access::definition;
-use crate::kubernetes::Kubernetes;
+use crate::kubernetes::{Kubernetes, free_port};
+use crate::lockout::number;
 
 /// A cluster that is followed by the test itself.
 pub(crate) struct Following {
@@ -328,6 +329,55 @@ async fn what_changes_while_the_api_server_is_gone(cluster: &Kubernetes, followi
     let watches = following.live.watches();
     let pods = watches.iter().find(|(kind, _)| *kind == Kind::Pod).unwrap();
     assert!(pods.1.restarts > 0 && pods.1.changes > 0, "{pods:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_past_that_the_api_server_has_forgotten_is_read_anew() {
+    let cluster = Kubernetes::with_servers(2).await;
+    let client = cluster.client_of(0).await;
+    install(&client).await;
+    make_namespace(&client, "shop").await;
+    make::<Pod>(&client, "shop", pod("db")).await;
+    let admin = format!("127.0.0.1:{}", free_port());
+    let authority = cluster.folder().join("ca.pem").display().to_string();
+    let webhook = cluster.ringfence(
+        "webhook",
+        "webhook",
+        &[
+            "--listen=127.0.0.1:0",
+            "--ca-out",
+            &authority,
+            "--admin",
+            &admin,
+        ],
+    );
+    webhook.line(&["listening"]).await;
+    let of_pods = |series: &str| number(&admin, &format!("ringfence_{series}{{kind=\"Pod\"}} "));
+    let has = async |count| {
+        let seen = async || (of_pods("state_objects") == count).then_some(());
+        Kubernetes::eventually("so many pods", seen).await;
+    };
+    has(1).await;
+    assert_eq!(of_pods("watch_lists_total"), 1);
+    // While it stands still its watches end, and the server that it comes back to knows nothing of what was before.
+    webhook.signal("STOP");
+    cluster.stop_server(0);
+    let other = cluster.client_of(1).await;
+    for name in ["web", "cache"] {
+        make::<Pod>(&other, "shop", pod(name)).await;
+    }
+    cluster.start_server(0).await;
+    webhook.signal("CONT");
+    webhook
+        .line(&[
+            "kind=\"Pod\"",
+            "the watch failed",
+            "too old resource version",
+        ])
+        .await;
+    has(3).await;
+    assert_eq!(of_pods("watch_lists_total"), 2);
+    assert!(of_pods("watch_restarts_total") > 0);
 }
 
 /// What the programs were granted before they knew of `AdminNetworkPolicy`.

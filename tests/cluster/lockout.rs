@@ -196,7 +196,7 @@ fn trusting(configuration: &ValidatingWebhookConfiguration) -> Arc<ClientConfig>
     Arc::new(config)
 }
 
-fn number(admin: &str, series: &str) -> u64 {
+pub(crate) fn number(admin: &str, series: &str) -> u64 {
     let page = std::process::Command::new("curl")
         .args(["-sf", &format!("http://{admin}/metrics")])
         .output()

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 
 use super::{CertificateSlot, Identity, TlsError};
+use crate::telemetry::certificates::{Certificate, CertificateMetrics};
 
 /// Where a certificate chain and its key are kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,7 +39,12 @@ impl PairFiles {
 
     /// Looks at the files again and again and puts each new good pair into the slot. A bad pair is logged once and the
     /// slot keeps what it has. Never ends by itself.
-    pub async fn follow(self, slot: Arc<CertificateSlot>, every: Duration) -> Result<(), TlsError> {
+    pub async fn follow(
+        self,
+        slot: Arc<CertificateSlot>,
+        every: Duration,
+        metrics: CertificateMetrics,
+    ) -> Result<(), TlsError> {
         let mut seen: Option<Result<Contents, String>> = None;
         let mut warned = None;
         loop {
@@ -50,7 +56,8 @@ impl PairFiles {
                 Err(_) => Err("the reader panicked".to_owned()),
             };
             if seen.as_ref() != Some(&read) {
-                self.take(&read, &slot);
+                self.take(&read, &slot, &metrics);
+                metrics.ends(Certificate::Leaf, slot.current().facts().not_after());
                 seen = Some(read);
             }
             self.warn_of_the_end(&slot, &mut warned);
@@ -71,7 +78,12 @@ impl PairFiles {
         }
     }
 
-    fn take(&self, read: &Result<Contents, String>, slot: &CertificateSlot) {
+    fn take(
+        &self,
+        read: &Result<Contents, String>,
+        slot: &CertificateSlot,
+        metrics: &CertificateMetrics,
+    ) {
         let fresh = match read {
             Ok(contents) => contents
                 .identity(Timestamp::now())
@@ -86,6 +98,7 @@ impl PairFiles {
                 slot.replace(fresh);
             }
             Err(error) => {
+                metrics.failed();
                 tracing::warn!(%path, %error, "new certificate refused, the old one stays");
             }
         }
@@ -128,6 +141,7 @@ mod tests {
     use super::super::tests::leaf;
     use super::*;
     use crate::certs::{Issued, Name};
+    use crate::telemetry::metrics;
 
     const EVERY: Duration = Duration::from_millis(5);
 
@@ -169,13 +183,22 @@ mod tests {
             std::os::unix::fs::symlink(Path::new("..data").join(file), mount.join(file)).unwrap();
         }
         let slot = CertificateSlot::new(pair(mount).load(Timestamp::now()).unwrap());
-        let follower = tokio::spawn(pair(mount).follow(Arc::clone(&slot), EVERY));
+        let mut numbers = metrics::registry();
+        let certificates = CertificateMetrics::new(&mut numbers);
+        let following = pair(mount).follow(Arc::clone(&slot), EVERY, certificates);
+        let follower = tokio::spawn(following);
 
         write(&mount.join("..2026_2"), &leaf("two.svc"));
         std::os::unix::fs::symlink("..2026_2", mount.join("..data_tmp")).unwrap();
         std::fs::rename(mount.join("..data_tmp"), mount.join("..data")).unwrap();
         eventually("the new certificate is shown", || {
             names(&slot) == [Name::Dns("two.svc".into())]
+        })
+        .await;
+        let end = slot.current().facts().not_after().as_second();
+        let told = format!("certificate_expiry_timestamp_seconds{{certificate=\"Leaf\"}} {end}\n");
+        eventually("its end is told", || {
+            metrics::text(&numbers).unwrap().contains(&told)
         })
         .await;
         follower.abort();
@@ -188,7 +211,9 @@ mod tests {
         let (one, two) = (leaf("one.svc"), leaf("two.svc"));
         write(folder, &one);
         let slot = CertificateSlot::new(pair(folder).load(Timestamp::now()).unwrap());
-        let follower = tokio::spawn(pair(folder).follow(Arc::clone(&slot), EVERY));
+        let certificates = CertificateMetrics::default();
+        let following = pair(folder).follow(Arc::clone(&slot), EVERY, certificates);
+        let follower = tokio::spawn(following);
 
         std::fs::write(folder.join("tls.crt"), two.certificate_pem()).unwrap();
         tokio::time::sleep(EVERY * 10).await;
