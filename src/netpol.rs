@@ -49,7 +49,7 @@ mod meta;
 mod problem;
 pub(crate) mod spans;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 
 pub use cluster_policy::{
     Action, ClusterNetworkPolicy, ClusterPeer, ClusterPort, ClusterPorts, ClusterRule, Place,

@@ -57,6 +57,11 @@ impl Labels {
         self.0.get(at).map(|(_, value)| &**value)
     }
 
+    /// Whether both are held as one; equal ones need not be.
+    pub fn is_held_with(&self, other: &Labels) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
     /// Whether there is such a key, whatever its value.
     pub fn contains(&self, key: &str) -> bool {
         self.get(key).is_some()

@@ -156,6 +156,21 @@ impl Pod {
         self.ports.iter().filter(named).map(|port| port.port)
     }
 
+    /// Has what is the same in another pod from there, so that it is held once: replicas differ in their names and addresses,
+    /// and clusters have thousands.
+    pub fn share(&mut self, other: &Pod) {
+        fn same<T: PartialEq + Clone>(own: &mut T, other: &T) {
+            if own == other {
+                own.clone_from(other);
+            }
+        }
+        same(&mut self.workload.namespace, &other.workload.namespace);
+        same(&mut self.owner, &other.owner);
+        same(&mut self.labels, &other.labels);
+        same(&mut self.ports, &other.ports);
+        same(&mut self.node, &other.node);
+    }
+
     pub(super) fn read(object: &api::Pod, at: &Place<'_>, problems: &mut Problems) -> Self {
         let (meta, meta_at) = (&object.metadata, at.key("metadata"));
         let workload = WorkloadRef {
@@ -245,6 +260,7 @@ impl Pod {
         {
             problems.add(&all_at, "may not list more than one address of a family");
         }
+        self.ips.shrink_to_fit();
     }
 }
 

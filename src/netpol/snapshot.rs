@@ -23,10 +23,12 @@ use super::pod::Pod;
 use super::policy::NetworkPolicy;
 use super::service::Service;
 use super::workload::{WorkloadKind, WorkloadRef};
+use addresses::Addresses;
 use trials::Trial;
 pub(super) use wide::Nodes;
 use wide::Wide;
 
+mod addresses;
 mod trials;
 mod wide;
 
@@ -34,8 +36,7 @@ mod wide;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Snapshot {
     namespaces: RedBlackTreeMapSync<NamespaceName, NamespaceState>,
-    /// The pods that have an address; several may claim the same one for a while.
-    by_address: RedBlackTreeMapSync<(IpAddr, WorkloadRef), Arc<Pod>>,
+    addresses: Addresses,
     wide: Wide,
 }
 
@@ -192,18 +193,12 @@ impl Snapshot {
     ///
     /// Pods on the host network have no address of their own, and those of finished pods are given to others.
     pub fn pod_at(&self, address: IpAddr) -> Option<&Pod> {
-        let address = address.to_canonical();
-        // No workload comes before this one.
-        let first = WorkloadRef {
-            kind: WorkloadKind::Pod,
-            namespace: "".into(),
-            name: "".into(),
-        };
-        let following = self.by_address.range((address, first)..);
-        following
-            .take_while(|((claimed, _), _)| *claimed == address)
-            .map(|(_, pod)| &**pod)
-            .min_by_key(|pod| pod.terminating)
+        self.addresses.owner(address.to_canonical())
+    }
+
+    /// Whether a pod of this snapshot has an address of its own, which others may claim too.
+    pub(crate) fn has(&self, pod: &Pod, address: IpAddr) -> bool {
+        self.addresses.is_owner(pod, address)
     }
 
     /// The end of a flow that an address is: the pod or the node that has it, or else something outside.
@@ -241,7 +236,11 @@ impl Snapshot {
                 state.labels = namespace.labels.clone();
                 state.object = Some(Arc::new(namespace));
             }
-            Object::Pod(pod) | Object::Workload(pod) => {
+            Object::Pod(mut pod) | Object::Workload(mut pod) => {
+                state.share_with(&mut pod);
+                if let Some(node) = pod.node.as_ref().and_then(|node| self.node(node)) {
+                    pod.node = Some(node.name.clone());
+                }
                 let pod = Arc::new(pod);
                 self.learn_addresses(&pod);
                 state
@@ -305,8 +304,7 @@ impl Snapshot {
 
     fn learn_addresses(&mut self, pod: &Arc<Pod>) {
         for address in pod.ips.iter().filter(|_| pod.is_held()) {
-            let key = (*address, pod.workload.clone());
-            self.by_address.insert_mut(key, Arc::clone(pod));
+            self.addresses.claim(*address, pod);
         }
     }
 
@@ -316,7 +314,7 @@ impl Snapshot {
         };
         let addresses = self.pod(workload).map(|pod| pod.ips.clone());
         for address in addresses.into_iter().flatten() {
-            self.by_address.remove_mut(&(address, workload.clone()));
+            self.addresses.leave(address, workload);
         }
     }
 }
@@ -395,6 +393,17 @@ impl NamespaceState {
     /// Its services, by name.
     pub fn services(&self) -> impl Iterator<Item = &Service> {
         self.services.values().map(|service| &**service)
+    }
+
+    /// Has a pod hold what is the same as in its neighbours by name, which the pods of one workload are, together with them.
+    fn share_with(&self, pod: &mut Pod) {
+        pod.workload.namespace = self.name.clone();
+        let key = (pod.workload.kind, pod.workload.name.clone());
+        let before = self.pods.range(..&key).next_back();
+        let from = self.pods.range(&key..).next();
+        for (_, other) in before.into_iter().chain(from) {
+            pod.share(other);
+        }
     }
 
     fn is_unknown(&self) -> bool {

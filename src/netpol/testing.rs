@@ -5,6 +5,7 @@
 
 use serde_json::{Map, Value, json};
 
+use super::replay::{Action, Actor, Observations, Observed, PodActor, Seen};
 use super::verdict::Verdict;
 use super::{
     Endpoint, Flow, Labels, NetworkPolicy, NodeName, Object, ObjectKey, ParseError, Pod, PolicyRef,
@@ -217,4 +218,33 @@ fn texts(labels: &str) -> Value {
         .map(|pair| pair.split_once('=').expect("key=value"))
         .collect();
     json!(labels)
+}
+
+/// A pod as a record tells of it: `namespace/name`, with labels where they are given.
+pub(crate) fn actor(text: &str, labels: Option<&[(&str, &str)]>) -> Actor {
+    let (namespace, name) = text.split_once('/').expect("namespace/name");
+    Actor::Pod(PodActor {
+        namespace_labels: None,
+        namespace: namespace.into(),
+        name: Some(name.into()),
+        workload: None,
+        labels: labels.map(|labels| labels.iter().copied().collect::<Labels>()),
+        address: None,
+        node: None,
+    })
+}
+
+/// Records of flows over TCP: from whom, to whom, at which port, what became of them, and how often.
+pub(crate) fn observe(flows: &[(Actor, Actor, u16, Action, u64)]) -> Observations {
+    let mut observations = Observations::default();
+    for (from, to, port, action, count) in flows {
+        let observed = Observed {
+            from: observations.actor(from.clone()),
+            to: observations.actor(to.clone()),
+            protocol: Protocol::Tcp,
+            port: Port::new(*port).expect("a port"),
+        };
+        observations.add(observed, Seen::Somewhere, *action, *count);
+    }
+    observations
 }

@@ -15,6 +15,7 @@ use super::frame;
 use super::options::Options;
 use super::sources;
 use super::table::{ChainName, Element, Interface, Ruleset, Set, SetKind, SetName};
+use super::terms::Occupant;
 use super::transaction::{Change, Transaction};
 use super::vxlan;
 use crate::netpol::{Family, NamespaceName, ObjectKey, Pod, PolicyRef, Snapshot, WorkloadRef};
@@ -167,8 +168,10 @@ impl Plan {
         let mut draft = Draft::default();
         let moved = self.relocate(&addresses, changed, &mut draft);
         self.take_ports(&moved, &mut draft);
+        let occupant = |address: &IpAddr| (*address, Occupant::of(*address, &self.snapshot));
+        let occupied: Vec<_> = addresses.iter().map(occupant).collect();
         for (name, following) in &mut self.peers {
-            following.follow(name, &addresses, &self.snapshot, &mut draft);
+            following.follow(name, &occupied, &mut draft);
         }
         for Moved { address, new, .. } in &moved {
             let family = Family::of(*address);

@@ -11,9 +11,9 @@ use super::table::Element;
 use crate::netpol::cluster_policy::Reading;
 use crate::netpol::spans::{self, Span};
 use crate::netpol::{
-    Action, ClusterPeer, ClusterPort, ClusterPorts, ClusterRule, Family, NamespaceName,
-    NamespaceScope, NetworkPolicy, Peer, Peers, Pod, Port, PortName, PortSpec, Ports, Protocol,
-    Rule, Selector, Snapshot,
+    Action, ClusterPeer, ClusterPort, ClusterPorts, ClusterRule, Family, Labels, NamespaceName,
+    NamespaceScope, NetworkPolicy, Node, Peer, Peers, Pod, Port, PortName, PortSpec, Ports,
+    Protocol, Rule, Selector, Snapshot,
 };
 
 /// Who is selected by what changes with the cluster.
@@ -41,6 +41,13 @@ pub(super) enum Member {
 pub(super) struct PeerKey {
     pub(super) member: Member,
     pub(super) named: Option<(PortName, Protocol)>,
+}
+
+/// Who is at an address: a pod, with the labels of its namespace, or else the nodes that have it.
+#[derive(Clone, Debug)]
+pub(super) enum Occupant<'s> {
+    Pod(&'s Pod, Labels),
+    Nodes(Vec<&'s Node>),
 }
 
 /// The peers of a rule.
@@ -232,50 +239,57 @@ impl Member {
         matches!(self, Self::Nodes(_))
     }
 
-    /// Whether a pod at one of its addresses is meant.
-    fn means(&self, pod: &Pod, address: IpAddr, snapshot: &Snapshot) -> bool {
-        match self {
-            Self::PodsOf(namespace, pods) => {
+    /// Whether who is at an address is meant.
+    fn means(&self, address: IpAddr, occupant: &Occupant<'_>) -> bool {
+        match (self, occupant) {
+            (Self::PodsOf(namespace, pods), Occupant::Pod(pod, _)) => {
                 namespace == pod.namespace() && pods.matches(&pod.labels)
             }
-            Self::PodsIn { namespaces, pods } => {
-                pods.matches(&pod.labels)
-                    && (namespaces.is_everything()
-                        || namespaces.matches(&snapshot.namespace_labels(pod.namespace())))
+            (Self::PodsIn { namespaces, pods }, Occupant::Pod(pod, labels)) => {
+                pods.matches(&pod.labels) && namespaces.matches(labels)
             }
-            Self::PodsAt(addresses) => addresses.contains(address),
-            Self::Pods => true,
-            Self::Nodes(_) => false,
+            (Self::PodsAt(addresses), Occupant::Pod(..)) => addresses.contains(address),
+            (Self::Pods, Occupant::Pod(..)) => true,
+            (Self::Nodes(selector), Occupant::Nodes(nodes)) => {
+                nodes.iter().any(|node| selector.matches(&node.labels))
+            }
+            (Self::Nodes(_), Occupant::Pod(..)) | (_, Occupant::Nodes(_)) => false,
         }
     }
 
-    /// The addresses that may be meant, each perhaps more than once.
-    fn candidates<'s>(&'s self, snapshot: &'s Snapshot) -> Box<dyn Iterator<Item = IpAddr> + 's> {
-        fn ips<'s>(
-            pods: impl Iterator<Item = &'s Pod> + 's,
-        ) -> Box<dyn Iterator<Item = IpAddr> + 's> {
-            Box::new(
-                pods.filter(|pod| pod.is_held())
-                    .flat_map(|pod| pod.ips.iter().copied()),
-            )
-        }
+    /// The pods that are meant.
+    fn pods<'s>(&'s self, snapshot: &'s Snapshot) -> Box<dyn Iterator<Item = &'s Pod> + 's> {
         match self {
-            Self::PodsOf(namespace, pods) => ips(snapshot
-                .pods_in(namespace)
-                .filter(|pod| pods.matches(&pod.labels))),
-            Self::PodsIn { namespaces, pods } => ips(snapshot
-                .namespaces()
-                .filter(|namespace| namespaces.matches(namespace.labels()))
-                .flat_map(crate::netpol::NamespaceState::pods)
-                .filter(|pod| pods.matches(&pod.labels))),
-            Self::PodsAt(_) | Self::Pods => ips(snapshot.pods()),
-            Self::Nodes(_) => Box::new(
-                snapshot
-                    .nodes()
-                    .flat_map(|node| node.addresses.iter().copied()),
-            ),
+            Self::PodsOf(namespace, pods) => Box::new(matching(pods, snapshot.pods_in(namespace))),
+            Self::PodsIn { namespaces, pods } => {
+                let namespaces = snapshot
+                    .namespaces()
+                    .filter(|namespace| namespaces.matches(namespace.labels()));
+                let all = namespaces.flat_map(crate::netpol::NamespaceState::pods);
+                Box::new(matching(pods, all))
+            }
+            Self::PodsAt(_) | Self::Pods => Box::new(snapshot.pods()),
+            Self::Nodes(_) => Box::new(std::iter::empty()),
         }
     }
+}
+
+/// Those of some pods that a selector matches. Replicas follow each other and hold their labels together: they are asked once.
+fn matching<'s>(
+    selector: &'s Selector,
+    pods: impl Iterator<Item = &'s Pod> + 's,
+) -> impl Iterator<Item = &'s Pod> + 's {
+    let mut last: Option<(&Labels, bool)> = None;
+    pods.filter(move |pod| {
+        if let Some((labels, matched)) = last
+            && labels.is_held_with(&pod.labels)
+        {
+            return matched;
+        }
+        let matched = selector.matches(&pod.labels);
+        last = Some((&pod.labels, matched));
+        matched
+    })
 }
 
 impl fmt::Display for Member {
@@ -315,40 +329,71 @@ impl fmt::Display for Member {
 
 impl PeerKey {
     /// What an address is in the set: nothing, itself, or itself with each number of the named port.
-    ///
-    /// Of several pods that claim an address, one is taken to have it, as everywhere.
-    pub(super) fn elements_at(&self, address: IpAddr, snapshot: &Snapshot) -> BTreeSet<Element> {
-        let Some(pod) = snapshot.pod_at(address) else {
-            let is_node = match &self.member {
-                Member::Nodes(selector) => snapshot
-                    .nodes_at(address)
-                    .any(|node| selector.matches(&node.labels)),
-                _ => false,
-            };
-            return is_node
-                .then_some(Element::Address(address))
-                .into_iter()
-                .collect();
-        };
-        if !self.member.means(pod, address, snapshot) {
-            return BTreeSet::new();
-        }
-        match &self.named {
-            None => BTreeSet::from([Element::Address(address)]),
-            Some((name, protocol)) => pod
-                .ports_named(name, *protocol)
-                .map(|port| Element::AddressPort(address, port))
-                .collect(),
+    pub(super) fn elements_at(
+        &self,
+        address: IpAddr,
+        occupant: &Occupant<'_>,
+    ) -> BTreeSet<Element> {
+        if self.member.means(address, occupant) {
+            self.of_occupant(address, occupant.pod()).collect()
+        } else {
+            BTreeSet::new()
         }
     }
 
     /// All elements of one family.
     pub(super) fn elements(&self, family: Family, snapshot: &Snapshot) -> BTreeSet<Element> {
-        let candidates = self.member.candidates(snapshot);
-        let of_family = candidates.filter(|address| Family::of(*address) == family);
-        of_family
-            .flat_map(|address| self.elements_at(address, snapshot))
-            .collect()
+        if self.member.is_of_nodes() {
+            let addresses = snapshot.nodes().flat_map(|node| &node.addresses);
+            return addresses
+                .filter(|address| Family::of(**address) == family)
+                .flat_map(|address| self.elements_at(*address, &Occupant::of(*address, snapshot)))
+                .collect();
+        }
+        let pods = self.member.pods(snapshot).filter(|pod| pod.is_held());
+        let at = pods.flat_map(|pod| pod.ips_of(family).map(move |address| (address, pod)));
+        at.filter(|(address, _)| match &self.member {
+            Member::PodsAt(addresses) => addresses.contains(*address),
+            _ => true,
+        })
+        // Another pod that claims it may be no member.
+        .filter(|(address, pod)| snapshot.has(pod, *address))
+        .flat_map(|(address, pod)| self.of_occupant(address, Some(pod)))
+        .collect()
+    }
+
+    /// What the address of a member is in the set.
+    fn of_occupant<'a>(
+        &'a self,
+        address: IpAddr,
+        pod: Option<&'a Pod>,
+    ) -> impl Iterator<Item = Element> + 'a {
+        let plain = self.named.is_none().then_some(Element::Address(address));
+        let named = self.named.as_ref().zip(pod);
+        let ports = named.into_iter().flat_map(move |((name, protocol), pod)| {
+            let ports = pod.ports_named(name, *protocol);
+            ports.map(move |port| Element::AddressPort(address, port))
+        });
+        plain.into_iter().chain(ports)
+    }
+}
+
+// === impl Occupant ===
+
+impl<'s> Occupant<'s> {
+    /// Of several pods that claim an address, one is taken to have it, as everywhere.
+    pub(super) fn of(address: IpAddr, snapshot: &'s Snapshot) -> Self {
+        match snapshot.pod_at(address) {
+            Some(pod) => Self::Pod(pod, snapshot.namespace_labels(pod.namespace())),
+            None => Self::Nodes(snapshot.nodes_at(address).collect()),
+        }
+    }
+
+    fn pod(&self) -> Option<&'s Pod> {
+        match self {
+            Self::Pod(pod, _) => Some(pod),
+            Self::Nodes(_) => None,
+        }
     }
 }
 

@@ -2,6 +2,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::netpol::labels::Labels;
+use crate::netpol::testing::{actor, observe};
 use crate::netpol::{Object, parse};
 
 fn snapshot(objects: &[Value]) -> Snapshot {
@@ -28,36 +29,8 @@ fn deployment(namespace: &str, name: &str, labels: &Value) -> Value {
     })
 }
 
-/// A pod as a record tells of it: `namespace/name`, with labels where they are given.
-fn pod(text: &str, labels: Option<&[(&str, &str)]>) -> Actor {
-    let (namespace, name) = text.split_once('/').expect("namespace/name");
-    Actor::Pod(PodActor {
-        namespace_labels: None,
-        namespace: namespace.into(),
-        name: Some(name.into()),
-        workload: None,
-        labels: labels.map(|labels| labels.iter().copied().collect::<Labels>()),
-        address: None,
-        node: None,
-    })
-}
-
 fn address(text: &str) -> Actor {
     Actor::Address(text.parse().expect("an address"))
-}
-
-fn observe(flows: &[(Actor, Actor, u16, Action, u64)]) -> Observations {
-    let mut observations = Observations::default();
-    for (from, to, port, action, count) in flows {
-        let observed = Observed {
-            from: observations.actor(from.clone()),
-            to: observations.actor(to.clone()),
-            protocol: Protocol::Tcp,
-            port: Port::new(*port).expect("a port"),
-        };
-        observations.add(observed, Seen::Somewhere, *action, *count);
-    }
-    observations
 }
 
 fn told(replay: &Replay) -> Vec<String> {
@@ -124,50 +97,50 @@ fn a_pod_is_found_by_its_name_else_made_of_its_labels_else_unknown() {
     ]);
     let observed = observe(&[
         (
-            pod("shop/web-755cdc7957-abcde", None),
-            pod("shop/web-api-7d4899b484-*", None),
+            actor("shop/web-755cdc7957-abcde", None),
+            actor("shop/web-api-7d4899b484-*", None),
             8080,
             Action::Allowed,
             4,
         ),
         (
-            pod("shop/web-755cdc7957-fghij", None),
-            pod("shop/web-api-7d4899b484-*", None),
+            actor("shop/web-755cdc7957-fghij", None),
+            actor("shop/web-api-7d4899b484-*", None),
             8080,
             Action::Allowed,
             1,
         ),
         (
-            pod("shop/job-abc", Some(&[("app", "batch")])),
-            pod("shop/web-api-7d4899b484-*", None),
+            actor("shop/job-abc", Some(&[("app", "batch")])),
+            actor("shop/web-api-7d4899b484-*", None),
             8080,
             Action::Allowed,
             2,
         ),
         (
-            pod("shop/job-abc", Some(&[("app", "web")])),
-            pod("shop/web-api-7d4899b484-*", None),
+            actor("shop/job-abc", Some(&[("app", "web")])),
+            actor("shop/web-api-7d4899b484-*", None),
             8080,
             Action::Denied,
             3,
         ),
         (
-            pod("shop/job-abc", None),
-            pod("shop/web-api-7d4899b484-*", None),
+            actor("shop/job-abc", None),
+            actor("shop/web-api-7d4899b484-*", None),
             8080,
             Action::Denied,
             5,
         ),
         (
             address("192.0.2.1"),
-            pod("shop/web-api-7d4899b484-*", None),
+            actor("shop/web-api-7d4899b484-*", None),
             8080,
             Action::Denied,
             6,
         ),
         (
             address("10.0.0.1"),
-            pod("shop/web-api-7d4899b484-*", None),
+            actor("shop/web-api-7d4899b484-*", None),
             8080,
             Action::Denied,
             7,
@@ -199,7 +172,7 @@ fn recorded_addresses_count_where_policies_look_at_them() {
             "egress": [{"to": [{"ipBlock": {"cidr": "10.1.0.0/16"}}]}],
         }),
     )]);
-    let web = || pod("shop/web", Some(&[("app", "web")]));
+    let web = || actor("shop/web", Some(&[("app", "web")]));
     let observed = observe(&[
         (web(), db("10.1.2.3"), 5432, Action::Allowed, 1),
         (web(), db("10.2.2.3"), 5432, Action::Allowed, 1),
@@ -255,8 +228,8 @@ fn a_policy_of_the_cluster_that_denies_is_named_with_its_rule() {
             {"action": "Deny", "from": [{"namespaces": {"matchLabels": {"kubernetes.io/metadata.name": "shop"}}}]},
         ]},
     })]);
-    let web = pod("shop/web", Some(&[("app", "web")]));
-    let api = pod("data/api", Some(&[("app", "api")]));
+    let web = actor("shop/web", Some(&[("app", "web")]));
+    let api = actor("data/api", Some(&[("app", "api")]));
     let observed = observe(&[
         (web.clone(), api.clone(), 80, Action::Allowed, 1),
         (api, web, 80, Action::Allowed, 1),
@@ -300,14 +273,14 @@ fn addresses_count_where_policies_of_the_cluster_look_at_them_or_at_nodes() {
         on_host("edge", "192.168.0.1"),
         on_host("inner", "192.168.0.2"),
     ]);
-    let web = || pod("shop/web", Some(&[("app", "web")]));
+    let web = || actor("shop/web", Some(&[("app", "web")]));
     let observed = observe(&[
         (web(), db("10.1.2.3"), 5432, Action::Allowed, 1),
         (web(), db("10.2.2.3"), 5432, Action::Allowed, 1),
         (web(), db("10.1.255.255"), 5432, Action::Allowed, 1),
         (web(), db("10.3.2.3"), 5432, Action::Allowed, 3),
-        (web(), pod("ops/edge", None), 22, Action::Allowed, 1),
-        (web(), pod("ops/inner", None), 22, Action::Allowed, 1),
+        (web(), actor("ops/edge", None), 22, Action::Allowed, 1),
+        (web(), actor("ops/inner", None), 22, Action::Allowed, 1),
     ]);
     let apart =
         |rule| format!("by egress [\"ClusterNetworkPolicy apart spec.egress[{rule}].to[0]\"]");
@@ -324,7 +297,7 @@ fn addresses_count_where_policies_of_the_cluster_look_at_them_or_at_nodes() {
 
 /// Ends as Hubble tells of them: with the labels of the namespace.
 fn told_of(text: &str, namespace: &[(&str, &str)]) -> Actor {
-    let Actor::Pod(own) = pod(text, Some(&[("app", "x")])) else {
+    let Actor::Pod(own) = actor(text, Some(&[("app", "x")])) else {
         panic!("a pod");
     };
     Actor::Pod(PodActor {
@@ -339,7 +312,7 @@ fn labels_of_namespaces_come_from_records_where_manifests_say_none() {
     let replayed = |others: &[Value], flows: &[Actor]| {
         let mut objects = vec![policy("shop", "from-prod", &from_prod)];
         objects.extend_from_slice(others);
-        let to = pod("shop/web", Some(&[("app", "web")]));
+        let to = actor("shop/web", Some(&[("app", "web")]));
         let flows: Vec<_> = flows
             .iter()
             .map(|from| (from.clone(), to.clone(), 80, Action::Allowed, 1))

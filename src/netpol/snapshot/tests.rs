@@ -4,8 +4,8 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::netpol::Direction;
 use crate::netpol::testing::{Cluster, deployment, namespace, object, patched, pod, policy};
+use crate::netpol::{Direction, PortName};
 
 fn service(place: &str) -> Value {
     let (namespace, name) = place.split_once('/').expect("namespace/name");
@@ -205,4 +205,43 @@ proptest! {
         prop_assert_eq!(&snapshot, &forwards);
         prop_assert_eq!(snapshot, backwards);
     }
+}
+
+#[test]
+fn what_is_the_same_in_pods_of_one_workload_is_held_once() {
+    let replica = |name: &str, app: &str| {
+        let patch = json!({"spec": {"nodeName": "n", "containers": [
+            {"name": "main", "image": "main", "ports": [{"name": "http", "containerPort": 80}]}
+        ]}});
+        object(&patched(pod(name, app, []), patch))
+    };
+    let node = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n"}});
+    let names = ["a/web-3", "a/web-1", "a/web-2"];
+    let objects = names.map(|name| replica(name, "app=web"));
+    let snapshot: Snapshot = [object(&node)].into_iter().chain(objects).collect();
+    let held = |snapshot: &Snapshot| -> Vec<[*const u8; 4]> {
+        let held = snapshot.pods().map(|pod| {
+            let port = pod.ports.first().and_then(|port| port.name.as_ref());
+            [
+                Some(pod.namespace().as_str()),
+                pod.node.as_ref().map(NodeName::as_str),
+                pod.labels.get("app"),
+                port.map(PortName::as_str),
+            ]
+            .map(|text| text.expect("it is there").as_ptr())
+        });
+        held.collect()
+    };
+    let all = held(&snapshot);
+    assert!(all.iter().all(|pod| *pod == all[0]), "{all:?}");
+    let node = snapshot.node(&"n".into()).expect("the node");
+    assert_eq!(all[0][1], node.name.as_str().as_ptr());
+    // One that becomes another keeps what it still has in common.
+    let other = held(&snapshot.with(replica("a/web-2", "app=db")));
+    assert_eq!(other[0], all[0]);
+    assert_ne!(other[1][2], all[0][2]);
+    assert_eq!(
+        [other[1][0], other[1][1], other[1][3]],
+        [all[0][0], all[0][1], all[0][3]]
+    );
 }

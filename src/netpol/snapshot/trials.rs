@@ -46,13 +46,15 @@ impl Snapshot {
         staged.any(|staged| staged.in_force_for().is_some())
     }
 
-    /// The cluster without the policies that are on trial.
+    /// The cluster without the policies on trial that are in force for some pods. The others stay: they change nothing.
     #[must_use]
     pub fn untried(&self) -> Snapshot {
-        let staged = self.staged_policies().map(StagedNetworkPolicy::reference);
-        staged.fold(self.clone(), |snapshot, staged| {
-            snapshot.without(&ObjectKey::StagedNetworkPolicy(staged))
-        })
+        let mut untried = self.clone();
+        let staged = self.staged_policies();
+        for staged in staged.filter(|staged| staged.in_force_for().is_some()) {
+            untried.remove(&ObjectKey::StagedNetworkPolicy(staged.reference()));
+        }
+        untried
     }
 
     /// The cluster as if some policies on trial were promoted: each is in force for all pods that it selects, in the place of

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use crate::netpol::{Family, Snapshot};
 use crate::ruleset::draft::Draft;
 use crate::ruleset::table::{Element, SetKind, SetName};
-use crate::ruleset::terms::{PeerKey, elements_of};
+use crate::ruleset::terms::{Occupant, PeerKey, elements_of};
 
 /// A set that follows the cluster.
 #[derive(Clone, Debug)]
@@ -36,17 +36,16 @@ impl Following {
         }
     }
 
-    /// Looks again at some addresses.
+    /// Looks again at some addresses, and who is at each.
     pub(super) fn follow(
         &mut self,
         name: &SetName,
-        addresses: &BTreeSet<IpAddr>,
-        snapshot: &Snapshot,
+        occupied: &[(IpAddr, Occupant<'_>)],
         draft: &mut Draft,
     ) {
-        let own = |address: &&IpAddr| Family::of(**address) == self.family;
-        for address in addresses.iter().filter(own) {
-            let new = self.key.elements_at(*address, snapshot);
+        let own = |(address, _): &&(IpAddr, _)| Family::of(*address) == self.family;
+        for (address, occupant) in occupied.iter().filter(own) {
+            let new = self.key.elements_at(*address, occupant);
             let old: BTreeSet<Element> = elements_of(&self.elements, *address).cloned().collect();
             for gone in old.difference(&new) {
                 self.elements.remove(gone);
