@@ -188,10 +188,9 @@ impl HeldPolicy {
         let mut held = Vec::new();
         for pod in pods.into_iter().filter(|pod| pod.is_held()) {
             let own = snapshot.namespace(pod.namespace());
-            let own = own.into_iter().flat_map(NamespaceState::effective_policies);
-            held.extend(own.filter(|policy| policy.selects(pod)).map(Self::from));
-            let tried = snapshot.namespace(pod.namespace());
-            let tried = tried.filter(|state| !state.is_terminating());
+            let in_force = own.into_iter().flat_map(NamespaceState::effective_policies);
+            held.extend(in_force.filter(|it| it.selects(pod)).map(Self::from));
+            let tried = own.filter(|state| !state.is_terminating());
             let tried = tried.into_iter().flat_map(NamespaceState::staged_policies);
             held.extend(tried.filter(|it| it.policy.selects(pod)).map(Self::from));
             let labels = snapshot.namespace_labels(pod.namespace());

@@ -7,8 +7,10 @@
 use super::enforcement;
 use kube::Client;
 use kube::api::ListParams;
-use serde::Deserialize;
+use serde::de::DeserializeSeed as _;
+use serde::{Deserialize, Deserializer};
 use serde_json::Value;
+use tokio::sync::mpsc;
 
 use crate::guard::audit::{self, KINDS, Kind};
 use crate::guard::enforcement::confirmed::Confirmations;
@@ -16,11 +18,13 @@ use crate::guard::exemption::Exemption;
 use crate::guard::guardrail::Guardrail;
 use crate::guard::reachability::ReachabilityRule;
 use crate::guard::review::{self, Review};
-use crate::k8s::served;
+use crate::k8s::{served, trim};
 use crate::netpol::{NamespaceName, Object, ParseError, Snapshot};
 
 /// How many objects a page holds: what an API server gives without being asked to hold much at a time.
-const PAGE: u32 = 500;
+const PAGE: u32 = 200;
+/// How many pages wait to be taken in.
+const AHEAD: usize = 2;
 
 /// Why a kind could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -51,6 +55,9 @@ pub enum ListError {
         /// Why.
         source: Box<kube::Error>,
     },
+    /// What came could not be taken in.
+    #[error("what the API server lists could not be taken in")]
+    Lost(#[from] tokio::task::JoinError),
 }
 
 /// The pages of all objects of one kind, or of those in one namespace.
@@ -67,7 +74,7 @@ pub struct Pages<'c> {
 /// Some objects of a list.
 #[derive(Debug)]
 pub struct Page {
-    /// The objects, without the `apiVersion` and `kind` that lists leave out.
+    /// The objects, without the `apiVersion` and `kind` that lists leave out, and without who wrote which field.
     pub items: Vec<Value>,
     /// About how many more there are.
     pub remaining: usize,
@@ -78,7 +85,16 @@ struct List {
     #[serde(default)]
     metadata: ListMeta,
     #[serde(default)]
-    items: Vec<Value>,
+    items: Vec<Item>,
+}
+
+/// An object of a list, without what nobody judges.
+struct Item(Value);
+
+impl<'de> Deserialize<'de> for Item {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        trim::JUDGED.deserialize(deserializer).map(Self)
+    }
 }
 
 #[derive(Default, Deserialize)]
@@ -193,48 +209,68 @@ impl<'c> Pages<'c> {
         self.next = list.metadata.r#continue.filter(|next| !next.is_empty());
         let remaining = list.metadata.remaining_item_count.unwrap_or_default();
         Ok(Some(Page {
-            items: list.items,
+            items: list.items.into_iter().map(|item| item.0).collect(),
             remaining: usize::try_from(remaining).unwrap_or_default(),
         }))
     }
 }
 
 /// Reads everything that is audited. `seen` is told after each page how many objects came and about how many more of
-/// the same kind will.
+/// the same kind will. While a page is taken in, the next ones are on their way.
 ///
 /// # Errors
 /// Of a kind that a cluster cannot be without, or that exists and may not be read: what is judged without it would be
 /// judged wrongly.
-pub async fn read(
+pub async fn read(client: &Client, seen: impl FnMut(usize, usize)) -> Result<Cluster, ListError> {
+    let (pages, mut come) = mpsc::channel::<(&'static Kind, Vec<Value>)>(AHEAD);
+    let taking = tokio::task::spawn_blocking(move || {
+        let mut cluster = Cluster::default();
+        while let Some((kind, objects)) = come.blocking_recv() {
+            for object in objects {
+                cluster.take(audit::review(object, kind));
+            }
+        }
+        cluster
+    });
+    let absent = fetch(client, pages, seen).await?;
+    // A receipt that is not understood confirms nothing, as if it were not there.
+    let mut not_understood = Vec::new();
+    let receipts = enforcement::receipts(client, &mut not_understood).await?;
+    Ok(Cluster {
+        confirmations: receipts.unwrap_or_default().into_iter().collect(),
+        absent,
+        ..taking.await?
+    })
+}
+
+/// Sends on what the pages have, owners before what they own; gives the kinds that the API server does not have.
+async fn fetch(
     client: &Client,
+    come: mpsc::Sender<(&'static Kind, Vec<Value>)>,
     mut seen: impl FnMut(usize, usize),
-) -> Result<Cluster, ListError> {
-    let mut cluster = Cluster::default();
+) -> Result<Vec<&'static Kind>, ListError> {
+    let mut absent = Vec::new();
     for kind in &KINDS {
         let mut pages = Pages::of(client, kind);
         loop {
             match pages.next().await {
                 Ok(Some(page)) => {
                     seen(page.items.len(), page.remaining);
-                    let reviews = page.items.into_iter();
-                    for review in reviews.map(|object| audit::review(object, kind)) {
-                        cluster.take(review);
+                    if come.send((kind, page.items)).await.is_err() {
+                        // Who takes them in has ended, and tells why.
+                        return Ok(absent);
                     }
                 }
                 Ok(None) => break,
                 Err(ListError::Absent { .. }) if kind.is_optional() => {
-                    cluster.absent.push(kind);
+                    absent.push(kind);
                     break;
                 }
                 Err(error) => return Err(error),
             }
         }
     }
-    // A receipt that is not understood confirms nothing, as if it were not there.
-    let mut not_understood = Vec::new();
-    let receipts = enforcement::receipts(client, &mut not_understood).await?;
-    cluster.confirmations = receipts.unwrap_or_default().into_iter().collect();
-    Ok(cluster)
+    Ok(absent)
 }
 
 /// The policies on trial, each with its name, and what is wrong with those that are not understood.

@@ -6,13 +6,15 @@ use std::borrow::Cow;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Resource;
 use kube::core::{ApiResource, DynamicResourceScope};
+use serde::de::{DeserializeSeed as _, Error as _};
 use serde::{Deserialize, Deserializer};
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use super::kind::Kind;
 use crate::guard::review::{Kind as Known, Subject};
 use crate::guard::status::Status;
-use crate::netpol::NamespaceName;
+use crate::k8s::trim;
+use crate::netpol::{NamespaceName, Object};
 
 /// An object from the wire. Only what a watch needs of its metadata is read.
 #[derive(Clone, Debug)]
@@ -116,6 +118,20 @@ impl Wire {
     }
 }
 
+impl Item {
+    /// Has what is the same in the one before it in a list from there: a list is held whole before it counts.
+    pub(super) fn share(&mut self, before: &Item) {
+        if self.key.namespace == before.key.namespace {
+            self.key.namespace.clone_from(&before.key.namespace);
+        }
+        if let (Known::Model(own), Known::Model(before)) = (&mut self.known, &before.known)
+            && let (Object::Pod(own), Object::Pod(before)) = (&mut own.object, &before.object)
+        {
+            own.share(before);
+        }
+    }
+}
+
 impl Told {
     fn of(object: &Value) -> Self {
         let status = object.get("status");
@@ -132,10 +148,12 @@ impl Told {
 
 impl<'de> Deserialize<'de> for Wire {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let mut value = Value::Object(Map::deserialize(deserializer)?);
+        let value = trim::WATCHED.deserialize(deserializer)?;
+        if !value.is_object() {
+            return Err(D::Error::custom("not an object"));
+        }
         let mut meta = ObjectMeta::default();
-        if let Some(Value::Object(metadata)) = value.get_mut("metadata") {
-            metadata.remove("managedFields");
+        if let Some(Value::Object(metadata)) = value.get("metadata") {
             let text = |field: &str| Some(metadata.get(field)?.as_str()?.to_owned());
             meta.name = text("name");
             meta.namespace = text("namespace");

@@ -21,7 +21,7 @@ use super::object::Wire;
 use crate::k8s::served;
 
 /// How many objects one page of a list has at most: what is held as JSON at once.
-const PAGE: u32 = 250;
+const PAGE: u32 = 100;
 /// How long one watch request lasts, in seconds: also how long a connection that died silently goes unnoticed at most.
 const WATCH_SECONDS: u32 = 120;
 /// The first pause after a failure; it doubles with each further one.
@@ -59,7 +59,13 @@ pub(super) async fn follow(
         while let Some(event) = events.next().await {
             match event {
                 Ok(Event::Init) => listed = Vec::new(),
-                Ok(Event::InitApply(object)) => listed.push(object.item(kind)),
+                Ok(Event::InitApply(object)) => {
+                    let mut item = object.item(kind);
+                    if let Some(before) = listed.last() {
+                        item.share(before);
+                    }
+                    listed.push(item);
+                }
                 Ok(Event::InitDone) => {
                     failures = 0;
                     send(Change::Restart(std::mem::take(&mut listed))).await?;
