@@ -27,6 +27,7 @@ pub mod enforcement;
 pub mod engine;
 pub mod exemption;
 pub mod finding;
+pub mod gitops;
 pub mod guardrail;
 mod hygiene;
 mod manifest;

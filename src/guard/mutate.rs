@@ -11,6 +11,7 @@ use crate::guard::baseline::{self, Allow};
 use crate::guard::decide::{self, Context};
 use crate::guard::engine::{Budget, Failure, Question};
 use crate::guard::finding::FindingId;
+use crate::guard::gitops;
 use crate::guard::guardrail::{BaselineSection, Guardrail, Inject, OptOut, Section};
 use crate::guard::mode::Mode;
 use crate::guard::quarantine::Quarantine;
@@ -249,28 +250,11 @@ fn way(
     if quarantine.may_hold(&policy.selector) {
         return Way::Beside(Reason::Quarantine);
     }
-    match tracked_by(subject) {
-        Some(tool) if section.inject == Inject::Auto => Way::Beside(Reason::Tracked(tool)),
+    match gitops::keeper(subject) {
+        Some(tool) if section.inject == Inject::Auto => Way::Beside(Reason::Tracked(tool.as_str())),
         Some(_) | None if mode == Mode::Enforce => Way::Appended,
         Some(_) | None => Way::WouldAppend(mode),
     }
-}
-
-/// The GitOps tool that tracks an object, by the marks that it leaves.
-fn tracked_by(subject: &Subject) -> Option<&'static str> {
-    let labels = subject.value.pointer("/metadata/labels");
-    let labelled = |key: &str| labels.and_then(|labels| labels.get(key)).is_some();
-    if subject
-        .annotation("argocd.argoproj.io/tracking-id")
-        .is_some()
-        || labelled("argocd.argoproj.io/instance")
-    {
-        return Some("Argo CD");
-    }
-    if labelled("kustomize.toolkit.fluxcd.io/name") || labelled("helm.toolkit.fluxcd.io/name") {
-        return Some("Flux");
-    }
-    None
 }
 
 /// The operations that append the rules of the allows, and say so in an annotation.

@@ -241,7 +241,8 @@ pub const ENDING_CERTIFICATE: Check = Check {
     description: "A leaf or an authority has a seventh of its time left or less, or has ended, and no other is there. \
                   The controller tells it of the Secret that it keeps them in, in the report of its own namespace and as \
                   the Event `CertificateEnding`; its log and the Event `CertificateFailed` say why it could not renew \
-                  them. It goes on trying.",
+                  them. It goes on trying. Where somebody else makes them (`--ca-bundle`) it tells it of the \
+                  ValidatingWebhookConfiguration, for the authority that ends last.",
 };
 
 /// A policy that could not be evaluated.

@@ -46,9 +46,7 @@ pub(super) fn namespaces(
         let standing = plans.iter().find(|plan| plan.namespace == *known.name());
         match standing.map(|plan| &plan.standing) {
             Some(Standing::Held(Hold::NameTaken(policy), _)) => {
-                bail!(
-                    "namespace `{name}`: policy `{policy}` is there and was not made by Ringfence"
-                );
+                bail!("namespace `{name}`: policy `{policy}` is there and is not Ringfence's");
             }
             Some(Standing::Held(_, wanted)) => made.push((known.name(), wanted)),
             Some(Standing::Kept | Standing::Adopted | Standing::Leaving) | None => {

@@ -119,7 +119,7 @@ fn held(
             format!("`ringfence promote --namespace {namespace}`"),
         ),
         Hold::NameTaken(name) => (
-            format!("policy `{name}` is there and was not made by Ringfence"),
+            format!("policy `{name}` is there and is not Ringfence's"),
             format!("give policy `{name}` another name"),
         ),
         // Nobody asks for it; it stays because pods need it.
@@ -205,19 +205,11 @@ fn seen(cut: &Cut) -> String {
         1 => "; it would cut 1 recorded flow: ".to_owned(),
         flows => format!("; it would cut {flows} recorded flows: "),
     };
-    for (row, mark) in cut
-        .rows
-        .iter()
-        .take(NAMED)
-        .zip([""].into_iter().chain(std::iter::repeat(", ")))
-    {
+    let named = cut.rows.iter().take(NAMED).map(|row| {
         let (from, to, protocol, port) = (&row.from, &row.to, row.protocol, row.port);
-        let _ = write!(
-            text,
-            "{mark}{from} to {to} {protocol} {port} ({})",
-            row.flows
-        );
-    }
+        format!("{from} to {to} {protocol} {port} ({})", row.flows)
+    });
+    text.push_str(&named.collect::<Vec<_>>().join(", "));
     if let Some(more) = cut.connections.checked_sub(NAMED).filter(|more| *more > 0) {
         let _ = write!(text, ", and {more} more connections");
     }
@@ -231,33 +223,18 @@ mod tests {
     use super::*;
     use crate::guard::guardrail::GuardrailSpec;
     use crate::guard::testing::{BUDGET, Cluster, namespace, now};
-    use crate::netpol::replay::{Action, Actor, Observed as Flow, PodActor, Seen};
-    use crate::netpol::{Labels, Port, Protocol};
-
-    fn pod(app: &str) -> Actor {
-        Actor::Pod(PodActor {
-            namespace: "shop".into(),
-            namespace_labels: None,
-            name: Some(app.into()),
-            workload: None,
-            labels: Some([("app", app)].into_iter().collect::<Labels>()),
-            address: None,
-            node: None,
-        })
-    }
+    use crate::netpol::replay::Action;
+    use crate::netpol::testing::{actor, observe};
 
     fn recorded() -> Observations {
-        let mut recorded = Observations::default();
-        for port in 1..=5 {
-            let flow = Flow {
-                from: recorded.actor(pod("web")),
-                to: recorded.actor(pod("api")),
-                protocol: Protocol::Tcp,
-                port: Port::new(port).expect("a port"),
-            };
-            recorded.add(flow, Seen::Somewhere, Action::Allowed, u64::from(port));
-        }
-        recorded
+        let flows: Vec<_> = (1..=5)
+            .map(|port| {
+                let [web, api] =
+                    ["web", "api"].map(|app| actor(&format!("shop/{app}"), Some(&[("app", app)])));
+                (web, api, port, Action::Allowed, u64::from(port))
+            })
+            .collect();
+        observe(&flows)
     }
 
     /// What is said of the namespace `shop` under a baseline section.
@@ -291,6 +268,6 @@ mod tests {
             crate::guard::testing::policy("ringfence-baseline", &json!({"podSelector": {}}));
         taken["spec"]["ingress"] = json!([{}]);
         let text = told(&[namespace("shop"), taken], "Enforce").expect("it is told");
-        assert!(text.ends_with("was not made by Ringfence"), "{text}");
+        assert!(text.ends_with("is not Ringfence's"), "{text}");
     }
 }

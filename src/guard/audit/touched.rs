@@ -7,7 +7,9 @@
 //! that ask about other namespaces may see anything.
 //!
 //! What the state does not hold is not seen to change: a template without pods, an annotation of a workload. That is why
-//! everything is judged now and then all the same.
+//! everything is judged now and then all the same. It is judged when it is asked for, and has no pod that could be reached or
+//! left uncovered, so that its report may be late; to watch all workloads would cost an event of each, and of its ReplicaSet,
+//! for every pod that comes, goes or gets ready, as each counts them in its status.
 
 use std::collections::BTreeSet;
 

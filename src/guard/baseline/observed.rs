@@ -91,33 +91,11 @@ mod tests {
     use crate::guard::baseline::wanted;
     use crate::guard::guardrail::GuardrailSpec;
     use crate::guard::testing::{Cluster, guardrail, namespace, policy};
-    use crate::netpol::replay::{Action, Actor, Observed as Flow, PodActor, Seen};
-    use crate::netpol::{Labels, Port, Protocol};
+    use crate::netpol::replay::{Action, Actor};
+    use crate::netpol::testing::{actor, observe};
 
     fn pod(namespace: &str, app: &str) -> Actor {
-        Actor::Pod(PodActor {
-            namespace: namespace.into(),
-            namespace_labels: None,
-            name: Some(app.into()),
-            workload: None,
-            labels: Some([("app", app)].into_iter().collect::<Labels>()),
-            address: None,
-            node: None,
-        })
-    }
-
-    fn recorded(flows: &[(Actor, Actor, u16, Action, u64)]) -> Observations {
-        let mut observations = Observations::default();
-        for (from, to, port, action, count) in flows {
-            let flow = Flow {
-                from: observations.actor(from.clone()),
-                to: observations.actor(to.clone()),
-                protocol: Protocol::Tcp,
-                port: Port::new(*port).expect("a port"),
-            };
-            observations.add(flow, Seen::Somewhere, *action, *count);
-        }
-        observations
+        actor(&format!("{namespace}/{app}"), Some(&[("app", app)]))
     }
 
     /// What the built-in allows with a default-deny would cut in some namespaces, in one line each.
@@ -148,14 +126,8 @@ mod tests {
             namespace("data"),
             namespace("kube-system"),
         ];
-        let dns = Actor::Pod(PodActor {
-            labels: Some([("k8s-app", "kube-dns")].into_iter().collect()),
-            ..match pod("kube-system", "dns") {
-                Actor::Pod(pod) => pod,
-                _ => unreachable!(),
-            }
-        });
-        let recorded = recorded(&[
+        let dns = actor("kube-system/dns", Some(&[("k8s-app", "kube-dns")]));
+        let recorded = observe(&[
             (
                 pod("shop", "web"),
                 pod("data", "db"),
@@ -196,7 +168,7 @@ mod tests {
                 &json!({"podSelector": {"matchLabels": {"app": "api"}}, "policyTypes": ["Ingress"]}),
             ),
         ];
-        let recorded = recorded(&[
+        let recorded = observe(&[
             (
                 pod("shop", "web"),
                 pod("shop", "api"),
@@ -224,7 +196,7 @@ mod tests {
                 (from, to, port, Action::Allowed, u64::from(port))
             })
             .collect();
-        let lines = cut(&[namespace("shop")], &["shop"], &recorded(&flows));
+        let lines = cut(&[namespace("shop")], &["shop"], &observe(&flows));
         assert_eq!(lines.len(), MOST);
         assert_eq!(
             lines.first().map(String::as_str),

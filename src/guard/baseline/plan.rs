@@ -2,13 +2,14 @@
 //! decisions about workloads that come before them.
 //!
 //! How data passes through: [`of_namespace`] looks at one namespace of a [`Snapshot`], [`plan`] at all of them. What is
-//! ours is known by name and labels, or by name in a namespace that is known to have been given its baseline (`kept`);
-//! nothing else is ever touched. Planning after applying plans nothing.
+//! ours is known by name and labels, or by name in a namespace that is known to have been given its baseline (`kept`), unless
+//! a GitOps tool keeps it by now; nothing else is ever touched. Planning after applying plans nothing.
 
 use std::collections::BTreeSet;
 
 use super::MANAGED_BY;
 use super::wanted::{NAME, PART_OF, Wanted, wanted};
+use crate::guard::gitops;
 use crate::guard::guardrail::{Baselines, Existing, Guardrail, Guardrails, Section};
 use crate::guard::mode::Mode;
 use crate::netpol::snapshot::NamespaceState;
@@ -94,7 +95,7 @@ pub fn plan(
         .collect()
 }
 
-/// What is to be done in one namespace; `None` where no guardrail has a baseline for it and nothing of ours is there.
+/// What is to be done in one namespace; `None` where no guardrail has a baseline for it, and nothing of ours is there or was.
 pub fn of_namespace(
     state: &NamespaceState,
     snapshot: &Snapshot,
@@ -107,7 +108,7 @@ pub fn of_namespace(
     }
     let ours: Vec<&NetworkPolicy> = state
         .policies()
-        .filter(|policy| is_named(&policy.name) && (kept || is_labelled(&policy.labels)))
+        .filter(|policy| is_ours(policy, kept))
         .collect();
     let sections: Vec<&Guardrail> = guardrails
         .selecting(state.labels())
@@ -130,6 +131,8 @@ pub fn of_namespace(
             .iter()
             .filter_map(|guardrail| guardrail.mode_of(Section::Baseline));
         return match (mode.max(), ours.is_empty()) {
+            // Whoever has its policies now: once it is asked for again, pods may run there.
+            (None, true) if kept => plan(Standing::Leaving, Vec::new()),
             (None, true) => None,
             (None, false) => {
                 let (standing, steps) = leave(state, snapshot, &ours);
@@ -211,7 +214,7 @@ pub fn to_come(
     if let Some(state) = snapshot.namespace(namespace) {
         let mut policies = state.policies().filter(|policy| is_named(&policy.name));
         let (is_ours, is_taken) = match policies.next() {
-            Some(policy) => (is_labelled(&policy.labels), !is_labelled(&policy.labels)),
+            Some(policy) => (is_ours(policy, false), !is_ours(policy, false)),
             None => (false, false),
         };
         let is_left = !is_ours && has_running_pods(state) && !is_promoted(namespace, &enforcing);
@@ -254,12 +257,9 @@ fn uncovers(state: &NamespaceState, before: &Snapshot, after: &Snapshot) -> bool
     state.pods().any(loses)
 }
 
-/// Whether policies that are not ours isolate all that ours would, and allow all that ours would.
+/// Whether the policies of a namespace in which none is ours isolate all that ours would, and allow all that ours would.
 fn covered_by_others(state: &NamespaceState, wanted: &[Wanted]) -> bool {
-    let others: Vec<&NetworkPolicy> = state
-        .policies()
-        .filter(|policy| !is_named(&policy.name))
-        .collect();
+    let others: Vec<&NetworkPolicy> = state.policies().collect();
     wanted.iter().all(|Wanted { policy, .. }| {
         Direction::BOTH.into_iter().all(|way| {
             let isolating = others.iter().filter(|other| {
@@ -300,6 +300,13 @@ fn is_same(there: &NetworkPolicy, wanted: &NetworkPolicy) -> bool {
 fn is_named(name: &PolicyName) -> bool {
     let rest = name.as_str().strip_prefix(NAME);
     rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+}
+
+/// Whether a policy is one that Ringfence has made and nobody else keeps. Of two that keep one object each would undo what the
+/// other writes.
+fn is_ours(policy: &NetworkPolicy, kept: bool) -> bool {
+    let is_made = is_named(&policy.name) && (kept || is_labelled(&policy.labels));
+    is_made && gitops::keeper_of_ours(policy).is_none()
 }
 
 fn is_labelled(labels: &Labels) -> bool {

@@ -225,6 +225,14 @@ fn what_a_gitops_tool_tracks_is_left_alone_and_the_policy_beside_it_is_enough() 
             "Flux",
             json!({"labels": {"helm.toolkit.fluxcd.io/name": "shop"}}),
         ),
+        // With the label that charts have as well it is known by who writes.
+        (
+            "Argo CD",
+            json!({
+                "labels": {"app.kubernetes.io/instance": "shop"},
+                "managedFields": [{"manager": "kubectl"}, {"manager": "argocd-controller"}]
+            }),
+        ),
     ];
     for (tool, metadata) in marks {
         let mut tracked = default_deny();

@@ -179,6 +179,51 @@ fn a_policy_of_that_name_which_is_not_ours_is_never_touched() {
 }
 
 #[test]
+fn a_policy_of_that_name_that_a_gitops_tool_keeps_is_the_tools_whoever_made_it() {
+    let guardrails = section(json!({"dns": null, "monitoring": null}));
+    let kept = BTreeSet::from([NamespaceName::from("shop")]);
+    let marks = [
+        json!({"annotations": {"argocd.argoproj.io/tracking-id": "shop:networking.k8s.io/NetworkPolicy:shop/x"}}),
+        json!({"labels": {"app.kubernetes.io/instance": "shop"}}),
+        json!({"labels": {"kustomize.toolkit.fluxcd.io/name": "shop"}}),
+    ];
+    let taken = |mark: &Value, egress: Value| {
+        let spec =
+            json!({"podSelector": {}, "policyTypes": ["Ingress", "Egress"], "egress": egress});
+        let mut taken = policy(NAME, &spec);
+        // What was ours has our labels still.
+        taken["metadata"]["labels"] = json!({MANAGED_BY: "ringfence", PART_OF: "baseline"});
+        json_patch::merge(&mut taken["metadata"], mark);
+        snapshot(&[namespace("shop"), taken])
+    };
+    let planned = |cluster: &Snapshot| plan(cluster, &guardrails, &kept).pop().unwrap();
+    for mark in &marks {
+        let open = taken(mark, json!([{}]));
+        let plan = planned(&open);
+        // It does all that the baseline would, and more.
+        assert_eq!((plan.standing, plan.steps), (Standing::Adopted, vec![]));
+        assert!(to_come(&"shop".into(), &open, &guardrails).is_empty());
+
+        let mut half = policy(
+            NAME,
+            &json!({"podSelector": {}, "policyTypes": ["Ingress"]}),
+        );
+        json_patch::merge(&mut half["metadata"], mark);
+        let plan = planned(&snapshot(&[namespace("shop"), half]));
+        assert_eq!(plan.steps, vec![]);
+        assert!(matches!(
+            plan.standing,
+            Standing::Held(Hold::NameTaken(_), _)
+        ));
+    }
+    let ours = planned(&taken(&json!({}), json!([{}])));
+    assert!(matches!(
+        ours.steps.as_slice(),
+        [Step::Apply { repair: true, .. }]
+    ));
+}
+
+#[test]
 fn it_goes_only_when_nobody_wants_it_and_no_pod_needs_it() {
     let guardrails = section(json!({}));
     let cluster = snapshot(&[namespace("shop")]);
@@ -192,6 +237,20 @@ fn it_goes_only_when_nobody_wants_it_and_no_pod_needs_it() {
     let plan = of(&needed, &gone).unwrap();
     assert_eq!(plan.standing, Standing::Held(Hold::LastCover, vec![]));
     assert!(plan.steps.is_empty());
+}
+
+#[test]
+fn a_namespace_that_is_left_without_a_policy_of_ours_waits_for_its_promotion_again() {
+    let (nobody, kept) = (Guardrails::default(), BTreeSet::from(["shop".into()]));
+    let cluster = snapshot(&[namespace("shop"), pod("Running")]);
+    let left = plan(&cluster, &nobody, &kept).pop().unwrap();
+    assert_eq!((left.standing, left.steps), (Standing::Leaving, vec![]));
+    assert_eq!(plan(&cluster, &nobody, &BTreeSet::new()), vec![]);
+    let asked_again = of(&cluster, &section(json!({}))).unwrap();
+    assert!(matches!(
+        asked_again.standing,
+        Standing::Held(Hold::RunningPods, _)
+    ));
 }
 
 #[test]
@@ -299,8 +358,9 @@ fn any_policy() -> impl Strategy<Value = Value> {
         any::<bool>(),
         any::<bool>(),
         any::<bool>(),
+        any::<bool>(),
     );
-    state.prop_map(|(namespace, name, types, all, labelled, open)| {
+    state.prop_map(|(namespace, name, types, all, labelled, open, tracked)| {
         let selector = if all {
             json!({})
         } else {
@@ -314,6 +374,10 @@ fn any_policy() -> impl Strategy<Value = Value> {
         object["metadata"]["namespace"] = json!(NAMESPACES[namespace]);
         if labelled {
             object["metadata"]["labels"] = json!({MANAGED_BY: "ringfence", PART_OF: "baseline"});
+        }
+        if tracked {
+            let mark = json!({"annotations": {"argocd.argoproj.io/tracking-id": "x"}});
+            json_patch::merge(&mut object["metadata"], &mark);
         }
         object
     })
@@ -365,7 +429,8 @@ proptest! {
         // What is not ours is as it was.
         let theirs = |snapshot: &Snapshot| -> Vec<NetworkPolicy> {
             let is_theirs = |policy: &&NetworkPolicy| {
-                !is_named(&policy.name) || !is_labelled(&policy.labels) && !kept.contains(&policy.namespace)
+                let is_unknown = !is_labelled(&policy.labels) && !kept.contains(&policy.namespace);
+                !is_named(&policy.name) || is_unknown || gitops::keeper_of_ours(policy).is_some()
             };
             snapshot.policies().filter(is_theirs).cloned().collect()
         };
