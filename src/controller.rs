@@ -9,21 +9,22 @@
 //! `gates.rs` lets pods go that waited for a baseline, `events.rs` tells what became of it all.
 
 use std::convert::Infallible;
-use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::path::PathBuf;
 
 use k8s_openapi::api::core::v1::Secret;
 use kube::{Api, Client};
 use tokio::sync::watch;
 
+use crate::guard::finding::ObjectRef;
 use crate::k8s::events::Events;
 use crate::k8s::live::Live;
 use crate::k8s::one;
 use crate::report::policy_report::Form;
-use crate::runtime::Tasks;
+use crate::runtime::{Tasks, publish};
 use crate::telemetry::audit::AuditMetrics;
 use crate::telemetry::baselines::BaselineMetrics;
 use crate::telemetry::certificates::CertificateMetrics;
+use certificates::ending::Ending;
 use events::Teller;
 use prometheus_client::registry::Registry;
 use registration::Demand;
@@ -87,8 +88,29 @@ pub struct Metrics {
     audit: AuditMetrics,
 }
 
-/// How often a file of authorities is read.
-const LOOK: Duration = Duration::from_secs(5);
+// === impl Certificates ===
+
+impl Certificates {
+    /// The object that what becomes of them is told of: the Secret of the installation in a namespace, or the registration
+    /// that trusts them where somebody else makes them.
+    fn object(&self, namespace: &str) -> ObjectRef {
+        let (api_version, kind, namespace, name) = match self {
+            Self::Kept(_) => ("v1", "Secret", Some(namespace), certificates::keep::SECRET),
+            Self::Elsewhere(_) => (
+                "admissionregistration.k8s.io/v1",
+                "ValidatingWebhookConfiguration",
+                None,
+                registration::NAME,
+            ),
+        };
+        ObjectRef {
+            api_version: api_version.to_owned(),
+            kind: kind.to_owned(),
+            namespace: namespace.map(str::to_owned),
+            name: name.to_owned(),
+        }
+    }
+}
 
 // === impl Controller ===
 
@@ -106,6 +128,13 @@ impl Controller {
         tasks.spawn("demand", follow_demand(self.live.clone(), demand_sender));
         let (bundle_sender, bundle) = watch::channel(None);
         let (ending_sender, ending) = watch::channel(None);
+        let about = self.certificates.object(&self.namespace);
+        let outputs = certificates::keep::Outputs {
+            bundle: bundle_sender,
+            metrics: self.metrics.certificates.clone(),
+            events: Teller::new(self.events.clone(), &about),
+            ending: Ending::new(ending_sender),
+        };
         match &self.certificates {
             Certificates::Kept(terms) => {
                 let secrets: Api<Secret> = Api::namespaced(all(), &self.namespace);
@@ -116,12 +145,6 @@ impl Controller {
                     validating: validating.clone(),
                     mutating: mutating.clone(),
                 };
-                let outputs = certificates::keep::Outputs {
-                    bundle: bundle_sender,
-                    metrics: self.metrics.certificates.clone(),
-                    events: Teller::new(self.events.clone(), &self.namespace),
-                    ending: ending_sender,
-                };
                 let namespace = self.namespace.clone();
                 tasks.spawn(
                     "certificates",
@@ -129,7 +152,8 @@ impl Controller {
                 );
             }
             Certificates::Elsewhere(path) => {
-                tasks.spawn("bundle", follow_bundle(path.clone(), bundle_sender));
+                let following = certificates::bundle::follow(all(), path.clone(), outputs);
+                tasks.spawn("bundle", following);
             }
         }
         let inputs = registration::apply::Inputs {
@@ -169,6 +193,7 @@ impl Controller {
                 metrics.audit.clone(),
                 audit::Own {
                     namespace: self.namespace.as_str().into(),
+                    certificates: self.certificates.clone(),
                     ending,
                 },
             ),
@@ -199,53 +224,10 @@ async fn follow_demand(
     loop {
         if live.is_complete() {
             let demand = Demand::of(&live.state.load());
-            demands.send_if_modified(|told| {
-                let differs = told.as_ref() != Some(&demand);
-                if differs {
-                    *told = Some(demand);
-                }
-                differs
-            });
+            publish(&demands, Some(demand));
         }
         if changed.changed().await.is_err() {
             return Ok(());
         }
     }
-}
-
-/// Reads a file of authorities again and again; one that cannot be read, or holds none, changes nothing.
-async fn follow_bundle(
-    path: PathBuf,
-    bundles: watch::Sender<Option<Vec<u8>>>,
-) -> Result<(), Infallible> {
-    let mut told = None;
-    loop {
-        let file = path.clone();
-        let read = tokio::task::spawn_blocking(move || read_bundle(&file)).await;
-        match read.unwrap_or_else(|_| Err("the reader panicked".to_owned())) {
-            Ok(bundle) => {
-                told = None;
-                bundles.send_if_modified(|known| {
-                    let differs = known.as_ref() != Some(&bundle);
-                    if differs {
-                        *known = Some(bundle);
-                    }
-                    differs
-                });
-            }
-            Err(error) => {
-                if told.as_ref() != Some(&error) {
-                    tracing::warn!(path = %path.display(), %error, "authorities not read, the last good ones stay");
-                    told = Some(error);
-                }
-            }
-        }
-        tokio::time::sleep(LOOK).await;
-    }
-}
-
-fn read_bundle(path: &Path) -> Result<Vec<u8>, String> {
-    let bundle = std::fs::read(path).map_err(|error| error.to_string())?;
-    crate::certs::CertificateFacts::from_pem(&bundle).map_err(|error| error.to_string())?;
-    Ok(bundle)
 }

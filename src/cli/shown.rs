@@ -99,7 +99,7 @@ impl ShownArgs {
             bail!("the certificate's Secret is not watched any more");
         };
         let slot = CertificateSlot::new(identity);
-        let following = secret::follow(receiver, Arc::clone(&slot), metrics.clone());
+        let following = secret::follow(receiver, Arc::clone(&slot), secret::AGAIN, metrics.clone());
         tasks.spawn("certificate", following);
         Ok(Some(slot))
     }

@@ -19,7 +19,7 @@ use tokio::time::Instant;
 use tracing::field::Empty;
 use tracing::{Instrument as _, trace_span};
 
-use super::certificates::keep::SECRET;
+use super::Certificates;
 use crate::guard::audit::{self, Baselines, KINDS, Kind, Templates, Touched};
 use crate::guard::decide::{Context, Decision, Judged, State};
 use crate::guard::engine::{Budget, Level};
@@ -65,7 +65,9 @@ enum AuditError {
 pub(super) struct Own {
     /// The namespace of the installation.
     pub(super) namespace: NamespaceName,
-    /// When a certificate of the webhook ends that could not be renewed.
+    /// Where the webhook's certificates come from.
+    pub(super) certificates: Certificates,
+    /// When one of them ends that has no successor.
     pub(super) ending: watch::Receiver<Option<Timestamp>>,
 }
 
@@ -244,14 +246,20 @@ impl Own {
     /// What is to be told of the certificates.
     fn told(&mut self) -> Option<Told> {
         let at = (*self.ending.borrow_and_update())?;
-        let object = ObjectRef {
-            api_version: "v1".to_owned(),
-            kind: "Secret".to_owned(),
-            namespace: Some(self.namespace.as_str().to_owned()),
-            name: SECRET.to_owned(),
+        let object = self.certificates.object(self.namespace.as_str());
+        let (message, fix) = match &self.certificates {
+            Certificates::Kept(_) => (
+                format!("a certificate of the webhook ends at {at} and could not be renewed"),
+                Fix::words("see why in the log of the controller and in its Events"),
+            ),
+            Certificates::Elsewhere(path) => (
+                format!("the last authority that it trusts ends at {at}, and no other has come"),
+                Fix::words(format!(
+                    "have whoever makes the webhook's certificates renew {}",
+                    path.display()
+                )),
+            ),
         };
-        let message = format!("a certificate of the webhook ends at {at} and could not be renewed");
-        let fix = Fix::words("see why in the log of the controller and in its Events");
         let (check, root) = (&registry::ENDING_CERTIFICATE, FieldPath::root());
         let finding = Finding::of(check, object.clone(), root, message, Some(fix));
         let judged = Judged {

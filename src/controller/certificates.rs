@@ -1,6 +1,7 @@
 //! The webhook's certificates as a state machine: what is kept, what the API servers trust, and the time, give what is
 //! to be kept next. Nothing here waits, watches or writes; `certificates/secret.rs` is how it is kept in a Secret and
-//! `certificates/keep.rs` carries it out.
+//! `certificates/keep.rs` carries it out, by the API server's time (`certificates/clock.rs`). Where somebody else makes the
+//! certificates, `certificates/bundle.rs` follows their authorities.
 //!
 //! An API server acknowledges no bundle, so the order keeps a handshake good at every moment: a new authority stands in
 //! the bundle of every webhook entry for a *hold* before it signs anything, and an old one stays until the last leaf that
@@ -11,6 +12,9 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::certs::{Authority, CertError, CertificateFacts, Name, Names, PrivateKey, Validity};
 
+pub mod bundle;
+mod clock;
+pub mod ending;
 pub mod keep;
 pub mod secret;
 

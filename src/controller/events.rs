@@ -4,16 +4,15 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::ObjectReference;
 
+use crate::guard::finding::ObjectRef;
 use crate::k8s::events::{Events, Notice, Weight};
 use crate::netpol::{NamespaceName, PolicyName};
-
-use super::certificates::keep::SECRET;
 
 /// Tells what becomes of the certificates, or nobody.
 #[derive(Clone, Debug)]
 pub struct Teller {
     events: Option<Events>,
-    namespace: String,
+    about: ObjectReference,
 }
 
 /// What becomes of certificates.
@@ -40,14 +39,20 @@ pub(super) enum Baseline {
 
 impl Teller {
     /// Tells of the certificates of an installation.
-    pub(super) fn new(events: Option<Events>, namespace: &str) -> Self {
+    pub(super) fn new(events: Option<Events>, about: &ObjectRef) -> Self {
+        let ObjectRef {
+            api_version,
+            kind,
+            namespace,
+            name,
+        } = about;
         Self {
             events,
-            namespace: namespace.to_owned(),
+            about: reference(api_version, kind, namespace.as_deref(), name),
         }
     }
 
-    /// Tells it of their Secret. What is `about` the same makes one Event.
+    /// Tells it of what they are told by. What is `about` the same makes one Event.
     pub(super) fn certificates(&self, what: Certificates, about: &str, note: String) {
         let Some(events) = &self.events else { return };
         let (reason, weight) = match what {
@@ -56,7 +61,7 @@ impl Teller {
             Certificates::Ending => ("CertificateEnding", Weight::Warning),
         };
         events.tell(Notice {
-            regarding: reference("v1", "Secret", &self.namespace, SECRET),
+            regarding: self.about.clone(),
             weight,
             reason,
             action: "Renew",
@@ -82,7 +87,12 @@ pub(super) fn baseline(
     };
     let (namespace, policy) = (namespace.as_str(), policy.as_str());
     events.tell(Notice {
-        regarding: reference("networking.k8s.io/v1", "NetworkPolicy", namespace, policy),
+        regarding: reference(
+            "networking.k8s.io/v1",
+            "NetworkPolicy",
+            Some(namespace),
+            policy,
+        ),
         weight,
         reason,
         action: "Keep",
@@ -92,11 +102,16 @@ pub(super) fn baseline(
     });
 }
 
-fn reference(api_version: &str, kind: &str, namespace: &str, name: &str) -> ObjectReference {
+fn reference(
+    api_version: &str,
+    kind: &str,
+    namespace: Option<&str>,
+    name: &str,
+) -> ObjectReference {
     ObjectReference {
         api_version: Some(api_version.to_owned()),
         kind: Some(kind.to_owned()),
-        namespace: Some(namespace.to_owned()),
+        namespace: namespace.map(str::to_owned),
         name: Some(name.to_owned()),
         ..ObjectReference::default()
     }

@@ -141,9 +141,20 @@ impl CertificateSlot {
         Arc::new(Self(ArcSwap::from_pointee(identity)))
     }
 
-    /// Shows another certificate from the next handshake on.
-    pub fn replace(&self, identity: Identity) {
-        self.0.store(Arc::new(identity));
+    /// Shows another certificate from the next handshake on; whether it is another one. One that has ended is refused,
+    /// unless the one that is shown ends sooner still: then it is this machine's clock that may be wrong, and if it is
+    /// right there is nothing to lose.
+    pub fn offer(&self, fresh: Identity, now: Timestamp) -> Result<bool, TlsError> {
+        let current = self.current();
+        if fresh.is_same_as(&current) {
+            return Ok(false);
+        }
+        let not_after = fresh.facts.not_after();
+        if not_after <= now && not_after <= current.facts.not_after() {
+            return Err(TlsError::Expired { not_after });
+        }
+        self.0.store(Arc::new(fresh));
+        Ok(true)
     }
 
     /// The certificate shown now.
@@ -198,8 +209,12 @@ pub(crate) mod tests {
     use crate::certs::{Authority, Names, Validity};
 
     pub(crate) fn leaf(name: &str) -> Issued {
+        leaf_until(name, Timestamp::now() + SignedDuration::from_hours(1))
+    }
+
+    pub(crate) fn leaf_until(name: &str, until: Timestamp) -> Issued {
         let names = Names::parse([name]).unwrap();
-        let validity = Validity::starting(Timestamp::now(), SignedDuration::from_hours(1)).unwrap();
+        let validity = Validity::between(until - SignedDuration::from_hours(24), until).unwrap();
         Authority::generate("test", names.clone(), validity)
             .unwrap()
             .issue(&names, validity)
@@ -245,6 +260,30 @@ pub(crate) mod tests {
             Identity::from_pem(certificate, &key[..key.len() / 2], now).unwrap_err(),
             TlsError::NoKey
         ));
+    }
+
+    #[test]
+    fn one_that_has_ended_takes_the_place_only_of_one_that_ends_sooner() {
+        let now = Timestamp::now();
+        let hours = SignedDuration::from_hours;
+        let ending = |after: SignedDuration| {
+            let leaf = leaf_until("one.svc", now + after);
+            Identity::from_issued(&leaf, Timestamp::MIN).unwrap()
+        };
+        let slot = CertificateSlot::new(ending(hours(2)));
+        let shown = || slot.current().facts().not_after();
+        let same = Identity::clone(&slot.current());
+        assert!(!slot.offer(same, now).unwrap());
+        // Terms that are shorter now.
+        assert!(slot.offer(ending(hours(1)), now).unwrap());
+        let before = shown();
+        let far = now + hours(48);
+        let refused = slot.offer(ending(-hours(1)), now).unwrap_err();
+        assert!(matches!(refused, TlsError::Expired { .. }), "{refused}");
+        assert!(slot.offer(ending(hours(1) / 2), far).is_err());
+        assert_eq!(shown(), before);
+        assert!(slot.offer(ending(hours(3)), far).unwrap());
+        assert!(shown() > before);
     }
 
     #[test]

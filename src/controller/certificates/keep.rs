@@ -4,7 +4,7 @@
 //! again as it should be. A write is refused by the API server when somebody wrote in between; then all is looked at anew.
 
 use std::convert::Infallible;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use k8s_openapi::api::admissionregistration::v1::{
@@ -17,12 +17,15 @@ use kube::{Api, Client};
 use tokio::sync::watch;
 use tokio::time::sleep;
 
+use super::clock::Clock;
+use super::ending::{Ending, is_near};
 use super::secret::{data, read, trusted};
 use super::{Done, Kept, Terms};
 use crate::controller::FIELD_MANAGER;
 use crate::controller::events::{Certificates as What, Teller};
 use crate::controller::registration::MANAGED_BY;
 use crate::k8s::one::{Known, chain};
+use crate::runtime::publish;
 use crate::telemetry::certificates::{Certificate, CertificateMetrics};
 
 /// The Secret of the certificates.
@@ -48,8 +51,8 @@ pub struct Outputs {
     pub metrics: CertificateMetrics,
     /// The Events.
     pub events: Teller,
-    /// When the first of those ends that should have been followed by others long ago; nothing where all is well.
-    pub ending: watch::Sender<Option<Timestamp>>,
+    /// Who is told when the first of those ends that should have been followed by others long ago.
+    pub ending: Ending,
 }
 
 /// What is known of the certificates.
@@ -74,8 +77,6 @@ const LOOK: Duration = Duration::from_secs(30);
 const PACE: Duration = Duration::from_millis(50);
 /// How long after a failure it is tried again, at first and at most.
 const RETRY: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(10));
-/// How often it is said that a leaf or an authority is about to end.
-const REMIND: Duration = Duration::from_hours(1);
 
 /// Keeps the certificates, for as long as it runs.
 pub async fn keep(
@@ -83,21 +84,22 @@ pub async fn keep(
     namespace: String,
     terms: Terms,
     mut inputs: Inputs,
-    outputs: Outputs,
+    mut outputs: Outputs,
 ) -> Result<(), Infallible> {
-    let api: Api<Secret> = Api::namespaced(client, &namespace);
+    let api: Api<Secret> = Api::namespaced(client.clone(), &namespace);
+    let mut clock = Clock::new();
     let mut standing = Standing::default();
     let mut retry = RETRY.0;
-    let mut reminded: Option<tokio::time::Instant> = None;
     loop {
-        let now = Timestamp::now();
+        let now = clock.ask(&client).await;
         let kept = round(&api, &terms, &mut inputs, &outputs, &mut standing, now).await;
-        outputs.tell_of_ends(&standing, &terms, &mut reminded);
+        // Read again: writing took its time.
+        let now = clock.now();
+        outputs.tell_of_ends(&standing, &terms, now);
         let wait = match kept {
             Ok(again) => {
                 retry = RETRY.0;
-                // Read again: writing took its time.
-                let left = Timestamp::now().duration_until(again);
+                let left = now.duration_until(again);
                 Duration::try_from(left).map_or(PACE, |left| left.clamp(PACE, LOOK))
             }
             Err(error) => {
@@ -153,14 +155,7 @@ async fn round(
         return Ok(now);
     }
     // Told only once it is kept: what signs must never be trusted by the entries and then forgotten.
-    let bundle = kept.bundle().into_bytes();
-    outputs.bundle.send_if_modified(|told| {
-        let changed = told.as_ref() != Some(&bundle);
-        if changed {
-            *told = Some(bundle);
-        }
-        changed
-    });
+    publish(&outputs.bundle, Some(kept.bundle().into_bytes()));
     let now_in_use = Ends::of(kept);
     *ends = Some(now_in_use);
     for (which, at) in [
@@ -250,9 +245,9 @@ impl Ends {
     /// When the first of them ends that should have been followed by another long ago: that is done at a third of its time.
     fn near(&self, terms: &Terms, now: Timestamp) -> Option<Timestamp> {
         let all = [(self.leaf, terms.leaf), (self.authority, terms.authority)];
-        let near = all.into_iter().filter_map(|(until, whole)| {
-            until.filter(|until| now.duration_until(*until) < whole / 7)
-        });
+        let near = all
+            .into_iter()
+            .filter_map(|(until, whole)| until.filter(|until| is_near(*until, whole, now)));
         near.min()
     }
 }
@@ -261,24 +256,12 @@ impl Ends {
 
 impl Outputs {
     /// Tells that a certificate in use ends soon or has ended, where that is so.
-    fn tell_of_ends(
-        &self,
-        standing: &Standing,
-        terms: &Terms,
-        reminded: &mut Option<tokio::time::Instant>,
-    ) {
+    fn tell_of_ends(&mut self, standing: &Standing, terms: &Terms, now: Timestamp) {
         let ends = standing.ends.as_ref();
-        let near = ends.and_then(|ends| ends.near(terms, Timestamp::now()));
-        self.ending.send_if_modified(|told| {
-            let differs = *told != near;
-            *told = near;
-            differs
-        });
-        let Some(at) = near else { return };
-        if reminded.is_some_and(|at| at.elapsed() <= REMIND) {
+        let near = ends.and_then(|ends| ends.near(terms, now));
+        let Some(at) = self.ending.tell(near, Instant::now()) else {
             return;
-        }
-        *reminded = Some(tokio::time::Instant::now());
+        };
         tracing::warn!(
             name = SECRET,
             not_after = %at,

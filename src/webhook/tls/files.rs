@@ -38,14 +38,16 @@ impl PairFiles {
     }
 
     /// Looks at the files again and again and puts each new good pair into the slot. A bad pair is logged once and the
-    /// slot keeps what it has. Never ends by itself.
+    /// slot keeps what it has; it is tried again each time, since it may be this machine's clock that is wrong. Never ends by
+    /// itself.
     pub async fn follow(
         self,
         slot: Arc<CertificateSlot>,
         every: Duration,
         metrics: CertificateMetrics,
     ) -> Result<(), TlsError> {
-        let mut seen: Option<Result<Contents, String>> = None;
+        // The last pair that was looked at, and whether it was refused.
+        let mut seen: Option<(Result<Contents, String>, bool)> = None;
         let mut warned = None;
         loop {
             let files = self.clone();
@@ -55,10 +57,18 @@ impl PairFiles {
                 Ok(read) => read.map_err(|error| chain(&error)),
                 Err(_) => Err("the reader panicked".to_owned()),
             };
-            if seen.as_ref() != Some(&read) {
-                self.take(&read, &slot, &metrics);
+            let known = seen.as_ref().is_some_and(|(seen, _)| *seen == read);
+            let refused = seen.as_ref().is_some_and(|(_, refused)| *refused);
+            if !known || refused {
+                let taken = self.take(&read, &slot);
                 metrics.ends(Certificate::Leaf, slot.current().facts().not_after());
-                seen = Some(read);
+                let refused = taken.is_err();
+                if let (Err(error), false) = (taken, known) {
+                    let path = self.certificate.display();
+                    metrics.failed();
+                    tracing::warn!(%path, %error, "new certificate refused, the old one stays");
+                }
+                seen = Some((read, refused));
             }
             self.warn_of_the_end(&slot, &mut warned);
             tokio::time::sleep(every).await;
@@ -78,30 +88,18 @@ impl PairFiles {
         }
     }
 
-    fn take(
-        &self,
-        read: &Result<Contents, String>,
-        slot: &CertificateSlot,
-        metrics: &CertificateMetrics,
-    ) {
-        let fresh = match read {
-            Ok(contents) => contents
-                .identity(Timestamp::now())
-                .map_err(|error| chain(&error)),
-            Err(error) => Err(error.clone()),
-        };
-        let path = self.certificate.display();
-        match fresh {
-            Ok(fresh) if fresh.is_same_as(&slot.current()) => {}
-            Ok(fresh) => {
-                tracing::info!(%path, not_after = %fresh.facts().not_after(), "certificate replaced");
-                slot.replace(fresh);
-            }
-            Err(error) => {
-                metrics.failed();
-                tracing::warn!(%path, %error, "new certificate refused, the old one stays");
-            }
+    fn take(&self, read: &Result<Contents, String>, slot: &CertificateSlot) -> Result<(), String> {
+        let contents = read.as_ref().map_err(Clone::clone)?;
+        let fresh = contents.identity(Timestamp::MIN);
+        let offered = fresh.and_then(|fresh| slot.offer(fresh, Timestamp::now()));
+        if offered.map_err(|error| chain(&error))? {
+            let (path, end) = (
+                self.certificate.display(),
+                slot.current().facts().not_after(),
+            );
+            tracing::info!(%path, not_after = %end, "certificate replaced");
         }
+        Ok(())
     }
 
     fn read(&self) -> Result<Contents, TlsError> {
@@ -138,7 +136,9 @@ fn chain(error: &dyn std::error::Error) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::leaf;
+    use jiff::SignedDuration;
+
+    use super::super::tests::{leaf, leaf_until};
     use super::*;
     use crate::certs::{Issued, Name};
     use crate::telemetry::metrics;
@@ -232,6 +232,33 @@ mod tests {
         std::fs::write(folder.join("tls.key"), two.key().expose()).unwrap();
         eventually("the whole pair is shown", || {
             names(&slot) == [Name::Dns("two.svc".into())]
+        })
+        .await;
+        follower.abort();
+    }
+
+    #[tokio::test]
+    async fn what_is_refused_is_tried_again_since_clocks_come_right() {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path();
+        let now = Timestamp::now();
+        let hours = SignedDuration::from_hours;
+        write(folder, &leaf_until("one.svc", now - hours(1)));
+        let identity = |leaf: &Issued| Identity::from_issued(leaf, Timestamp::MIN).unwrap();
+        let slot = CertificateSlot::new(identity(&leaf("two.svc")));
+        let mut numbers = metrics::registry();
+        let certificates = CertificateMetrics::new(&mut numbers);
+        let following = pair(folder).follow(Arc::clone(&slot), EVERY, certificates);
+        let follower = tokio::spawn(following);
+        tokio::time::sleep(EVERY * 10).await;
+        assert_eq!(names(&slot), [Name::Dns("two.svc".into())]);
+        let told = "ringfence_certificate_failures_total 1\n";
+        assert!(metrics::text(&numbers).unwrap().contains(told));
+        // No clock can be moved here, but what it is compared with.
+        let sooner = leaf_until("two.svc", now - hours(2));
+        slot.0.store(Arc::new(identity(&sooner)));
+        eventually("it is shown", || {
+            names(&slot) == [Name::Dns("one.svc".into())]
         })
         .await;
         follower.abort();

@@ -1,17 +1,23 @@
 //! A certificate and its key in a Secret of the cluster, followed by the API: what the controller keeps.
 //!
 //! A new good pair is shown from the next handshake on, and no open connection is touched. A Secret that is gone or
-//! spoilt changes nothing: the replica goes on with what it has.
+//! spoilt changes nothing: the replica goes on with what it has. What is refused is tried again, since it may be this machine's
+//! clock that is wrong.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Secret;
 use tokio::sync::watch;
+use tokio::time::sleep;
 
 use super::{CertificateSlot, Identity, TlsError};
 use crate::k8s::one::Known;
 use crate::telemetry::certificates::{Certificate, CertificateMetrics};
+
+/// How long until what was refused is tried again.
+pub const AGAIN: Duration = Duration::from_secs(5);
 
 /// Waits for the first good pair.
 pub async fn first(secret: &mut watch::Receiver<Known<Secret>>) -> Option<Identity> {
@@ -21,7 +27,7 @@ pub async fn first(secret: &mut watch::Receiver<Known<Secret>>) -> Option<Identi
         let problem = match &known {
             Known::Unknown => None,
             Known::Absent => Some("there is none yet".to_owned()),
-            Known::Here(there) => match identity(there) {
+            Known::Here(there) => match identity(there, Timestamp::now()) {
                 Ok(identity) => return Some(identity),
                 Err(error) => Some(error.to_string()),
             },
@@ -33,58 +39,78 @@ pub async fn first(secret: &mut watch::Receiver<Known<Secret>>) -> Option<Identi
             );
             told = problem;
         }
-        secret.changed().await.ok()?;
+        tokio::select! {
+            changed = secret.changed() => changed.ok()?,
+            () = sleep(AGAIN) => {}
+        }
     }
 }
 
-/// Puts each new good pair into the slot. Never ends while the Secret is followed.
+/// Puts each new good pair into the slot, and tries again `every` so often what was refused. Never ends while the Secret is
+/// followed.
 pub async fn follow(
     mut secret: watch::Receiver<Known<Secret>>,
     slot: Arc<CertificateSlot>,
+    every: Duration,
     metrics: CertificateMetrics,
 ) -> Result<(), watch::error::RecvError> {
     metrics.ends(Certificate::Leaf, slot.current().facts().not_after());
+    // What was refused, and why.
+    let mut refused: Option<String> = None;
     loop {
-        secret.changed().await?;
+        let again = refused.is_some();
+        tokio::select! {
+            changed = secret.changed() => changed?,
+            () = sleep(every), if again => {}
+        }
         let known = secret.borrow_and_update().clone();
         let taken = match &known {
-            Known::Here(there) => identity(there),
+            Known::Here(there) => identity(there, Timestamp::MIN)
+                .and_then(|fresh| slot.offer(fresh, Timestamp::now())),
             Known::Unknown => continue,
             Known::Absent => {
+                refused = None;
                 tracing::warn!("the certificates' Secret is gone, the one in use stays");
                 continue;
             }
         };
         match taken {
-            Ok(fresh) if fresh.is_same_as(&slot.current()) => {}
-            Ok(fresh) => {
-                let not_after = fresh.facts().not_after();
-                tracing::info!(%not_after, "certificate replaced");
-                metrics.ends(Certificate::Leaf, not_after);
-                slot.replace(fresh);
+            Ok(is_another) => {
+                refused = None;
+                if is_another {
+                    let not_after = slot.current().facts().not_after();
+                    tracing::info!(%not_after, "certificate replaced");
+                    metrics.ends(Certificate::Leaf, not_after);
+                }
             }
             Err(error) => {
-                metrics.failed();
-                tracing::warn!(%error, "new certificate refused, the old one stays");
+                let error = error.to_string();
+                if refused.as_ref() != Some(&error) {
+                    metrics.failed();
+                    tracing::warn!(%error, "new certificate refused, the old one stays");
+                }
+                refused = Some(error);
             }
         }
     }
 }
 
-fn identity(secret: &Secret) -> Result<Identity, TlsError> {
+/// What the Secret holds, unless that has ended at this moment.
+fn identity(secret: &Secret, now: Timestamp) -> Result<Identity, TlsError> {
     let field = |name: &str| {
         let data = secret.data.as_ref();
         data.and_then(|data| data.get(name))
             .map_or(&[][..], |bytes| bytes.0.as_slice())
     };
-    Identity::from_pem(field("tls.crt"), field("tls.key"), Timestamp::now())
+    Identity::from_pem(field("tls.crt"), field("tls.key"), now)
 }
 
 #[cfg(test)]
 mod tests {
+    use jiff::SignedDuration;
     use k8s_openapi::ByteString;
 
-    use super::super::tests::leaf;
+    use super::super::tests::{leaf, leaf_until};
     use super::*;
     use crate::certs::{Issued, Name};
 
@@ -113,6 +139,7 @@ mod tests {
         let task = tokio::spawn(follow(
             receiver,
             Arc::clone(&slot),
+            AGAIN,
             CertificateMetrics::default(),
         ));
         let shown = |slot: &CertificateSlot| slot.current().facts().names().to_vec();
@@ -132,5 +159,31 @@ mod tests {
             task.await.unwrap().is_err(),
             "who follows it is told that it is followed no longer"
         );
+    }
+
+    #[tokio::test]
+    async fn what_is_refused_is_tried_again_since_clocks_come_right() {
+        let now = Timestamp::now();
+        let hours = SignedDuration::from_hours;
+        let ended = leaf_until("one.svc", now - hours(1));
+        let identity = |leaf: &Issued| Identity::from_issued(leaf, Timestamp::MIN).unwrap();
+        let slot = CertificateSlot::new(identity(&leaf("two.svc")));
+        let (sender, receiver) = watch::channel(Known::Absent);
+        let every = Duration::from_millis(2);
+        let metrics = CertificateMetrics::default();
+        let task = tokio::spawn(follow(receiver, Arc::clone(&slot), every, metrics));
+        sender.send_replace(secret(&ended, &ended));
+        let shown = |slot: &CertificateSlot| slot.current().facts().names().to_vec();
+        for _ in 0..10 {
+            sleep(every).await;
+            assert_eq!(shown(&slot), [Name::Dns("two.svc".into())]);
+        }
+        // No clock can be moved here, but what it is compared with.
+        slot.0
+            .store(Arc::new(identity(&leaf_until("two.svc", now - hours(2)))));
+        while shown(&slot) != [Name::Dns("one.svc".into())] {
+            sleep(every).await;
+        }
+        task.abort();
     }
 }
