@@ -13,6 +13,7 @@ use jiff::Timestamp;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
+use super::cni::kept::Kept;
 use super::cni::server::Asked;
 use super::counts::Counts;
 use super::cut::{self, CutError};
@@ -91,6 +92,8 @@ pub struct Enforcer {
     pace: Duration,
     /// When a table that the kernel did not take is tried again.
     again: Option<Instant>,
+    /// What the CNI told, for the agent after this one.
+    kept: Option<Kept>,
     /// Pods that are about to start and of which the API server has not told yet.
     waiting: Vec<(Asked, Instant)>,
     counts: Counts,
@@ -142,6 +145,7 @@ impl Enforcer {
             receipt: None,
             pace: RECEIPT,
             again: None,
+            kept: None,
             waiting: Vec::new(),
             counts: Counts::default(),
         })
@@ -310,10 +314,7 @@ impl Enforcer {
         if let Ok(links) = Links::read() {
             // A bridge may have come, or a switch been turned, since the agent was started.
             passed_by = host::bridged_among(&links).err();
-            if self.ports.forget_gone(|port| links.has(port)) {
-                self.know_ports();
-                self.go_on(&[]);
-            }
+            self.forget_gone(&links);
         }
         let begun = Instant::now();
         let wanted = self.plan.whole().as_kept();
@@ -445,9 +446,6 @@ fn left_out(undecodable: &[Undecodable]) -> Option<String> {
         .iter()
         .filter(|it| it.kind != Kind::StagedNetworkPolicy);
     let first = all.next()?;
-    let (kind, key) = (first.kind.as_str(), &first.key);
-    let namespace = key.namespace.as_ref();
-    let place = namespace.map_or_else(String::new, |namespace| format!("{namespace}/"));
     let more = match all.count() {
         0 => String::new(),
         more => format!(", and {more} more are not"),
@@ -458,8 +456,10 @@ fn left_out(undecodable: &[Undecodable]) -> Option<String> {
         "it is not in force"
     };
     Some(format!(
-        "{kind} {place}{} is not understood, {then}: {}{more}",
-        key.name, first.reason
+        "{} {} is not understood, {then}: {}{more}",
+        first.kind.as_str(),
+        first.key,
+        first.reason
     ))
 }
 

@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 use netlink_sys::protocols::NETLINK_ROUTE;
 use rustix::io::Errno;
 
-use super::netlink::Link;
 use super::netlink::wire::{Attributes, array, flag};
+use super::netlink::{Consistency, Link};
 use crate::ruleset::Interface;
 
 /// `RTM_NEWLINK` and `RTM_GETLINK`.
@@ -33,6 +33,9 @@ const VLAN_FILTERING: u16 = 7;
 
 /// The kind of bridges.
 const BRIDGE: &str = "bridge";
+
+/// How often they are read where they change meanwhile.
+const TRIES: usize = 5;
 
 /// How many bytes of answers may wait.
 const RECEIVE: usize = 256 * 1024;
@@ -75,11 +78,24 @@ pub(super) enum Found {
 // === impl Links ===
 
 impl Links {
-    /// Reads them.
+    /// Reads them, again where one came or went meanwhile: one that is not among them is taken to be gone.
+    ///
+    /// # Errors
+    /// The kernel does not tell, or they change too often.
     pub(super) fn read() -> Result<Self, Errno> {
+        for _ in 0..TRIES {
+            let (links, consistency) = Self::read_once()?;
+            if consistency == Consistency::Whole {
+                return Ok(links);
+            }
+        }
+        Err(Errno::AGAIN)
+    }
+
+    fn read_once() -> Result<(Self, Consistency), Errno> {
         let mut links = Self::default();
         let mut socket = Link::open_of(NETLINK_ROUTE, RECEIVE)?;
-        socket.ask(
+        let consistency = socket.ask(
             (GET, flag::DUMP),
             0,
             |writer| writer.raw(&REST),
@@ -93,12 +109,14 @@ impl Links {
         let [four, six] = ["route", "ipv6_route"]
             .map(|of| std::fs::read_to_string(format!("/proc/net/{of}")).unwrap_or_default());
         links.ways_out = ways_out(&four, &six);
-        Ok(links)
+        Ok((links, consistency))
     }
 
-    /// Whether there is one of a name.
-    pub(super) fn has(&self, name: &Interface) -> bool {
-        self.all.values().any(|one| one.name == name.as_str())
+    /// The number of the one of a name.
+    pub(super) fn number(&self, name: &Interface) -> Option<u32> {
+        let mut all = self.all.iter();
+        all.find(|(_, one)| one.name == name.as_str())
+            .map(|(number, _)| *number)
     }
 
     /// Whether a bridge gives frames tags of its own, behind which the kernel does not see the packets of pods unless told to.

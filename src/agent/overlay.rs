@@ -6,6 +6,10 @@
 //!
 //! A pod that is deleted by force is gone from the API server at once, while its containers run until the kubelet ends them. It
 //! stays what it was until the CNI takes its address back.
+//!
+//! From then on the address is nobody's, whatever the API server still says: until it says another one, which a sandbox of
+//! which nobody told may have, or another pod is given it. Of a sandbox of which nothing was told the API server's word counts to
+//! the end: it may have another one, and to take an address from a pod that runs would free it of its policies.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -27,8 +31,9 @@ pub(super) struct Overlay {
 struct Given {
     /// For which of its sandboxes: one that ends late takes nothing from the next one.
     sandbox: String,
-    /// None once the sandbox is gone.
     addresses: Vec<IpAddr>,
+    /// The sandbox is gone, and the pod has none of the addresses any more.
+    is_taken: bool,
 }
 
 impl Overlay {
@@ -36,22 +41,46 @@ impl Overlay {
     pub(super) fn give(&mut self, pod: WorkloadRef, sandbox: String, addresses: Vec<IpAddr>) {
         let is_free = |others: &[IpAddr]| others.iter().all(|other| !addresses.contains(other));
         self.given.retain(|_, given| is_free(&given.addresses));
-        self.given.insert(pod, Given { sandbox, addresses });
+        if addresses.is_empty() {
+            // Nothing was said: what the API server says counts.
+            self.given.remove(&pod);
+            return;
+        }
+        let given = Given {
+            sandbox,
+            addresses,
+            is_taken: false,
+        };
+        self.given.insert(pod, given);
     }
 
     /// The network of a sandbox is gone, and with it the pod's addresses.
     pub(super) fn take(&mut self, pod: &WorkloadRef, sandbox: &str) {
         let given = self.given.get_mut(pod);
         if let Some(given) = given.filter(|given| given.sandbox == sandbox) {
-            given.addresses.clear();
+            given.is_taken = true;
         }
+    }
+
+    /// These sandboxes are gone, and nobody said so when they went. What became of their pods since then only the API server
+    /// knows.
+    pub(super) fn forget(&mut self, sandboxes: &[String]) {
+        self.given
+            .retain(|_, given| given.is_taken || !sandboxes.contains(&given.sandbox));
+    }
+
+    /// The pod that a sandbox is the newest one of, and what it was given.
+    pub(super) fn of_sandbox(&self, sandbox: &str) -> Option<(&WorkloadRef, &[IpAddr])> {
+        let mut given = self.given.iter();
+        let (pod, given) = given.find(|(_, it)| it.sandbox == sandbox && !it.is_taken)?;
+        Some((pod, &given.addresses))
     }
 
     /// The cluster with what is known better here, and which pods are other for it than in the snapshot before.
     pub(super) fn over(&mut self, raw: &Snapshot, node: &NodeName) -> (Snapshot, Vec<ObjectKey>) {
-        // A pod that is gone and was taken its addresses leaves nothing. One that is not there may be yet to come.
+        // A pod that is not there may be yet to come.
         self.given
-            .retain(|workload, given| raw.pod(workload).is_some() || !given.addresses.is_empty());
+            .retain(|workload, given| !given.is_taken || given.is_said_by(raw.pod(workload), node));
         let mut snapshot = raw.clone();
         let mut shown = BTreeSet::new();
         for (workload, given) in &self.given {
@@ -60,6 +89,11 @@ impl Overlay {
             let Some(pod) = known.or_else(|| self.last.pod(workload)) else {
                 continue;
             };
+            if given.is_taken {
+                shown.insert(workload.clone());
+                snapshot.insert(Object::Pod(without(pod.clone(), &given.addresses)));
+                continue;
+            }
             let is_elsewhere = pod.node.as_ref().is_some_and(|there| there != node);
             if is_elsewhere || known.is_some() && pod.ips == given.addresses {
                 continue;
@@ -71,7 +105,7 @@ impl Overlay {
                         break;
                     }
                     shown.insert(other.workload.clone());
-                    snapshot.insert(Object::Pod(without(other, *address)));
+                    snapshot.insert(Object::Pod(without(other, &[*address])));
                 }
             }
             shown.insert(workload.clone());
@@ -88,8 +122,18 @@ impl Overlay {
     }
 }
 
-fn without(mut pod: Pod, address: IpAddr) -> Pod {
-    pod.ips.retain(|own| *own != address);
+impl Given {
+    /// Whether the API server says of the pod that it has one of these addresses here.
+    fn is_said_by(&self, pod: Option<&Pod>, node: &NodeName) -> bool {
+        pod.is_some_and(|pod| {
+            let is_here = pod.node.as_ref() == Some(node);
+            is_here && pod.ips.iter().any(|own| self.addresses.contains(own))
+        })
+    }
+}
+
+fn without(mut pod: Pod, addresses: &[IpAddr]) -> Pod {
+    pod.ips.retain(|own| !addresses.contains(own));
     pod
 }
 
@@ -140,6 +184,58 @@ mod tests {
         let (snapshot, _) = overlay.over(&told, &node);
         assert_eq!(snapshot.pod_at(address), None);
         overlay.over(&Snapshot::default(), &node);
+        assert_eq!(overlay, Overlay::default());
+    }
+
+    #[test]
+    fn an_address_that_is_taken_back_is_nobody_s_until_the_api_server_says_another_one() {
+        let (node, address) = ("n".into(), "10.0.0.7".parse().unwrap());
+        let told = pod("web", &["10.0.0.7", "fd00::7"]);
+        let raw: Snapshot = [told.clone()].into_iter().collect();
+        let mut overlay = Overlay::default();
+        overlay.give(workload(&told), "first".to_owned(), vec![address]);
+        overlay.take(&workload(&told), "first");
+        for _ in 0..2 {
+            let (snapshot, changed) = overlay.over(&raw, &node);
+            assert_eq!(snapshot.pod_at(address), None);
+            // Of the other one nothing was told.
+            assert!(snapshot.pod_at("fd00::7".parse().unwrap()).is_some());
+            assert_eq!(changed, [told.key()]);
+        }
+        // A sandbox of which nobody told has another one: a pod that runs is held.
+        let next: Snapshot = [pod("web", &["10.0.0.9"])].into_iter().collect();
+        assert_eq!(overlay.over(&next, &node), (next, vec![told.key()]));
+        assert_eq!(overlay.over(&raw, &node).0, raw);
+
+        // Its next sandbox is given the same one.
+        overlay.give(workload(&told), "second".to_owned(), vec![address]);
+        overlay.take(&workload(&told), "second");
+        overlay.give(workload(&told), "third".to_owned(), vec![address]);
+        overlay.take(&workload(&told), "second");
+        let (snapshot, _) = overlay.over(&raw, &node);
+        assert!(snapshot.pod_at(address).is_some());
+    }
+
+    #[test]
+    fn of_a_sandbox_that_went_unheard_nothing_is_left() {
+        let (node, address) = ("n".into(), "10.0.0.7".parse().unwrap());
+        let told = pod("web", &[]);
+        let raw: Snapshot = [told.clone()].into_iter().collect();
+        let mut overlay = Overlay::default();
+        overlay.give(workload(&told), "first".to_owned(), vec![address]);
+        let (pod, addresses) = overlay.of_sandbox("first").unwrap();
+        assert_eq!((pod, addresses), (&workload(&told), &[address][..]));
+        overlay.over(&raw, &node);
+        overlay.forget(&["another".to_owned()]);
+        let (snapshot, _) = overlay.over(&Snapshot::default(), &node);
+        assert!(snapshot.pod_at(address).is_some(), "it runs still");
+        overlay.forget(&["first".to_owned()]);
+        assert_eq!(overlay.of_sandbox("first"), None);
+        assert_eq!(overlay.over(&raw, &node), (raw.clone(), vec![told.key()]));
+        assert_eq!(
+            overlay.over(&Snapshot::default(), &node).0,
+            Snapshot::default()
+        );
         assert_eq!(overlay, Overlay::default());
     }
 

@@ -41,7 +41,7 @@ impl Ports {
             None => true,
         };
         for (address, port) in before {
-            if is_kept(&port) {
+            if is_kept(&port) && !self.said.contains(&port) {
                 self.behind.entry(address).or_insert(port);
             }
         }
@@ -94,18 +94,42 @@ impl Ports {
         false
     }
 
-    /// A sandbox is gone.
+    /// A sandbox is gone, and with it its interface, before the kernel says so.
     pub(super) fn take(&mut self, sandbox: &str) {
-        self.named.remove(sandbox);
+        let Some((port, _)) = self.named.remove(sandbox) else {
+            return;
+        };
+        if !self.named.values().any(|(other, _)| *other == port) {
+            self.behind.retain(|_, other| *other != port);
+        }
     }
 
-    /// Forgets interfaces that are gone: whoever has their addresses now is behind another one. Whether there were any.
-    pub(super) fn forget_gone(&mut self, is_there: impl Fn(&Interface) -> bool) -> bool {
+    /// Forgets interfaces that are gone: whoever has their addresses now is behind another one. Gives whether somebody was
+    /// behind one, and the sandboxes that had one.
+    pub(super) fn forget_gone(
+        &mut self,
+        number: impl Fn(&Interface) -> Option<u32>,
+    ) -> (bool, Vec<String>) {
         let before = self.behind.len();
-        self.behind.retain(|_, port| is_there(port));
-        self.named.retain(|_, (port, _)| is_there(port));
-        self.said.retain(|port| is_there(port));
-        self.behind.len() != before
+        self.behind.retain(|_, port| number(port).is_some());
+        let gone = self
+            .named
+            .extract_if(.., |_, (port, at)| number(port) != Some(*at));
+        let gone = gone.map(|(sandbox, _)| sandbox).collect();
+        self.said.retain(|port| number(port).is_some());
+        (self.behind.len() != before, gone)
+    }
+
+    /// The interface that was named for a sandbox that is there, as an agent before this one was told. Nobody is held to
+    /// anything for that.
+    pub(super) fn name_again(&mut self, sandbox: String, port: Interface, number: u32) {
+        self.named.entry(sandbox).or_insert((port, number));
+    }
+
+    /// The sandboxes that there are, with the interface that was named for each, and its number.
+    pub(super) fn sandboxes(&self) -> impl Iterator<Item = (&str, &Interface, u32)> {
+        let named = self.named.iter();
+        named.map(|(sandbox, (port, number))| (sandbox.as_str(), port, *number))
     }
 
     /// All of them.
@@ -162,8 +186,17 @@ mod tests {
         ports.give("a", &[address], None, leaf(4));
         assert_eq!(behind(&ports), []);
         ports.give("a", &[address], Some("veth1"), leaf(4));
-        assert!(!ports.forget_gone(|_| true));
-        assert!(ports.forget_gone(|_| false));
+        assert_eq!(ports.forget_gone(|_| Some(4)), (false, Vec::new()));
+        let gone = vec!["a".to_owned()];
+        assert_eq!(ports.forget_gone(|_| None), (true, gone.clone()));
+        assert_eq!(ports, Ports::default());
+        // Another one has its name.
+        ports.give("a", &[address], Some("veth1"), leaf(4));
+        assert_eq!(ports.forget_gone(|_| Some(9)), (false, gone));
+        ports.give("a", &[address], Some("veth1"), leaf(4));
+        ports.take("b");
+        assert_eq!(behind(&ports), [("10.0.0.7".to_owned(), "veth1")]);
+        ports.take("a");
         assert_eq!(ports, Ports::default());
     }
 
@@ -204,5 +237,24 @@ mod tests {
         // Another one has the name now, and nobody told that the sandbox before is gone.
         ports.give("c", &[one], Some("veth1"), leaf(9));
         assert_eq!(behind(&ports).len(), 2);
+    }
+
+    #[test]
+    fn two_sandboxes_that_name_one_interface_are_noticed_by_the_next_agent() {
+        let [one, two]: [IpAddr; 2] = ["10.0.0.7", "10.0.0.8"].map(|text| text.parse().unwrap());
+        let leaf = |number| told("veth1", Found::Leaf(number));
+        let mut ports = Ports::default();
+        ports.give("a", &[one], Some("veth1"), leaf(4));
+        let mut next = Ports::default();
+        for (sandbox, port, number) in ports.sandboxes() {
+            next.name_again(sandbox.to_owned(), port.clone(), number);
+        }
+        next.keep(ports.all().clone(), None);
+        assert_eq!(behind(&next), behind(&ports));
+        next.give("b", &[two], Some("veth1"), leaf(4));
+        assert_eq!(behind(&next), []);
+        // Also where that is told before the table is read that the agent before has left.
+        next.keep(ports.all().clone(), None);
+        assert_eq!(behind(&next), []);
     }
 }

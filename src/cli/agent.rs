@@ -26,7 +26,7 @@ use super::logs::LogArgs;
 use super::{Exit, ended};
 use crate::agent::cni::install::{Change, InstallError, Installer};
 use crate::agent::cni::list::{Entry, WhenDown};
-use crate::agent::cni::{self, server};
+use crate::agent::cni::{self, kept, server};
 use crate::agent::enforce::Enforcer;
 use crate::agent::flows::Recent;
 use crate::agent::host::{self, Bridged, HostError};
@@ -153,6 +153,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<Exit> {
         if args.cni {
             let removed = args.installer()?.remove(PAUSE);
             removed.context("the plugin is not taken out of the node's chain")?;
+            kept::forget(&args.cni_socket).context("what the plugin told is not taken away")?;
             tracing::info!("the plugin is taken out of the node's chain");
         }
         remove().context("the rules are not taken away")?;
@@ -217,7 +218,10 @@ async fn work(args: &Args) -> anyhow::Result<Exit> {
     if !options.own_sources {
         agent::remove_bridge().context("--anti-spoofing off")?;
     }
-    let enforcer = Enforcer::new(options, counted.clone(), readiness.clone())?;
+    let mut enforcer = Enforcer::new(options, counted.clone(), readiness.clone())?;
+    if args.cni {
+        enforcer = enforcer.keeping_beside(&args.cni_socket);
+    }
     let events = (!args.no_events).then(|| {
         let reporter = Reporter::new(events::AGENT, node.as_str());
         let counted = EventMetrics::new(&mut numbers);

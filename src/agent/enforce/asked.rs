@@ -1,19 +1,79 @@
 //! What the CNI plugin tells and asks: pods that are about to start are held back until their rules are in force.
 
+use std::path::Path;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::Enforcer;
 use crate::agent::cni::ask::{Answer, Command, PodName, Request};
+use crate::agent::cni::kept::{Given, Kept, Sandbox};
 use crate::agent::cni::server::Asked;
+use crate::agent::links::Links;
 use crate::agent::ports::look;
 use crate::netpol::{Uid, WorkloadKind, WorkloadRef};
+use crate::ruleset::Interface;
 
 /// How long a pod that is about to start is held back for the API server to tell of it. The plugin waits a little longer.
 const STARTING: Duration = Duration::from_secs(8);
 
 impl Enforcer {
+    /// Keeps what the CNI plugin tells beside its socket, and takes up what the agent before this one kept there.
+    #[must_use]
+    pub fn keeping_beside(mut self, socket: &Path) -> Self {
+        let mut kept = Kept::beside(socket);
+        let sandboxes = kept.read();
+        self.kept = Some(kept);
+        let Ok(links) = Links::read() else {
+            return self;
+        };
+        for sandbox in sandboxes {
+            let port = Interface::parse(&sandbox.interface);
+            let is_there = |port: &Interface| links.number(port) == Some(sandbox.number);
+            let Some(port) = port.filter(is_there) else {
+                continue;
+            };
+            if let Some(pod) = &sandbox.pod {
+                let workload = workload_of(&pod.namespace, &pod.name);
+                let addresses = pod.addresses.clone();
+                self.overlay.give(workload, sandbox.id.clone(), addresses);
+            }
+            self.ports.name_again(sandbox.id, port, sandbox.number);
+        }
+        self
+    }
+
+    /// Keeps what was told of sandboxes that are there.
+    fn keep(&mut self) {
+        let Some(kept) = &mut self.kept else {
+            return;
+        };
+        let of_sandbox = |(id, port, number): (&str, &Interface, u32)| Sandbox {
+            id: id.to_owned(),
+            interface: port.as_str().to_owned(),
+            number,
+            pod: self.overlay.of_sandbox(id).map(|(pod, addresses)| Given {
+                namespace: pod.namespace.to_string(),
+                name: pod.name.to_string(),
+                addresses: addresses.to_vec(),
+            }),
+        };
+        let sandboxes = self.ports.sandboxes().map(of_sandbox).collect();
+        tokio::task::block_in_place(|| kept.write(sandboxes));
+    }
+
+    /// Forgets what was told of interfaces that are gone, and of sandboxes that went without a word.
+    pub(super) fn forget_gone(&mut self, links: &Links) {
+        let (was_behind, sandboxes) = self.ports.forget_gone(|port| links.number(port));
+        if !was_behind && sandboxes.is_empty() {
+            return;
+        }
+        self.overlay.forget(&sandboxes);
+        self.know_ports();
+        self.go_on(&[]);
+        self.keep();
+    }
+
     /// The CNI plugin asks.
     pub(super) fn asked(&mut self, asked: Asked) {
         let Request {
@@ -32,6 +92,7 @@ impl Enforcer {
                 self.know_ports();
                 self.overlay
                     .give(workload, container_id.clone(), addresses.clone());
+                self.keep();
                 self.waiting.push((asked, Instant::now() + STARTING));
                 if self.started {
                     self.go_on(&[]);
@@ -41,6 +102,8 @@ impl Enforcer {
             (Command::Del, Some(workload)) => {
                 self.ports.take(container_id);
                 self.overlay.take(&workload, container_id);
+                self.know_ports();
+                self.keep();
                 if self.started {
                     self.go_on(&[]);
                 }
@@ -105,10 +168,14 @@ impl Enforcer {
 
 /// The pod that the runtime names, as the model knows it.
 fn workload(name: &PodName) -> WorkloadRef {
+    workload_of(&name.namespace, &name.name)
+}
+
+fn workload_of(namespace: &str, name: &str) -> WorkloadRef {
     WorkloadRef {
         kind: WorkloadKind::Pod,
-        namespace: name.namespace.as_str().into(),
-        name: name.name.as_str().into(),
+        namespace: namespace.into(),
+        name: name.into(),
     }
 }
 

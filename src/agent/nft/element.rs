@@ -96,15 +96,15 @@ impl Shape {
     }
 }
 
-/// A set of each kind.
-pub(super) fn kinds() -> impl Iterator<Item = SetKind> {
-    let of_family = |family| {
+/// A set of each kind, whose elements go after so many seconds where they go by themselves.
+pub(super) fn kinds(seconds: u32) -> impl Iterator<Item = SetKind> {
+    let of_family = move |family| {
         [
             SetKind::Addresses(family),
             SetKind::Blocks(family),
             SetKind::Pairs(family),
             SetKind::AddressPorts(family),
-            SetKind::Tuples(family, 1),
+            SetKind::Tuples(family, seconds),
             SetKind::Dispatch(family),
             SetKind::Sources(family),
         ]
@@ -156,22 +156,7 @@ pub(super) fn read_kind(set: Attributes<'_>) -> Option<SetKind> {
         is_map: set.u32(6) == Some(VERDICT),
     };
     let seconds = u32::try_from(timeout / 1000).ok()?;
-    Family::BOTH
-        .into_iter()
-        .flat_map(|family| {
-            [
-                SetKind::Addresses(family),
-                SetKind::Pairs(family),
-                SetKind::AddressPorts(family),
-                SetKind::Blocks(family),
-                SetKind::Ports,
-                SetKind::Tuples(family, seconds),
-                SetKind::Dispatch(family),
-                SetKind::Interfaces,
-                SetKind::Sources(family),
-            ]
-        })
-        .find(|kind| Shape::of(*kind) == found)
+    kinds(seconds).find(|kind| Shape::of(*kind) == found)
 }
 
 /// Writes an element into a list: a range as its start and what follows its end.

@@ -362,7 +362,7 @@ pub(in crate::agent) fn part(layer: Layer, message: &Message<'_>) -> Option<Part
         }
         kind::NEWSETELEM => {
             let list = attributes.nested(3)?;
-            let held = element::kinds().map(|kind| {
+            let held = element::kinds(1).map(|kind| {
                 let mut elements = Elements::new(kind);
                 elements.take(list);
                 (kind, elements.finish())
