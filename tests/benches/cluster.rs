@@ -1,9 +1,10 @@
 //! Ringfence beside a real API server: 500 namespaces, 10 000 pods, 2 000 policies.
 //!
-//! `cargo bench --bench cluster`, some minutes. It prints how long the webhook takes from its start until it is ready and
-//! what memory it then has; how long `ringfence audit` takes for all of it; how long the controller takes to give 500 new
-//! namespaces their baseline and with how many writes; and what the webhook adds to a `create`, beside a webhook that does
-//! nothing and beside none, each asked in turn.
+//! `cargo bench --bench cluster`, as root, some minutes. It prints how long the webhook takes from its start until it is ready
+//! and what memory it then has; what memory the agent of a node has with 110 of the pods, in a network namespace of its own; how
+//! long `ringfence audit` takes for all of it; what memory the controller has once it leads, and once it has audited all; how long
+//! it takes to give 500 new namespaces their baseline and with how many writes; and what the webhook adds to a `create`, beside a
+//! webhook that does nothing and beside none, each asked in turn.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -11,6 +12,7 @@
     clippy::cast_precision_loss,
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
+    clippy::format_collect,
     reason = "a bench that cannot run says so by a panic"
 )]
 
@@ -26,7 +28,7 @@ use futures_util::StreamExt as _;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
-use kube::api::{DynamicObject, ListParams, PostParams};
+use kube::api::{DynamicObject, ListParams, Patch, PatchParams, PostParams};
 use kube::core::{ApiResource, GroupVersionKind};
 use kube::{Api, Client};
 use ringfence::certs::{Authority, Names, Validity};
@@ -43,33 +45,54 @@ mod installation;
 mod kubernetes;
 #[path = "../support/large.rs"]
 mod large;
+#[path = "../packets/namespace.rs"]
+#[allow(dead_code)]
+mod namespace;
 #[path = "../cluster/process.rs"]
 #[allow(dead_code)]
 mod process;
 
 use kubernetes::{Kubernetes, free_port};
+use namespace::Namespace;
+use process::Process;
 
 /// How many pods there are.
 const PODS: usize = 10_000;
 /// How many namespaces are made for the controller.
 const NEW: usize = 500;
-/// How many requests of each kind are timed.
-const REQUESTS: usize = 3_000;
-/// What `deploy/install/webhook.yaml` asks of the allocator.
+/// How many requests of each kind are timed in one part, and how many parts there are. What else a machine does falls upon some
+/// parts only: the middle one counts, and the others tell how much of it is chance.
+const REQUESTS: usize = 500;
+const PARTS: usize = 12;
+/// With this argument, the program is the webhook that does nothing: a process of its own, as Ringfence is.
+const NOTHING: &str = "--nothing";
+/// A node, and how many of the pods are there.
+const NODE: &str = "here";
+const LOCAL: usize = 110;
+/// The most data that the agent of that node may have, in MB. What it has of the program itself is shared and can be taken away.
+const AGENT_BOUND: u64 = 32;
+/// What the manifests of `deploy` ask of the allocator.
 const ALLOCATOR: [(&str, &str); 2] = [("MIMALLOC_ALLOW_THP", "0"), ("MIMALLOC_PURGE_DELAY", "10")];
+/// How long after something it is over what came with it: receipts, reading back, giving memory back.
+const AT_REST: Duration = Duration::from_secs(10);
 /// How many objects are written at once.
 const AT_ONCE: usize = 24;
 
 fn main() {
+    let asked = |word: &str| std::env::args().any(|argument| argument == word);
     // `cargo test --benches` comes here as well; only a bench is asked to measure.
-    if !std::env::args().any(|argument| argument == "--bench") {
+    if !asked("--bench") && !asked(NOTHING) {
         return;
     }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .expect("a runtime");
-    runtime.block_on(measure());
+    if asked(NOTHING) {
+        runtime.block_on(do_nothing());
+    } else {
+        runtime.block_on(measure());
+    }
 }
 
 async fn measure() {
@@ -83,12 +106,9 @@ async fn measure() {
     let port = free_port();
     let begun = Instant::now();
     let webhook = start_webhook(&cluster, port).await;
-    println!(
-        "start to ready {:.2?} | memory {} MB (peak {} MB)",
-        begun.elapsed(),
-        memory(webhook.id(), "VmRSS:"),
-        memory(webhook.id(), "VmHWM:")
-    );
+    println!("webhook: start to ready {:.2?}", begun.elapsed());
+    memory("webhook, ready", &webhook);
+    agent(&cluster).await;
 
     let begun = Instant::now();
     let audit = Command::new(env!("CARGO_BIN_EXE_ringfence"))
@@ -102,16 +122,12 @@ async fn measure() {
     println!("audit of all {:.2?}", begun.elapsed());
 
     added(&cluster, &client, port).await;
-    println!(
-        "memory after that {} MB (peak {} MB)",
-        memory(webhook.id(), "VmRSS:"),
-        memory(webhook.id(), "VmHWM:")
-    );
+    memory("webhook, after that", &webhook);
     drop(webhook);
     baselines(&cluster, &client).await;
 }
 
-async fn start_webhook(cluster: &Kubernetes, port: u16) -> process::Process {
+async fn start_webhook(cluster: &Kubernetes, port: u16) -> Process {
     let (listen, ca) = (
         format!("127.0.0.1:{port}"),
         cluster.folder().join("webhook-ca.crt"),
@@ -123,7 +139,7 @@ async fn start_webhook(cluster: &Kubernetes, port: u16) -> process::Process {
         .arg("--ca-out")
         .arg(ca)
         .envs(ALLOCATOR);
-    let webhook = process::Process::start("webhook", cluster.folder(), &mut command);
+    let webhook = Process::start("webhook", cluster.folder(), &mut command);
     webhook.line(&["state taken up"]).await;
     webhook
 }
@@ -131,6 +147,7 @@ async fn start_webhook(cluster: &Kubernetes, port: u16) -> process::Process {
 /// Writes the cluster; gives the number of objects.
 async fn fill(client: &Client) -> usize {
     let mut kinds: BTreeMap<&str, Vec<Value>> = BTreeMap::new();
+    let mut pods = 0;
     for mut object in large::objects(PODS) {
         if let Some(owners) = object.pointer_mut("/metadata/ownerReferences") {
             for owner in owners.as_array_mut().unwrap() {
@@ -147,7 +164,15 @@ async fn fill(client: &Client) -> usize {
                 }));
                 kinds.entry("1").or_default().push(object);
             }
-            "NetworkPolicy" | "Pod" => kinds.entry("3").or_default().push(object),
+            "NetworkPolicy" => kinds.entry("3").or_default().push(object),
+            "Pod" => {
+                let has_own = object["spec"]["hostNetwork"] != true;
+                pods += usize::from(has_own);
+                if has_own && pods % (PODS / LOCAL) == 0 && pods / (PODS / LOCAL) <= LOCAL {
+                    object["spec"]["nodeName"] = NODE.into();
+                }
+                kinds.entry("3").or_default().push(object);
+            }
             // Without its definition an API server has none.
             _ => {}
         }
@@ -173,18 +198,48 @@ async fn write(client: &Client, object: Value) {
         Some(namespace) => Api::namespaced_with(client.clone(), namespace, &resource),
         None => Api::all_with(client.clone(), &resource),
     };
-    let object = serde_json::from_value(object).unwrap();
+    let status = object.get("status").cloned();
+    let object: DynamicObject = serde_json::from_value(object).unwrap();
     match api.create(&PostParams::default(), &object).await {
         Ok(_) => {}
         // The API server makes its own namespaces.
         Err(kube::Error::Api(status)) if status.code == 409 => {}
         Err(error) => panic!("{kind}: {error}"),
     }
+    if let Some(status) = status {
+        let patch = Patch::Merge(json!({"status": status}));
+        let name = object.metadata.name.unwrap();
+        let params = PatchParams::default();
+        api.patch_status(&name, &params, &patch).await.unwrap();
+    }
+}
+
+/// The agent of a node: what it has once its table is made and was read back.
+async fn agent(cluster: &Kubernetes) {
+    let node = Namespace::make(&[NODE.to_owned()]).remove(0);
+    node.ip("link set lo up\n");
+    node.let_in(cluster.address());
+    let mut command = Command::new("nsenter");
+    command
+        .arg(format!("--net={}", node.path().display()))
+        .arg(env!("CARGO_BIN_EXE_ringfence"))
+        .args(["agent", "--node-name", NODE, "--no-receipt", "--kubeconfig"])
+        .arg(cluster.kubeconfig())
+        .arg("--cni-conf-dir")
+        .arg(cluster.folder())
+        .envs(ALLOCATOR);
+    let begun = Instant::now();
+    let agent = Process::start("agent", cluster.folder(), &mut command);
+    agent.line(&["the table is made", &LOCAL.to_string()]).await;
+    println!("agent: start to a table {:.2?}", begun.elapsed());
+    tokio::time::sleep(AT_REST).await;
+    let used = memory(&format!("agent of a node with {LOCAL} pods"), &agent);
+    assert!(used <= AGENT_BOUND, "{used} MB");
 }
 
 /// What the webhook adds to a `create`.
 async fn added(cluster: &Kubernetes, client: &Client, port: u16) {
-    let nothing = Nothing::start();
+    let nothing = Nothing::start(cluster).await;
     let ours = std::fs::read(cluster.folder().join("webhook-ca.crt")).unwrap();
     let guardrail = json!({
         "apiVersion": "ringfence.dev/v1alpha1", "kind": "Guardrail", "metadata": {"name": "all"},
@@ -207,48 +262,59 @@ async fn added(cluster: &Kubernetes, client: &Client, port: u16) {
             deployment,
         )
     });
-    let mut times: [Vec<Duration>; 3] = Default::default();
-    // The first hundred are for what has to be warm.
-    for round in 0..REQUESTS + 100 {
-        for turn in 0..3 {
-            // Each comes first, second and third as often as the others.
-            let which = (round + turn) % 3;
-            let (api, deployment) = &apis[which];
-            let begun = Instant::now();
-            api.create(&dry, deployment).await.unwrap();
-            if round >= 100 {
-                times[which].push(begun.elapsed());
+    let mut asked = 0;
+    let mut measured = async |requests: usize| {
+        let mut times: [Vec<f64>; 3] = Default::default();
+        for _ in 0..requests {
+            asked += 1;
+            for turn in 0..3 {
+                // Each comes first, second and third as often as the others.
+                let which = (asked + turn) % 3;
+                let (api, deployment) = &apis[which];
+                let begun = Instant::now();
+                api.create(&dry, deployment).await.unwrap();
+                times[which].push(begun.elapsed().as_secs_f64() * 1000.0);
             }
         }
-    }
-    for times in &mut times {
-        times.sort_unstable();
-    }
-    let at = |which: usize, share: f64| {
-        let times = &times[which];
-        times[((times.len() - 1) as f64 * share) as usize].as_secs_f64() * 1000.0
+        times.map(|mut times| {
+            times.sort_unstable_by(f64::total_cmp);
+            let at = |share: f64| times[((times.len() - 1) as f64 * share) as usize];
+            (at(0.5), at(0.99))
+        })
     };
+    // The first hundred are for what has to be warm.
+    measured(100).await;
+    let mut parts = Vec::new();
+    for _ in 0..PARTS {
+        parts.push(measured(REQUESTS).await);
+    }
     for (which, name) in ["no webhook", "one that does nothing", "ringfence"]
         .into_iter()
         .enumerate()
     {
         println!(
             "create, {name:22} p50 {:.2} ms p99 {:.2} ms",
-            at(which, 0.5),
-            at(which, 0.99)
+            spread(parts.iter().map(|part| part[which].0)).1,
+            spread(parts.iter().map(|part| part[which].1)).1,
         );
     }
-    println!(
-        "added over one that does nothing: p50 {:+.2} ms p99 {:+.2} ms",
-        at(2, 0.5) - at(1, 0.5),
-        at(2, 0.99) - at(1, 0.99)
-    );
+    let (least, median, most) = spread(parts.iter().map(|part| part[2].0 - part[1].0));
+    print!("added over one that does nothing: p50 {median:+.2} ms ({least:+.2} to {most:+.2}), ");
+    let (least, median, most) = spread(parts.iter().map(|part| part[2].1 - part[1].1));
+    println!("p99 {median:+.2} ms ({least:+.2} to {most:+.2})");
     let all = [
         "delete",
         "validatingwebhookconfigurations,guardrails",
         "--all",
     ];
     assert!(cluster.kubectl(&all, "").status.success());
+}
+
+/// The least, the middle and the greatest.
+fn spread(all: impl Iterator<Item = f64>) -> (f64, f64, f64) {
+    let mut all: Vec<f64> = all.collect();
+    all.sort_unstable_by(f64::total_cmp);
+    (all[0], all[all.len() / 2], all[all.len() - 1])
 }
 
 /// Registers a webhook for the Deployments of one namespace.
@@ -277,35 +343,51 @@ fn register(cluster: &Kubernetes, name: &str, port: u16, ca: &[u8], namespace: &
 struct Nothing {
     port: u16,
     ca: Vec<u8>,
-    _trigger: Trigger,
+    _process: Process,
 }
 
 impl Nothing {
-    fn start() -> Self {
-        let names = Names::parse(["127.0.0.1"]).unwrap();
-        let now = Timestamp::now();
-        let validity = Validity::starting(now, SignedDuration::from_hours(1)).unwrap();
-        let authority = Authority::generate("nothing", names.clone(), validity).unwrap();
-        let leaf = authority.issue(&names, validity).unwrap();
-        let slot = CertificateSlot::new(Identity::from_issued(&leaf, now).unwrap());
-        let tls = server_config(slot, TlsVersions::Only13, None).unwrap();
-        let router = Router::new().route("/validate", post(allow));
-        let (trigger, shutdown) = Trigger::new();
-        let listener = server::listen("127.0.0.1:0".parse().unwrap()).unwrap();
-        let port = listener.local_addr().unwrap().port();
-        tokio::spawn(server::run(
-            listener,
-            Arc::clone(&tls),
-            router,
-            ServerOptions::default(),
-            shutdown,
-        ));
+    async fn start(cluster: &Kubernetes) -> Self {
+        let ca = cluster.folder().join("nothing-ca.crt");
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command.arg(NOTHING).arg(&ca);
+        let process = Process::start("nothing", cluster.folder(), &mut command);
+        let line = process.line(&["listening"]).await;
+        let port = line.rsplit(' ').next().unwrap();
         Self {
-            port,
-            ca: authority.certificate_pem().as_bytes().to_vec(),
-            _trigger: trigger,
+            port: port.parse().unwrap(),
+            ca: std::fs::read(ca).unwrap(),
+            _process: process,
         }
     }
+}
+
+/// Is that webhook until it is killed; the last argument says where its authority is to be written.
+async fn do_nothing() {
+    let names = Names::parse(["127.0.0.1"]).unwrap();
+    let now = Timestamp::now();
+    let validity = Validity::starting(now, SignedDuration::from_hours(1)).unwrap();
+    let authority = Authority::generate("nothing", names.clone(), validity).unwrap();
+    let leaf = authority.issue(&names, validity).unwrap();
+    let slot = CertificateSlot::new(Identity::from_issued(&leaf, now).unwrap());
+    let tls = server_config(slot, TlsVersions::Only13, None).unwrap();
+    let router = Router::new().route("/validate", post(allow));
+    let (_trigger, shutdown) = Trigger::new();
+    let listener = server::listen("127.0.0.1:0".parse().unwrap()).unwrap();
+    std::fs::write(
+        std::env::args().next_back().unwrap(),
+        authority.certificate_pem(),
+    )
+    .unwrap();
+    println!("listening at {}", listener.local_addr().unwrap().port());
+    server::run(
+        listener,
+        Arc::clone(&tls),
+        router,
+        ServerOptions::default(),
+        shutdown,
+    )
+    .await;
 }
 
 async fn allow(body: String) -> ([(&'static str, &'static str); 1], String) {
@@ -322,9 +404,19 @@ async fn baselines(cluster: &Kubernetes, client: &Client) {
     // With the certificate that the controller keeps: what it writes is judged as well.
     let port = free_port();
     let webhook = installation::webhook(cluster, "judge", port);
-    let controller = installation::controller(cluster, "controller", port, &[]);
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ringfence"));
+    let url = format!("https://127.0.0.1:{port}");
+    command
+        .args(["controller", "--webhook-url", &url, "--kubeconfig"])
+        .arg(cluster.kubeconfig())
+        .envs(ALLOCATOR);
+    let controller = Process::start("controller", cluster.folder(), &mut command);
     webhook.line(&["listening"]).await;
     controller.line(&["leading"]).await;
+    memory("controller, leading", &controller);
+    controller.line(&["audit done"]).await;
+    tokio::time::sleep(AT_REST).await;
+    memory("controller, all audited", &controller);
     let guardrail = json!({
         "apiVersion": "ringfence.dev/v1alpha1", "kind": "Guardrail", "metadata": {"name": "new"},
         "spec": {
@@ -366,12 +458,23 @@ async fn baselines(cluster: &Kubernetes, client: &Client) {
         .filter(|line| line.contains("fieldManager=ringfence"))
         .count();
     println!("writes of the controller: {writes}");
+    memory("controller, after that", &controller);
 }
 
-/// A figure of a process's memory, in MB.
-fn memory(process: u32, field: &str) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{process}/status")).expect("its status");
-    let line = status.lines().find(|line| line.starts_with(field));
-    let kilobytes = line.and_then(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok());
-    kilobytes.expect("a number") / 1024
+/// Prints what memory a process has, and gives how much of it is data, in MB.
+fn memory(what: &str, process: &Process) -> u64 {
+    let path = format!("/proc/{}/status", process.id());
+    let status = std::fs::read_to_string(path).expect("its status");
+    let megabytes = |field: &str| -> u64 {
+        let line = status.lines().find(|line| line.starts_with(field));
+        let words = line.and_then(|line| line.split_whitespace().nth(1));
+        words.expect("a field").parse::<u64>().expect("a number") / 1024
+    };
+    println!(
+        "{what}: memory {} MB, {} MB of it data, the rest the program (peak {} MB)",
+        megabytes("VmRSS:"),
+        megabytes("RssAnon:"),
+        megabytes("VmHWM:")
+    );
+    megabytes("RssAnon:")
 }

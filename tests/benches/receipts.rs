@@ -260,7 +260,7 @@ async fn sizes(client: &Client) {
         kept.iter().max().unwrap(),
         kept.iter().sum::<usize>() / 1024
     );
-    let metrics = client.request_text(get("/metrics")).await.unwrap();
+    let metrics = metrics(client).await;
     let store = metrics
         .lines()
         .filter(|line| line.starts_with("apiserver_storage_size_bytes{"));
@@ -273,13 +273,24 @@ async fn sizes(client: &Client) {
 
 /// How many receipts were written by now, by the API server's own word.
 async fn written(client: &Client) -> u64 {
-    let metrics = client.request_text(get("/metrics")).await.unwrap();
+    let metrics = metrics(client).await;
     let requests = metrics.lines().filter(|line| {
         line.starts_with("apiserver_request_total{")
             && line.contains("resource=\"nodeenforcements\"")
             && line.contains("verb=\"APPLY\"")
     });
     requests.filter_map(last).sum::<f64>() as u64
+}
+
+/// What the API server counts. One that is busy may drop a connection that it was asked by.
+async fn metrics(client: &Client) -> String {
+    for _ in 0..5 {
+        if let Ok(metrics) = client.request_text(get("/metrics")).await {
+            return metrics;
+        }
+        tokio::time::sleep(TICK).await;
+    }
+    panic!("the API server does not tell what it counts");
 }
 
 fn last(line: &str) -> Option<f64> {

@@ -6,12 +6,18 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use k8s_openapi::api::admissionregistration::v1::ValidatingWebhookConfiguration;
+use ringfence::certs::CertificateFacts;
 
+use crate::access::definition;
+use crate::events::{events, one};
 use crate::installation::{controller, fails_for, install_kinds, registered, webhook_with};
 use crate::kubernetes::{Kubernetes, free_port};
 use crate::load::Load;
+use crate::lockout::number;
 use crate::registration::{GUARDRAIL, namespace, pod, refused};
+use crate::rotation::ending_is_reported;
 
 /// A folder as the kubelet mounts a Secret: the files are links into `..data`, which is swapped as a whole.
 struct Mount {
@@ -57,9 +63,14 @@ struct Issued {
 
 impl Issued {
     fn new(cluster: &Kubernetes, name: &str) -> Self {
+        Self::valid(cluster, name, "24h")
+    }
+
+    fn valid(cluster: &Kubernetes, name: &str, length: &str) -> Self {
         let folder = cluster.folder().join(name);
         let made = Command::new(env!("CARGO_BIN_EXE_ringfence"))
-            .args(["certs", "dev", "--name", "127.0.0.1", "--out"])
+            .args(["certs", "dev", "--name", "127.0.0.1", "--valid", length])
+            .arg("--out")
             .arg(&folder)
             .output()
             .unwrap();
@@ -139,13 +150,75 @@ async fn files_that_somebody_else_renews_are_swapped_under_load_and_nothing_fail
     .await;
     let before = load.done();
     load.reached(before + 300, Duration::from_mins(1)).await;
-    let (made, failures) = load.stop().await;
-    println!("{made} requests, {} failures", failures.len());
-    assert!(
-        failures.is_empty(),
-        "{} of {made} failed: {:?}",
-        failures.len(),
-        failures.first()
-    );
+    println!("{} requests", load.unharmed().await);
     refused(&cluster, &pod("web", "shop"), "default-deny").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_authority_that_somebody_else_does_not_renew_is_told_by_event_report_and_number_before_it_ends()
+ {
+    let cluster = Kubernetes::start().await;
+    install_kinds(&cluster).await;
+    cluster.apply(&definition(
+        "wgpolicyk8s.io",
+        "v1alpha2",
+        "PolicyReport",
+        "policyreports",
+        "Namespaced",
+    ));
+    let new = Issued::new(&cluster, "new");
+    let mut mount = Mount::new(cluster.folder().join("mount"));
+    mount.swap(&new.secret(&new.authority));
+    let (bundle, admin) = (mount.path("ca.crt"), format!("127.0.0.1:{}", free_port()));
+    let controller = controller(
+        &cluster,
+        "controller",
+        free_port(),
+        &["--ca-bundle", &bundle, "--admin", &admin],
+    );
+    controller.line(&["leading"]).await;
+    let told = async |expected: bool| {
+        let what = format!("in the report: {expected}");
+        // With nothing to tell there may be no report.
+        let told = || ending_is_reported(&cluster, "ringfence").unwrap_or(false);
+        Kubernetes::eventually(&what, async || (told() == expected).then_some(())).await;
+    };
+    let ends = || {
+        let series = "ringfence_certificate_expiry_timestamp_seconds{certificate=\"Authority\"} ";
+        number(&admin, series)
+    };
+    let end_of = |authority: &[u8]| {
+        let facts = CertificateFacts::from_pem(authority).unwrap();
+        u64::try_from(facts.not_after().as_second()).unwrap()
+    };
+    controller.line(&["audit done"]).await;
+    assert_eq!(ends(), end_of(&new.authority));
+    told(false).await;
+    let about = async || events(&cluster, "default", "CertificateEnding", "ringfence").await;
+    assert!(about().await.is_empty());
+
+    // It is backdated by five minutes, so this is less than a seventh of its life.
+    let old = Issued::valid(&cluster, "old", "45s");
+    mount.swap(&old.secret(&old.authority));
+    let event = one(&cluster, "default", "CertificateEnding", "ringfence").await;
+    let kind = event.regarding.unwrap().kind.unwrap();
+    assert_eq!(kind, "ValidatingWebhookConfiguration");
+    let note = event.note.unwrap();
+    assert!(note.contains("--ca-bundle"), "{note}");
+    assert!(
+        Timestamp::now().as_second() < i64::try_from(end_of(&old.authority)).unwrap(),
+        "told before it ends: {note}"
+    );
+    assert_eq!(ends(), end_of(&old.authority));
+    controller
+        .line(&["WARN", "the authorities end soon or have ended"])
+        .await;
+    told(true).await;
+
+    // Another stands beside it.
+    let both = [old.authority.as_slice(), &new.authority].concat();
+    mount.swap(&old.secret(&both));
+    told(false).await;
+    assert_eq!(ends(), end_of(&new.authority));
+    assert_eq!(about().await.len(), 1);
 }

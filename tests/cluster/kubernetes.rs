@@ -313,13 +313,26 @@ impl Kubernetes {
 
     /// Ringfence's own program, with the kubeconfig and these arguments.
     pub(crate) fn ringfence(&self, name: &str, subcommand: &str, arguments: &[&str]) -> Process {
+        Process::start(name, &self.folder, &mut self.command(subcommand, arguments))
+    }
+
+    /// Where the first API server is.
+    pub(crate) fn address(&self) -> SocketAddr {
+        let text = std::fs::read_to_string(self.kubeconfig()).unwrap();
+        let config: serde_json::Value = serde_json::from_str(&text).unwrap();
+        let server = config["clusters"][0]["cluster"]["server"].as_str().unwrap();
+        server.trim_start_matches("https://").parse().unwrap()
+    }
+
+    /// The same, not started yet.
+    pub(crate) fn command(&self, subcommand: &str, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_ringfence"));
         command
             .arg(subcommand)
             .arg("--kubeconfig")
             .arg(self.kubeconfig())
             .args(arguments);
-        Process::start(name, &self.folder, &mut command)
+        command
     }
 
     /// Waits until an API server answers as it should, for instance once it has taken a registration up.
@@ -371,7 +384,9 @@ fn prepare(folder: &Path, address: Ipv4Addr) {
         "kubernetes.default.svc",
     ])
     .unwrap();
-    let validity = Validity::starting(Timestamp::now(), SignedDuration::from_hours(24)).unwrap();
+    // Good for programs whose clocks a test moves by days.
+    let (now, days) = (Timestamp::now(), SignedDuration::from_hours(7 * 24));
+    let validity = Validity::between(now - days, now + days).unwrap();
     let authority = Authority::generate("test cluster", names.clone(), validity).unwrap();
     let leaf = authority.issue(&names, validity).unwrap();
     let write = |name: &str, text: &str| std::fs::write(folder.join(name), text).unwrap();

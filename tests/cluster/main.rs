@@ -9,15 +9,18 @@
 
 mod access;
 mod admission;
+mod appliers;
 mod audit;
 mod baselines;
 mod clients;
+mod clock;
 mod cover;
 mod definitions;
 mod drills;
 mod enforcement;
 mod events;
 mod files;
+mod gitops;
 mod install;
 mod installation;
 #[allow(dead_code, reason = "other tests need more of it")]
@@ -25,8 +28,10 @@ mod kubernetes;
 mod live;
 mod load;
 mod lockout;
+mod orders;
 mod process;
 mod promote;
+mod races;
 mod reading;
 mod registration;
 mod rights;
@@ -35,3 +40,4 @@ mod rotation;
 mod staged;
 mod status;
 mod support;
+mod traces;

@@ -42,7 +42,10 @@ impl Process {
     ) -> Self {
         let log = folder.join(format!("{name}.log"));
         let pid = folder.join(format!("{name}.pid"));
-        let _ = std::fs::remove_file(&pid);
+        // What one of the same name wrote before is not said by this one.
+        for old in [&pid, &log] {
+            let _ = std::fs::remove_file(old);
+        }
         let mut keeper = Command::new("/bin/sh");
         keeper.args(["-c", KEEPER, "keeper"]).arg(&log).arg(&pid);
         keeper.arg(remove.unwrap_or(Path::new("")));

@@ -68,19 +68,10 @@ async fn leaves_and_authorities_change_under_load_through_two_api_servers_and_no
             .then_some(())
     })
     .await;
-    let (made, failures) = load.stop().await;
+    let made = load.unharmed().await;
     let leaves = count(controller, "leaf signed") - leaves;
     let authorities = count(controller, "authority made") - authorities;
-    println!(
-        "{made} requests, {leaves} leaves, {authorities} authorities, {} failures",
-        failures.len()
-    );
-    assert!(
-        failures.is_empty(),
-        "{} of {made} failed: {:?}",
-        failures.len(),
-        failures.first()
-    );
+    println!("{made} requests, {leaves} leaves, {authorities} authorities");
     assert!(leaves >= 5, "{leaves} leaves");
     assert!(count(&installation.webhook, "certificate replaced") >= leaves - 1);
 }
@@ -135,13 +126,16 @@ async fn a_secret_that_is_deleted_or_spoilt_comes_back_and_nothing_fails() {
     webhook.line(&["certificate replaced"]).await;
     let so_far = load.done();
     load.reached(so_far + 300, Duration::from_mins(2)).await;
-    let (made, failures) = load.stop().await;
-    assert!(
-        failures.is_empty(),
-        "{} of {made} failed: {:?}",
-        failures.len(),
-        failures.first()
-    );
+    load.unharmed().await;
+}
+
+/// Whether the report of the installation's namespace tells of a certificate that ends, by an object of this name.
+pub(crate) fn ending_is_reported(cluster: &Kubernetes, name: &str) -> Option<bool> {
+    let own = "ringfence-system";
+    let get = ["get", "policyreport", "ringfence", "-n", own, "-o", "json"];
+    let report: Value = serde_json::from_slice(&cluster.kubectl(&get, "").stdout).ok()?;
+    let mut results = report["results"].as_array()?.iter();
+    Some(results.any(|result| result["rule"] == "RF801" && result["resources"][0]["name"] == name))
 }
 
 /// Nobody may write the Secret of the certificates.
@@ -224,15 +218,7 @@ async fn a_certificate_that_cannot_be_renewed_is_told_by_event_report_and_number
         ends.as_second()
     );
     assert!(page.contains(&expiry), "{expiry}: {page}");
-    let get = ["get", "policyreport", "ringfence", "-n", own, "-o", "json"];
-    let told =
-        async || {
-            let report: Value = serde_json::from_slice(&cluster.kubectl(&get, "").stdout).ok()?;
-            let results = report["results"].as_array()?.clone();
-            Some(results.iter().any(|result| {
-                result["rule"] == "RF801" && result["resources"][0]["name"] == secret
-            }))
-        };
+    let told = async || ending_is_reported(&cluster, secret);
     Kubernetes::eventually("it in the report", async || {
         told().await.filter(|told| *told)
     })
@@ -339,14 +325,7 @@ async fn two_replicas_are_replaced_under_load_and_nothing_fails() {
         let before = load.done();
         load.reached(before + 200, Duration::from_mins(1)).await;
     }
-    let (made, failures) = load.stop().await;
-    println!("{made} requests, {} failures", failures.len());
-    assert!(
-        failures.is_empty(),
-        "{} of {made} failed: {:?}",
-        failures.len(),
-        failures.first()
-    );
+    println!("{} requests", load.unharmed().await);
     service.abort();
     drop(controller);
 }

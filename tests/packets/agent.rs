@@ -44,7 +44,7 @@ impl Site {
         let mut cluster = Cluster::new(1);
         let placed: Vec<(&str, usize)> = pods.iter().map(|name| (*name, 0)).collect();
         cluster.add(&placed);
-        let server = client_address(&kubernetes);
+        let server = kubernetes.address();
         cluster.let_in(0, server);
         let this = Self {
             kubernetes,
@@ -247,13 +247,6 @@ impl Site {
         let output = node.inside(list).unwrap();
         String::from_utf8(output.stdout).unwrap()
     }
-}
-
-pub(crate) fn client_address(kubernetes: &Kubernetes) -> std::net::SocketAddr {
-    let text = std::fs::read_to_string(kubernetes.kubeconfig()).unwrap();
-    let config: Value = serde_json::from_str(&text).unwrap();
-    let server = config["clusters"][0]["cluster"]["server"].as_str().unwrap();
-    server.trim_start_matches("https://").parse().unwrap()
 }
 
 fn deny_all() -> Value {

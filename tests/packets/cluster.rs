@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::namespace::{Namespace, runtime};
+use crate::namespace::Namespace;
 use crate::probe::{self, Outcome, Probe, Transport};
 use crate::serve::Serving;
 
@@ -312,21 +312,7 @@ impl Cluster {
     /// Makes what listens outside of the namespaces, such as an API server on `127.0.0.1`, answer at the same port of
     /// `127.0.0.1` inside a node.
     pub(crate) fn let_in(&self, node: usize, target: SocketAddr) {
-        let local = SocketAddr::from((Ipv4Addr::LOCALHOST, target.port()));
-        let listener = self.nodes[node]
-            .namespace
-            .inside(|| std::net::TcpListener::bind(local).unwrap());
-        listener.set_nonblocking(true).unwrap();
-        runtime().spawn(async move {
-            let listener = tokio::net::TcpListener::from_std(listener).unwrap();
-            while let Ok((mut inner, _)) = listener.accept().await {
-                tokio::spawn(async move {
-                    if let Ok(mut outer) = tokio::net::TcpStream::connect(target).await {
-                        let _ = tokio::io::copy_bidirectional(&mut inner, &mut outer).await;
-                    }
-                });
-            }
-        });
+        self.nodes[node].namespace.let_in(target);
     }
 }
 

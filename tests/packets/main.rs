@@ -25,6 +25,7 @@ mod cni;
 mod connection;
 mod corpus;
 mod harness;
+mod kept;
 #[path = "../cluster/kubernetes.rs"]
 #[allow(dead_code, reason = "other tests need more of it")]
 mod kubernetes;

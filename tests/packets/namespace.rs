@@ -3,6 +3,7 @@
 
 use std::fs::File;
 use std::io::Write as _;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -86,6 +87,23 @@ impl Namespace {
         let output = self.inside(|| run(program, arguments, input));
         must(&output, &format!("{program} {}", arguments.join(" ")));
         String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    /// Makes what listens outside, such as an API server on `127.0.0.1`, answer at the same port of `127.0.0.1` inside.
+    pub(crate) fn let_in(&self, target: SocketAddr) {
+        let local = SocketAddr::from((Ipv4Addr::LOCALHOST, target.port()));
+        let listener = self.inside(|| std::net::TcpListener::bind(local).unwrap());
+        listener.set_nonblocking(true).unwrap();
+        runtime().spawn(async move {
+            let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+            while let Ok((mut inner, _)) = listener.accept().await {
+                tokio::spawn(async move {
+                    if let Ok(mut outer) = tokio::net::TcpStream::connect(target).await {
+                        let _ = tokio::io::copy_bidirectional(&mut inner, &mut outer).await;
+                    }
+                });
+            }
+        });
     }
 
     /// Runs lines of `ip` inside it.

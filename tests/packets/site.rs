@@ -10,7 +10,6 @@ use kube::{Api, Client};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::agent::client_address;
 use crate::cluster::{Cluster, Place};
 use crate::kubernetes::Kubernetes;
 use crate::process::Process;
@@ -45,7 +44,7 @@ impl Site {
         let mut cluster = Cluster::new(nodes);
         cluster.add(places);
         for node in 0..nodes {
-            cluster.let_in(node, client_address(&kubernetes));
+            cluster.let_in(node, kubernetes.address());
         }
         for namespace in namespaces {
             // What the controller manager would make, too.

@@ -14,7 +14,7 @@ use crate::process::Process;
 use crate::service::{proxy, service};
 use crate::site::{Named, Site};
 
-const NAMESPACE: &str = "shop";
+pub(crate) const NAMESPACE: &str = "shop";
 /// The port of VXLAN at which the nodes have an overlay, and one at which nobody has.
 const VXLAN: u16 = 8472;
 const OTHER: u16 = 4789;
@@ -22,7 +22,7 @@ const OTHER: u16 = 4789;
 const PORT: u16 = 7777;
 const QUIET: Duration = Duration::from_millis(300);
 
-fn named(name: &str) -> Named<'_> {
+pub(crate) fn named(name: &str) -> Named<'_> {
     Named {
         namespace: NAMESPACE,
         name,
@@ -253,7 +253,7 @@ async fn a_pod_makes_no_frames_for_the_overlay_and_the_overlay_goes_on() {
 }
 
 /// An agent that is told by the CNI.
-async fn told(site: &Site) -> Process {
+pub(crate) async fn told(site: &Site) -> Process {
     let folder = site.kubernetes.folder();
     let list = json!({"cniVersion": "1.0.0", "name": "pods", "plugins": [{"type": "bridge"}]});
     std::fs::write(folder.join("10-pods.conflist"), list.to_string()).unwrap();
@@ -269,7 +269,7 @@ async fn told(site: &Site) -> Process {
 }
 
 /// Calls the plugin for a pod, as the runtime does after a bridge and what limits its rate.
-fn plugin(site: &Site, command: &str, name: &str, pod: &Pod) {
+pub(crate) fn plugin(site: &Site, command: &str, name: &str, pod: &Pod) {
     let folder = site.kubernetes.folder();
     let mut child = Command::new(env!("CARGO_BIN_EXE_ringfence"))
         .arg("cni")
@@ -316,7 +316,7 @@ fn pretend(pod: &Place, to_be: &Place, mac: &str, whom: &Place) {
 }
 
 /// Whether a datagram arrives that one sends to another one with a sender of its choice.
-fn arrives(from: &Place, sender: IpAddr, to: &Place) -> bool {
+pub(crate) fn arrives(from: &Place, sender: IpAddr, to: &Place) -> bool {
     let target = SocketAddr::new(to.address(sender.is_ipv6()), PORT);
     let heard = hear(to, target);
     from.namespace.inside(|| {
@@ -327,7 +327,7 @@ fn arrives(from: &Place, sender: IpAddr, to: &Place) -> bool {
 }
 
 /// The same, where it is to arrive: a busy machine may take a while, or lose one.
-fn reaches(from: &Place, sender: IpAddr, to: &Place) -> bool {
+pub(crate) fn reaches(from: &Place, sender: IpAddr, to: &Place) -> bool {
     (0..20).any(|_| arrives(from, sender, to))
 }
 
@@ -360,7 +360,7 @@ fn asked_in_the_name(liar: &Place, of: &Place, whom: &Place) -> String {
     neighbour(whom, of)
 }
 
-fn tables(site: &Site) -> Vec<String> {
+pub(crate) fn tables(site: &Site) -> Vec<String> {
     let list = |family: &str| {
         let output = Command::new("nft")
             .args(["list", "table", family, "ringfence"])
@@ -372,7 +372,7 @@ fn tables(site: &Site) -> Vec<String> {
 }
 
 /// Waits until something holds.
-fn eventually(what: &str, holds: impl Fn() -> bool) {
+pub(crate) fn eventually(what: &str, holds: impl Fn() -> bool) {
     let begun = Instant::now();
     while !holds() {
         assert!(begun.elapsed() < Duration::from_secs(10), "{what}");
@@ -381,7 +381,7 @@ fn eventually(what: &str, holds: impl Fn() -> bool) {
 }
 
 /// Only `web` may reach `db`, at any port.
-fn only_web() -> Value {
+pub(crate) fn only_web() -> Value {
     json!({
         "podSelector": {"matchLabels": {"app": "db"}}, "policyTypes": ["Ingress"],
         "ingress": [{"from": [{"podSelector": {"matchLabels": {"app": "web"}}}]}],

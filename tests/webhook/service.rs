@@ -428,7 +428,11 @@ async fn draining_and_new_certificates_under_load_lose_no_review() {
             cluster
                 .running
                 .slot
-                .replace(Identity::from_issued(&fresh, jiff::Timestamp::now()).unwrap());
+                .offer(
+                    Identity::from_issued(&fresh, jiff::Timestamp::now()).unwrap(),
+                    jiff::Timestamp::now(),
+                )
+                .unwrap();
             sleep(Duration::from_millis(20)).await;
         }
         cluster.running.trigger.advance_to(Phase::Draining);

@@ -412,7 +412,11 @@ async fn replacing_the_certificate_under_load_loses_no_request() {
                 let fresh = leaf(&server.authority);
                 server
                     .slot
-                    .replace(Identity::from_issued(&fresh, Timestamp::now()).unwrap());
+                    .offer(
+                        Identity::from_issued(&fresh, Timestamp::now()).unwrap(),
+                        Timestamp::now(),
+                    )
+                    .unwrap();
                 // Handshakes while certificates change.
                 assert_eq!(
                     server.client(http).post("/echo", "x").await.unwrap().status,
@@ -445,6 +449,10 @@ async fn the_next_handshake_shows_the_new_certificate() {
     let before = shown().await;
     server
         .slot
-        .replace(Identity::from_issued(&leaf(&server.authority), Timestamp::now()).unwrap());
+        .offer(
+            Identity::from_issued(&leaf(&server.authority), Timestamp::now()).unwrap(),
+            Timestamp::now(),
+        )
+        .unwrap();
     assert_ne!(shown().await, before);
 }
