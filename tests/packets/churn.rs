@@ -6,7 +6,8 @@
 //! none that it denies later than a second after the API server has answered and told of it, or after the agent is up again where
 //! it was dead (see `timeline`); and nothing fails for a second that is allowed all the time.
 //!
-//! `RINGFENCE_CHURN=200` kills so often, about every three seconds.
+//! `RINGFENCE_CHURN=200` kills so often, about every three seconds. `RINGFENCE_DICE` makes the changes of an earlier run, which
+//! has said its number.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
@@ -60,7 +61,10 @@ async fn nothing_passes_that_is_denied_while_agents_are_killed_and_everything_ch
     let kills = asked.map_or(10, |kills| {
         kills.parse().expect("RINGFENCE_CHURN: a number")
     });
-    let dice = std::process::id().into();
+    let dice = std::env::var("RINGFENCE_DICE").ok();
+    let dice = dice.map_or(std::process::id().into(), |dice| {
+        dice.parse().expect("RINGFENCE_DICE: a number")
+    });
     println!("dice {dice}");
     let site = Site::new(2, &PODS, &NAMESPACES).await;
     let (mut tcp, udp) = (TCP.to_vec(), UDP);
@@ -84,7 +88,7 @@ async fn nothing_passes_that_is_denied_while_agents_are_killed_and_everything_ch
     let traffic = Traffic::start(&lines);
     let begun = Instant::now();
     let over = AtomicBool::new(false);
-    let (downs, ()) = tokio::join!(
+    let ((downs, agents), ()) = tokio::join!(
         kill(&site, agents, kills, Dice(dice + 1), &over),
         world.change_until(&over)
     );
@@ -144,18 +148,33 @@ async fn nothing_passes_that_is_denied_while_agents_are_killed_and_everything_ch
             .collect::<Vec<_>>()
             .join("\n")
     };
+    let logs = agents
+        .iter()
+        .map(|agent| last_lines(&agent.log()))
+        .collect::<Vec<_>>();
     assert!(
         seen.leaks.is_empty() && broken.is_empty(),
-        "{} packets came through that are denied:\n{}\n{} broken that are allowed:\n{}",
+        "{} packets came through that are denied:\n{}\n{} broken that are allowed:\n{}\nsaid by the agents at last:\n{}",
         seen.leaks.len(),
         first(&seen.leaks),
         broken.len(),
-        first(&broken)
+        first(&broken),
+        logs.join("\n")
     );
     // There was something to leak, and something to break.
     assert!(seen.sent > seen.arrived + 20 * kills, "{} sent", seen.sent);
     assert!(passed > 50 * kills && attempts.len() > passed + 5 * kills);
     assert!(changes > 2 * kills, "{changes}");
+}
+
+/// What an agent wrote at last, but for what it says of denied packets.
+fn last_lines(log: &str) -> String {
+    let mut lines: Vec<&str> = log
+        .lines()
+        .filter(|line| !line.contains(" denied from="))
+        .collect();
+    lines.drain(..lines.len().saturating_sub(80));
+    lines.join("\n")
 }
 
 /// How long the old state may still show: a second where the test has the machine for itself, as the long form is to have;
@@ -235,7 +254,7 @@ async fn kill(
     kills: usize,
     mut dice: Dice,
     over: &AtomicBool,
-) -> Vec<Down> {
+) -> (Vec<Down>, Vec<Process>) {
     let mut downs = Vec::new();
     for turn in 0..kills {
         tokio::time::sleep(Duration::from_millis(500 + dice.below(3000))).await;
@@ -249,7 +268,7 @@ async fn kill(
     }
     tokio::time::sleep(grace()).await;
     over.store(true, Ordering::Relaxed);
-    downs
+    (downs, agents)
 }
 
 /// What was seen at the pods.
