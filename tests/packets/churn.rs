@@ -10,7 +10,9 @@
 //! has said its number.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fmt::Debug;
 use std::net::IpAddr;
+use std::str::FromStr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -57,14 +59,8 @@ struct World<'s> {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "it wants the machine for itself: cargo test --test packets -- --ignored churn"]
 async fn nothing_passes_that_is_denied_while_agents_are_killed_and_everything_changes() {
-    let asked = std::env::var("RINGFENCE_CHURN").ok();
-    let kills = asked.map_or(10, |kills| {
-        kills.parse().expect("RINGFENCE_CHURN: a number")
-    });
-    let dice = std::env::var("RINGFENCE_DICE").ok();
-    let dice = dice.map_or(std::process::id().into(), |dice| {
-        dice.parse().expect("RINGFENCE_DICE: a number")
-    });
+    let kills = asked("RINGFENCE_CHURN").unwrap_or(10);
+    let dice = asked("RINGFENCE_DICE").unwrap_or(std::process::id().into());
     println!("dice {dice}");
     let site = Site::new(2, &PODS, &NAMESPACES).await;
     let (mut tcp, udp) = (TCP.to_vec(), UDP);
@@ -148,10 +144,6 @@ async fn nothing_passes_that_is_denied_while_agents_are_killed_and_everything_ch
             .collect::<Vec<_>>()
             .join("\n")
     };
-    let logs = agents
-        .iter()
-        .map(|agent| last_lines(&agent.log()))
-        .collect::<Vec<_>>();
     assert!(
         seen.leaks.is_empty() && broken.is_empty(),
         "{} packets came through that are denied:\n{}\n{} broken that are allowed:\n{}\nsaid by the agents at last:\n{}",
@@ -159,7 +151,7 @@ async fn nothing_passes_that_is_denied_while_agents_are_killed_and_everything_ch
         first(&seen.leaks),
         broken.len(),
         first(&broken),
-        logs.join("\n")
+        last_lines(&agents)
     );
     // There was something to leak, and something to break.
     assert!(seen.sent > seen.arrived + 20 * kills, "{} sent", seen.sent);
@@ -167,14 +159,22 @@ async fn nothing_passes_that_is_denied_while_agents_are_killed_and_everything_ch
     assert!(changes > 2 * kills, "{changes}");
 }
 
-/// What an agent wrote at last, but for what it says of denied packets.
-fn last_lines(log: &str) -> String {
-    let mut lines: Vec<&str> = log
-        .lines()
-        .filter(|line| !line.contains(" denied from="))
-        .collect();
-    lines.drain(..lines.len().saturating_sub(80));
-    lines.join("\n")
+/// A number that somebody asked for.
+fn asked<N: FromStr<Err: Debug>>(variable: &str) -> Option<N> {
+    let text = std::env::var(variable).ok()?;
+    Some(text.parse().expect(variable))
+}
+
+/// What agents wrote at last, but for what they say of denied packets.
+fn last_lines(agents: &[Process]) -> String {
+    let of_one = |agent: &Process| {
+        let log = agent.log();
+        let told = log.lines().filter(|line| !line.contains(" denied from="));
+        let mut lines: Vec<&str> = told.collect();
+        lines.drain(..lines.len().saturating_sub(40));
+        lines.join("\n")
+    };
+    agents.iter().map(of_one).collect::<Vec<_>>().join("\n\n")
 }
 
 /// How long the old state may still show: a second where the test has the machine for itself, as the long form is to have;
@@ -247,7 +247,8 @@ fn lines(site: &Site) -> Vec<Line> {
     lines
 }
 
-/// Kills one agent after the other and starts it again.
+/// Kills one agent after the other and starts it again. Those that run at last are for the caller to end: the last change may
+/// still be on its way to them.
 async fn kill(
     site: &Site,
     mut agents: Vec<Process>,
