@@ -8,13 +8,13 @@
 //! stays what it was until the CNI takes its address back.
 //!
 //! From then on the address is nobody's, whatever the API server still says: until it says another one, which a sandbox of
-//! which nobody told may have, or another pod is given it. Of a sandbox of which nothing was told the API server's word counts to
+//! which nobody told may have, or has another pod of that name, or another pod is given it. Of a sandbox of which nothing was told the API server's word counts to
 //! the end: it may have another one, and to take an address from a pod that runs would free it of its policies.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use crate::netpol::{NodeName, Object, ObjectKey, Pod, Snapshot, WorkloadRef};
+use crate::netpol::{NodeName, Object, ObjectKey, Pod, Snapshot, Uid, WorkloadRef};
 
 /// Addresses of pods of one node, by the CNI's word.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -32,8 +32,16 @@ struct Given {
     /// For which of its sandboxes: one that ends late takes nothing from the next one.
     sandbox: String,
     addresses: Vec<IpAddr>,
-    /// The sandbox is gone, and the pod has none of the addresses any more.
-    is_taken: bool,
+    standing: Standing,
+}
+
+/// Whether a pod has what it was given.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Standing {
+    Has,
+    /// The sandbox is gone, and the pod has none of the addresses any more. With which pod of this name it was, where that is
+    /// known: the word of the API server on the next one is not of this sandbox.
+    Taken(Option<Uid>),
 }
 
 impl Overlay {
@@ -49,7 +57,7 @@ impl Overlay {
         let given = Given {
             sandbox,
             addresses,
-            is_taken: false,
+            standing: Standing::Has,
         };
         self.given.insert(pod, given);
     }
@@ -58,7 +66,8 @@ impl Overlay {
     pub(super) fn take(&mut self, pod: &WorkloadRef, sandbox: &str) {
         let given = self.given.get_mut(pod);
         if let Some(given) = given.filter(|given| given.sandbox == sandbox) {
-            given.is_taken = true;
+            let uid = self.last.pod(pod).and_then(|pod| pod.uid);
+            given.standing = Standing::Taken(uid);
         }
     }
 
@@ -66,21 +75,22 @@ impl Overlay {
     /// knows.
     pub(super) fn forget(&mut self, sandboxes: &[String]) {
         self.given
-            .retain(|_, given| given.is_taken || !sandboxes.contains(&given.sandbox));
+            .retain(|_, given| given.is_taken() || !sandboxes.contains(&given.sandbox));
     }
 
     /// The pod that a sandbox is the newest one of, and what it was given.
     pub(super) fn of_sandbox(&self, sandbox: &str) -> Option<(&WorkloadRef, &[IpAddr])> {
         let mut given = self.given.iter();
-        let (pod, given) = given.find(|(_, it)| it.sandbox == sandbox && !it.is_taken)?;
+        let (pod, given) = given.find(|(_, it)| it.sandbox == sandbox && !it.is_taken())?;
         Some((pod, &given.addresses))
     }
 
     /// The cluster with what is known better here, and which pods are other for it than in the snapshot before.
     pub(super) fn over(&mut self, raw: &Snapshot, node: &NodeName) -> (Snapshot, Vec<ObjectKey>) {
         // A pod that is not there may be yet to come.
-        self.given
-            .retain(|workload, given| !given.is_taken || given.is_said_by(raw.pod(workload), node));
+        self.given.retain(|workload, given| {
+            !given.is_taken() || given.is_said_by(raw.pod(workload), node)
+        });
         let mut snapshot = raw.clone();
         let mut shown = BTreeSet::new();
         for (workload, given) in &self.given {
@@ -89,7 +99,7 @@ impl Overlay {
             let Some(pod) = known.or_else(|| self.last.pod(workload)) else {
                 continue;
             };
-            if given.is_taken {
+            if given.is_taken() {
                 shown.insert(workload.clone());
                 snapshot.insert(Object::Pod(without(pod.clone(), &given.addresses)));
                 continue;
@@ -123,9 +133,18 @@ impl Overlay {
 }
 
 impl Given {
-    /// Whether the API server says of the pod that it has one of these addresses here.
+    fn is_taken(&self) -> bool {
+        matches!(self.standing, Standing::Taken(_))
+    }
+
+    /// Whether the API server says of the pod whose sandbox it was that it has one of these addresses here.
     fn is_said_by(&self, pod: Option<&Pod>, node: &NodeName) -> bool {
         pod.is_some_and(|pod| {
+            if let (Standing::Taken(Some(uid)), Some(now)) = (&self.standing, &pod.uid)
+                && uid != now
+            {
+                return false;
+            }
             let is_here = pod.node.as_ref() == Some(node);
             is_here && pod.ips.iter().any(|own| self.addresses.contains(own))
         })
@@ -185,6 +204,34 @@ mod tests {
         assert_eq!(snapshot.pod_at(address), None);
         overlay.over(&Snapshot::default(), &node);
         assert_eq!(overlay, Overlay::default());
+    }
+
+    #[test]
+    fn the_next_pod_of_a_name_has_the_address_that_the_one_before_lost() {
+        let (node, address) = ("n".into(), "10.0.0.7".parse().unwrap());
+        let of = |uid: &str| {
+            let Object::Pod(pod) = pod("web-0", &["10.0.0.7"]) else {
+                panic!("a pod");
+            };
+            let uid = Uid::parse(uid);
+            assert!(uid.is_some());
+            Object::Pod(Pod { uid, ..pod })
+        };
+        let uids = [
+            "0b1c4c2e-6a0e-4b0f-9a53-000000000001",
+            "0b1c4c2e-6a0e-4b0f-9a53-000000000002",
+        ];
+        let [first, second]: [Snapshot; 2] = uids.map(|uid| [of(uid)].into_iter().collect());
+        let mut overlay = Overlay::default();
+        overlay.give(workload(&of(uids[0])), "first".to_owned(), vec![address]);
+        overlay.over(&first, &node);
+        overlay.take(&workload(&of(uids[0])), "first");
+        assert_eq!(overlay.over(&first, &node).0.pod_at(address), None);
+        // Of its sandbox nothing was told, so the API server's word counts.
+        let (snapshot, changed) = overlay.over(&second, &node);
+        assert_eq!(snapshot, second);
+        assert_eq!(changed, [of(uids[1]).key()]);
+        assert_eq!(overlay.given, BTreeMap::new());
     }
 
     #[test]
