@@ -28,6 +28,8 @@ pub(super) struct Ports {
     named: BTreeMap<String, (Interface, u32)>,
     /// Those of which it was said that nobody is held to anything there.
     said: BTreeSet<Interface>,
+    /// Names that an interface had of which an agent before this one was told, and that another one has now.
+    reused: BTreeSet<Interface>,
 }
 
 // === impl Ports ===
@@ -41,10 +43,12 @@ impl Ports {
             None => true,
         };
         for (address, port) in before {
-            if is_kept(&port) && !self.said.contains(&port) {
+            let is_doubtful = self.said.contains(&port) || self.reused.contains(&port);
+            if is_kept(&port) && !is_doubtful {
                 self.behind.entry(address).or_insert(port);
             }
         }
+        self.reused.clear();
     }
 
     /// The pod of a sandbox got these addresses, behind this interface where that is told and nobody else is there.
@@ -124,6 +128,12 @@ impl Ports {
     /// anything for that.
     pub(super) fn name_again(&mut self, sandbox: String, port: Interface, number: u32) {
         self.named.entry(sandbox).or_insert((port, number));
+    }
+
+    /// The interface that was named for a sandbox is gone and another one has its name: what the table that was left says of this
+    /// name is not kept.
+    pub(super) fn reuse(&mut self, port: Interface) {
+        self.reused.insert(port);
     }
 
     /// The sandboxes that there are, with the interface that was named for each, and its number.
@@ -237,6 +247,20 @@ mod tests {
         // Another one has the name now, and nobody told that the sandbox before is gone.
         ports.give("c", &[one], Some("veth1"), leaf(9));
         assert_eq!(behind(&ports).len(), 2);
+    }
+
+    #[test]
+    fn a_name_that_another_interface_got_while_no_agent_was_there_holds_nobody() {
+        let address: IpAddr = "10.0.0.7".parse().unwrap();
+        let port = Interface::parse("cali1").unwrap();
+        let left = BTreeMap::from([(address, port.clone())]);
+        let mut next = Ports::default();
+        next.keep(left.clone(), None);
+        assert_eq!(behind(&next), [("10.0.0.7".to_owned(), "cali1")]);
+        let mut next = Ports::default();
+        next.reuse(port);
+        next.keep(left, None);
+        assert_eq!(next, Ports::default());
     }
 
     #[test]

@@ -28,11 +28,17 @@ impl Enforcer {
             return self;
         };
         for sandbox in sandboxes {
-            let port = Interface::parse(&sandbox.interface);
-            let is_there = |port: &Interface| links.number(port) == Some(sandbox.number);
-            let Some(port) = port.filter(is_there) else {
+            let Some(port) = Interface::parse(&sandbox.interface) else {
                 continue;
             };
+            match links.number(&port) {
+                Some(number) if number == sandbox.number => {}
+                Some(_) => {
+                    self.ports.reuse(port);
+                    continue;
+                }
+                None => continue,
+            }
             if let Some(pod) = &sandbox.pod {
                 let workload = workload_of(&pod.namespace, &pod.name);
                 let addresses = pod.addresses.clone();
