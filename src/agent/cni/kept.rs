@@ -6,10 +6,10 @@
 //! What is kept counts while the interface is there that it was told with, under its name and its number: it goes with the
 //! sandbox, also where nobody heard that. Numbers begin anew with each start of the machine, so that is kept, too.
 
-use std::fs::{self, Permissions};
-use std::io::{self, Read as _};
+use std::fs::{self, OpenOptions};
+use std::io::{self, Read as _, Write as _};
 use std::net::IpAddr;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -131,8 +131,11 @@ impl Kept {
         };
         let mut fresh = self.path.as_os_str().to_owned();
         fresh.push(format!(".{}", std::process::id()));
-        fs::write(&fresh, serde_json::to_vec(&content)?)?;
-        fs::set_permissions(&fresh, Permissions::from_mode(0o600))?;
+        let mut options = OpenOptions::new();
+        options.write(true).create(true).truncate(true).mode(0o600);
+        options
+            .open(&fresh)?
+            .write_all(&serde_json::to_vec(&content)?)?;
         fs::rename(&fresh, &self.path)
     }
 }
@@ -157,6 +160,7 @@ fn boot() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::fs::PermissionsExt as _;
 
     fn sandbox(id: &str) -> Sandbox {
         Sandbox {
