@@ -406,29 +406,28 @@ impl Enforcer {
         }
         let begun = Instant::now();
         let has_cut = self.cut_until.is_some_and(|until| begun < until);
-        let done = tokio::task::block_in_place(|| {
-            if has_cut {
-                cut::allowed(&self.plan, &mut self.kernel)?;
-            }
-            cut::forbidden(&self.plan, &mut self.kernel)
-        });
+        // What is forbidden first: what is to pass again can wait.
+        let cut = tokio::task::block_in_place(|| cut::forbidden(&self.plan, &mut self.kernel));
+        if let Ok(connections @ 1..) = cut {
+            self.cut_until = Some(self.cut_end());
+            tracing::info!(connections, "cut what policies deny now");
+            let connections = u64::try_from(connections).unwrap_or(u64::MAX);
+            self.metrics.cut.inc_by(connections);
+        }
+        let mut done = cut.map(drop);
+        if has_cut && done.is_ok() {
+            let release = || cut::allowed(&self.plan, &mut self.kernel).map(drop);
+            done = tokio::task::block_in_place(release);
+        }
         self.sweep_pace = begun
             .elapsed()
             .saturating_mul(SHARE)
             .clamp(SWEEP, SWEEP_AT_LAST);
-        match done {
-            Ok(0) => {}
-            Ok(cut) => {
-                self.cut_until = Some(self.cut_end());
-                tracing::info!(connections = cut, "cut what policies deny now");
-                self.metrics
-                    .cut
-                    .inc_by(u64::try_from(cut).unwrap_or(u64::MAX));
-            }
-            Err(CutError::Kernel(error)) => self.failed(&error),
-            Err(error) => {
-                tracing::warn!(error = %error, "open connections could not be looked at, trying again");
-                self.sweep = Some(Instant::now() + AGAIN);
+        if let Err(error) = done {
+            tracing::warn!(error = %error, "open connections could not be looked at, trying again");
+            self.sweep = Some(Instant::now() + AGAIN);
+            if let CutError::Kernel(error) = error {
+                self.failed(&error);
             }
         }
     }
