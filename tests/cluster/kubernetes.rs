@@ -39,13 +39,18 @@ pub(crate) struct Kubernetes {
     _etcd: Process,
 }
 
-/// Where `tests/run` keeps programs of this release.
+/// Where `tests/run` keeps programs of this release of Kubernetes.
 pub(crate) fn tools(name: &str) -> PathBuf {
+    kept(&format!("{name}-{RELEASE}"))
+}
+
+/// Where `tests/run` keeps programs.
+pub(crate) fn kept(name: &str) -> PathBuf {
     let cache = std::env::var_os("XDG_CACHE_HOME").map_or_else(
         || Path::new(&std::env::var_os("HOME").unwrap()).join(".cache"),
         PathBuf::from,
     );
-    cache.join(format!("ringfence/tools/{name}-{RELEASE}"))
+    cache.join("ringfence/tools").join(name)
 }
 
 /// The path of one of the Kubernetes programs.

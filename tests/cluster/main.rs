@@ -21,6 +21,7 @@ mod enforcement;
 mod events;
 mod files;
 mod gitops;
+mod helm;
 mod install;
 mod installation;
 #[allow(dead_code, reason = "other tests need more of it")]
@@ -37,6 +38,7 @@ mod registration;
 mod rights;
 mod roles;
 mod rotation;
+mod service;
 mod staged;
 mod status;
 mod support;

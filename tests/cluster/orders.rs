@@ -1,4 +1,4 @@
-//! The orders in which people and programs bring a namespace, its policies and its workloads, by kubectl itself: each works
+//! The orders in which people and programs bring a namespace, its policies and its workloads, by kubectl and Helm: each works
 //! at the first try, every time. `RINGFENCE_ROUNDS=100` tries each so often and `--nocapture` shows how long they took.
 
 use std::sync::Mutex;
@@ -9,8 +9,9 @@ use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use kube::api::ListParams;
 use kube::{Api, ResourceExt as _};
-use serde_json::{Value, json};
+use serde_json::json;
 
+use crate::helm;
 use crate::installation::{Installation, fails_for, registered};
 use crate::kubernetes::Kubernetes;
 use crate::registration::{default_deny, pod, refused};
@@ -26,7 +27,7 @@ kind: Guardrail
 metadata: {name: orders}
 spec:
   mode: Enforce
-  namespaceSelector: {matchLabels: {stage: prod}}
+  namespaceSelector: {matchExpressions: [{key: stage, operator: NotIn, values: [none]}]}
   coverage: {}
   bypasses: {}
 ";
@@ -38,16 +39,18 @@ type Order = (&'static str, fn(&Kubernetes, &str) -> Result<(), String>);
 type Done = (&'static str, Duration, Result<(), String>);
 
 /// Those that bring a policy before the workload, which is enough by itself.
-const POLICY_FIRST: [Order; 3] = [
+const POLICY_FIRST: [Order; 4] = [
     ("in-one-go", in_one_go),
     ("server-side", server_side),
-    ("as-helm-does", as_helm_does),
+    ("helm", by_helm),
+    ("helm-client-side", by_helm_client_side),
 ];
 
 /// Those in which it is the baseline that the workload waits for.
-const WORKLOAD_FIRST: [Order; 3] = [
+const WORKLOAD_FIRST: [Order; 4] = [
     ("workload-first", workload_first),
     ("without-a-policy", without_a_policy),
+    ("helm-without-a-policy", by_helm_without_a_policy),
     ("bare-pod", bare_pod),
 ];
 
@@ -59,7 +62,7 @@ fn namespace(name: &str) -> String {
     format!("{namespace}\n---\n")
 }
 
-fn deployment(namespace: &str, account: &str) -> String {
+fn deployment(namespace: &str) -> String {
     let deployment = json!({
         "apiVersion": "apps/v1", "kind": "Deployment",
         "metadata": {"name": "web", "namespace": namespace},
@@ -68,7 +71,6 @@ fn deployment(namespace: &str, account: &str) -> String {
             "template": {
                 "metadata": {"labels": {"app": "web"}},
                 "spec": {
-                    "serviceAccountName": account,
                     "containers": [{"name": "main", "image": "x"}]
                 }
             }
@@ -86,45 +88,34 @@ fn kubectl(cluster: &Kubernetes, arguments: &[&str], manifests: &str) -> Result<
 }
 
 fn in_one_go(cluster: &Kubernetes, name: &str) -> Result<(), String> {
-    let all = namespace(name) + &default_deny(name) + &deployment(name, "default");
+    let all = namespace(name) + &default_deny(name) + &deployment(name);
     kubectl(cluster, &["apply", "-f", "-"], &all)
 }
 
 fn server_side(cluster: &Kubernetes, name: &str) -> Result<(), String> {
-    let all = namespace(name) + &default_deny(name) + &deployment(name, "default");
+    let all = namespace(name) + &default_deny(name) + &deployment(name);
     kubectl(cluster, &["apply", "--server-side", "-f", "-"], &all)
 }
 
-/// `helm install --create-namespace`: one request for each object, in its order of kinds.
-fn as_helm_does(cluster: &Kubernetes, name: &str) -> Result<(), String> {
-    let of = |api: &str, kind: &str, spec: Value| {
-        let mut object = json!({
-            "apiVersion": api, "kind": kind, "metadata": {"name": "web", "namespace": name}
-        });
-        if !spec.is_null() {
-            object["spec"] = spec;
-        }
-        object.to_string()
-    };
-    let service = json!({"selector": {"app": "web"}, "ports": [{"port": 80}]});
-    let all = [
-        namespace(name),
-        default_deny(name),
-        of("v1", "ServiceAccount", Value::Null),
-        of("v1", "Service", service),
-        deployment(name, "web"),
-    ];
-    let mut all = all.iter();
-    all.try_for_each(|object| kubectl(cluster, &["create", "-f", "-"], object))
+fn by_helm(cluster: &Kubernetes, name: &str) -> Result<(), String> {
+    helm::install(cluster, name, &[])
+}
+
+fn by_helm_client_side(cluster: &Kubernetes, name: &str) -> Result<(), String> {
+    helm::install(cluster, name, &["--server-side=false"])
+}
+
+fn by_helm_without_a_policy(cluster: &Kubernetes, name: &str) -> Result<(), String> {
+    helm::install(cluster, name, &["--set", "policy=false"])
 }
 
 fn workload_first(cluster: &Kubernetes, name: &str) -> Result<(), String> {
-    let all = namespace(name) + &deployment(name, "default") + &default_deny(name);
+    let all = namespace(name) + &deployment(name) + &default_deny(name);
     kubectl(cluster, &["apply", "-f", "-"], &all)
 }
 
 fn without_a_policy(cluster: &Kubernetes, name: &str) -> Result<(), String> {
-    let all = namespace(name) + &deployment(name, "default");
+    let all = namespace(name) + &deployment(name);
     kubectl(cluster, &["apply", "-f", "-"], &all)
 }
 
@@ -140,6 +131,7 @@ fn bare_pod(cluster: &Kubernetes, name: &str) -> Result<(), String> {
 
 /// Tries each order as often as is asked for; gives how often that was.
 fn try_all(cluster: &Kubernetes, orders: &[Order]) -> usize {
+    helm::chart(cluster);
     let asked = std::env::var("RINGFENCE_ROUNDS").ok();
     let rounds = asked.map_or(ROUNDS, |text| {
         text.parse().expect("RINGFENCE_ROUNDS: a number")
@@ -208,7 +200,7 @@ async fn none_came_before_its_policy(cluster: &Kubernetes, count: usize) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_brings_its_policy_works_at_the_first_try_by_kubectl() {
+async fn what_brings_its_policy_works_at_the_first_try() {
     let cluster = Kubernetes::start_with_manager().await;
     let installation = Installation::start(&cluster, &[]).await;
     cluster.apply(GUARDRAIL);
@@ -219,7 +211,7 @@ async fn what_brings_its_policy_works_at_the_first_try_by_kubectl() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn with_a_baseline_every_order_works_at_the_first_try_by_kubectl() {
+async fn with_a_baseline_every_order_works_at_the_first_try() {
     let cluster = Kubernetes::start_with_manager().await;
     let installation = Installation::start(&cluster, &[]).await;
     cluster.apply(&format!("{GUARDRAIL}  baseline: {{}}\n"));
@@ -234,7 +226,6 @@ async fn with_a_baseline_every_order_works_at_the_first_try_by_kubectl() {
 async fn in_force(cluster: &Kubernetes) {
     cluster.apply(&namespace("probe"));
     registered(cluster, "probe in fail", |c| fails_for(c, "probe")).await;
-    let shares =
-        deployment("probe", "default").replace("\"containers\"", "\"hostPID\":true,\"containers\"");
+    let shares = deployment("probe").replace("\"containers\"", "\"hostPID\":true,\"containers\"");
     refused(cluster, &shares, "hostPID").await;
 }

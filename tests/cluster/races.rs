@@ -1,5 +1,6 @@
 //! Two requests at one moment: each is let in for what it sees, and together they leave a pod without isolation. That cannot be
-//! kept from happening at admission; it is repaired where a baseline is enforced, and told where not.
+//! kept from happening at admission; it is repaired where a baseline is enforced, and told where not. The two requests come to two
+//! API servers, each of which asks a replica of its own.
 
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -9,11 +10,14 @@ use k8s_openapi::api::networking::v1::NetworkPolicy;
 use kube::api::{DeleteParams, PostParams};
 use kube::{Api, Client, ResourceExt as _};
 use serde_json::json;
+use tokio::net::TcpListener;
 
 use crate::access::definitions;
-use crate::installation::{Installation, fails_for, registered};
-use crate::kubernetes::Kubernetes;
+use crate::installation::{controller, fails_for, install_kinds, registered, webhook_with};
+use crate::kubernetes::{Kubernetes, free_port};
+use crate::process::Process;
 use crate::registration::{default_deny, namespace, refused};
+use crate::service::Endpoints;
 
 /// How often requests race at most until it has happened as often as is wanted.
 const TRIES: usize = 60;
@@ -45,9 +49,10 @@ spec:
 ";
 
 /// Deletes the policy of a namespace and makes a pod in it at the same moment; gives the pod where both were let in.
-async fn race(client: &Client, namespace: &str) -> Option<Pod> {
-    let policies: Api<NetworkPolicy> = Api::namespaced(client.clone(), namespace);
-    let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
+async fn race(servers: &[Client; 2], namespace: &str) -> Option<Pod> {
+    let [one, other] = servers.clone();
+    let policies: Api<NetworkPolicy> = Api::namespaced(one, namespace);
+    let pods: Api<Pod> = Api::namespaced(other, namespace);
     let pod: Pod = serde_json::from_value(json!({
         "metadata": {"name": "web"}, "spec": {"containers": [{"name": "main", "image": "x"}]}
     }))
@@ -58,6 +63,21 @@ async fn race(client: &Client, namespace: &str) -> Option<Pod> {
         pods.create(&never, &pod)
     );
     deleted.ok().and(made.ok())
+}
+
+/// Whether one replica judged both requests of a race.
+fn judged_both(replica: &Process, namespace: &str) -> bool {
+    let log = replica.log();
+    let judged = |operation: &str, kind: &str| {
+        let mut lines = log.lines().filter(|line| line.contains("reviewed"));
+        let words = [operation, kind, namespace];
+        lines.any(|line| {
+            words
+                .iter()
+                .all(|word| line.split([' ', '=', '"']).any(|it| it == *word))
+        })
+    };
+    judged("Delete", "NetworkPolicy") && judged("Create", "Pod")
 }
 
 fn number(version: Option<String>) -> u64 {
@@ -74,9 +94,23 @@ async fn own(cluster: &Kubernetes, name: &str, stage: &str) {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_two_requests_at_one_moment_uncover_is_repaired_by_the_baseline_and_told_in_the_report()
  {
-    let cluster = Kubernetes::start().await;
+    let cluster = Kubernetes::with_servers(2).await;
     cluster.apply(&definitions());
-    let _installation = Installation::start(&cluster, &[]).await;
+    install_kinds(&cluster).await;
+    let front = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let at = front.local_addr().unwrap().port();
+    let endpoints = Endpoints::default();
+    let service = tokio::spawn(endpoints.clone().serve(front));
+    let controller = controller(&cluster, "controller", at, &[]);
+    controller.line(&["leading"]).await;
+    let ports = [free_port(), free_port()];
+    let replicas = ["one", "two"];
+    let replicas = [0, 1]
+        .map(|index| webhook_with(&cluster, replicas[index], ports[index], &["--log", "debug"]));
+    for replica in &replicas {
+        replica.line(&["listening"]).await;
+    }
+    endpoints.set(ports.map(|port| ([127, 0, 0, 1], port).into()).to_vec());
     cluster.apply(GUARDRAILS);
     cluster.apply(&namespace("probe", "bare"));
     registered(&cluster, "probe in fail", |c| fails_for(c, "probe")).await;
@@ -87,13 +121,14 @@ async fn what_two_requests_at_one_moment_uncover_is_repaired_by_the_baseline_and
     )
     .await;
     let client = cluster.client().await;
+    let servers = [cluster.client_of(0).await, cluster.client_of(1).await];
 
     // Where nothing repairs it.
     let mut bare = None;
     for round in 0..TRIES {
         let name = format!("bare-{round}");
         own(&cluster, &name, "bare").await;
-        if race(&client, &name).await.is_some() {
+        if race(&servers, &name).await.is_some() {
             bare = Some(name);
             break;
         }
@@ -117,7 +152,7 @@ async fn what_two_requests_at_one_moment_uncover_is_repaired_by_the_baseline_and
     assert!(words.contains("RF201") && words.contains("web"), "{words}");
 
     // Where a baseline is enforced, which was not made since the namespace's own policy was enough.
-    let mut took = Vec::new();
+    let (mut took, mut apart) = (Vec::new(), false);
     for round in 0..TRIES {
         let name = format!("kept-{round}");
         own(&cluster, &name, "prod").await;
@@ -126,7 +161,7 @@ async fn what_two_requests_at_one_moment_uncover_is_repaired_by_the_baseline_and
         if baseline().await.is_some() {
             continue;
         }
-        let Some(pod) = race(&client, &name).await else {
+        let Some(pod) = race(&servers, &name).await else {
             continue;
         };
         let begun = Instant::now();
@@ -134,13 +169,18 @@ async fn what_two_requests_at_one_moment_uncover_is_repaired_by_the_baseline_and
         // A pod that has waited for the baseline has lost the race.
         if number(pod.resource_version()) < number(repaired.resource_version()) {
             took.push(begun.elapsed());
+            apart |= !replicas.iter().any(|replica| judged_both(replica, &name));
         }
-        if took.len() == WANTED {
+        if took.len() >= WANTED && apart {
             break;
         }
     }
     eprintln!("repaired after {took:?}");
-    assert_eq!(took.len(), WANTED, "it has to happen to be repaired");
+    assert!(
+        apart,
+        "once at least, each request was judged by a replica of its own"
+    );
+    assert!(took.len() >= WANTED, "it has to happen to be repaired");
     assert!(took.iter().all(|took| *took < REPAIRED), "{took:?}");
 
     let report = [
@@ -164,4 +204,6 @@ async fn what_two_requests_at_one_moment_uncover_is_repaired_by_the_baseline_and
     .await;
     eprintln!("reported after {:?}", since.elapsed());
     assert!(since.elapsed() < TOLD, "{:?}", since.elapsed());
+    service.abort();
+    drop(controller);
 }

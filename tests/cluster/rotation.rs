@@ -1,14 +1,13 @@
 //! Certificates that are replaced, and replicas that are, while requests go through real API servers: none may fail.
 
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Secret;
 use kube::Api;
 use kube::api::{DeleteParams, Patch, PatchParams};
 use serde_json::{Value, json};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 
 use crate::access::definition;
 use crate::events::{events, one};
@@ -19,6 +18,7 @@ use crate::kubernetes::{Kubernetes, free_port};
 use crate::load::Load;
 use crate::process::Process;
 use crate::registration::{GUARDRAIL, namespace, pod, refused};
+use crate::service::Endpoints;
 
 /// How many requests the load makes; the long run is asked for by this variable.
 fn requests() -> usize {
@@ -236,35 +236,6 @@ async fn a_certificate_that_cannot_be_renewed_is_told_by_event_report_and_number
     })
     .await;
     refused(&cluster, &pod("web", "shop"), "default-deny").await;
-}
-
-/// Where new connections go: the replicas that were ready when last asked, as the endpoints of a Service are.
-#[derive(Clone, Default)]
-struct Endpoints(Arc<Mutex<Vec<SocketAddr>>>);
-
-impl Endpoints {
-    fn set(&self, ready: Vec<SocketAddr>) {
-        *self.0.lock().unwrap() = ready;
-    }
-
-    /// What a Service does for connections: each goes to one of its endpoints and stays there.
-    async fn serve(self, listener: TcpListener) {
-        let mut next = 0;
-        loop {
-            let (mut from, _) = listener.accept().await.unwrap();
-            let ready = self.0.lock().unwrap().clone();
-            next += 1;
-            let Some(to) = ready.get(next % ready.len().max(1)).copied() else {
-                continue;
-            };
-            tokio::spawn(async move {
-                let Ok(mut to) = TcpStream::connect(to).await else {
-                    return;
-                };
-                let _ = tokio::io::copy_bidirectional(&mut from, &mut to).await;
-            });
-        }
-    }
 }
 
 async fn ready(port: u16) -> bool {
