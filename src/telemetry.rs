@@ -54,10 +54,11 @@ pub fn init(
     filter: &str,
     traces: Option<&traces::Traces>,
 ) -> Result<(), TelemetryError> {
-    let filter = EnvFilter::try_new(filter).map_err(|source| TelemetryError::BadFilter {
-        filter: filter.to_owned(),
-        source,
-    })?;
+    let filter =
+        EnvFilter::try_new(quieted(filter)).map_err(|source| TelemetryError::BadFilter {
+            filter: filter.to_owned(),
+            source,
+        })?;
     let lines = tracing_subscriber::fmt::layer()
         // When nobody reads standard error any more, telling of that on standard error would panic, within a request
         // and then within the panic's own hook, which ends the process. Lines are lost instead.
@@ -90,6 +91,15 @@ pub fn init(
         tracing::error!(%place, reason = panic_text(panic.payload()), "panic");
     }));
     Ok(())
+}
+
+/// The filter without what the client of the API server says of each request that failed: whoever made it says so once, and what it
+/// was for. More than a level is taken as it is.
+fn quieted(filter: &str) -> String {
+    match filter {
+        "error" | "warn" | "info" => format!("{filter},kube_client::client::builder=off"),
+        _ => filter.to_owned(),
+    }
 }
 
 /// Without traces the filter is one for all, and a span costs a glance at a number.

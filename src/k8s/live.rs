@@ -1,7 +1,7 @@
 //! A cluster as it is now: watches of the API server, kept as the [`State`] that decisions are made by.
 //!
-//! How data passes through: one task per kind (`live/stream.rs`) reads events, decodes each object by itself
-//! (`live/object.rs`) and sends it on trimmed to what the model keeps; one task takes the changes into the index
+//! How data passes through: one task per kind (`live/stream.rs`) reads what the API server tells (`live/source.rs`), decodes each
+//! object by itself (`live/object.rs`) and sends it on trimmed to what the model keeps; one task takes the changes into the index
 //! (`live/index.rs`) and publishes a new state when one of them mattered, at most every [`Options::pause`].
 //! `live/read.rs` asks the API server itself where a decision could turn on what the watches have not told yet.
 //! `live/health.rs` knows whether the first lists are complete and for how long the API server was not heard.
@@ -29,6 +29,7 @@ mod kind;
 mod numbers;
 mod object;
 mod read;
+mod source;
 mod stream;
 
 pub use feed::{Feed, Update, feed};

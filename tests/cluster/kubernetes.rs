@@ -226,6 +226,14 @@ impl Kubernetes {
         self.servers()[index] = Some(process);
     }
 
+    /// Starts the first API server anew as one whose watches cannot begin with all that is there, as they could not before
+    /// Kubernetes 1.32.
+    pub(crate) async fn without_beginnings(&self) {
+        self.stop_server(0);
+        self.start_server_with(0, &["--feature-gates=WatchList=false"])
+            .await;
+    }
+
     /// Kills an API server.
     pub(crate) fn stop_server(&self, index: usize) {
         let process = self.servers()[index].take();

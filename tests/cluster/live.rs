@@ -7,8 +7,9 @@ use k8s_openapi::api::core::v1::{Namespace, Pod};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::{ApiResource, DeleteParams, DynamicObject, Patch, PatchParams, PostParams};
+use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::core::GroupVersionKind;
-use kube::{Api, Client, CustomResourceExt as _};
+use kube::{Api, Client, Config, CustomResourceExt as _};
 use ringfence::guard::decide::State;
 use ringfence::guard::exemption::ExemptionManifest;
 use ringfence::guard::guardrail::GuardrailManifest;
@@ -22,6 +23,8 @@ use serde_json::{Value, json};
 use crate::access::definition;
 use crate::kubernetes::{Kubernetes, free_port};
 use crate::lockout::number;
+use crate::registration::namespace;
+use crate::roles::{kubeconfig, used};
 
 /// A cluster that is followed by the test itself.
 pub(crate) struct Following {
@@ -417,4 +420,53 @@ async fn a_kind_that_is_newer_than_the_role_is_missed_only_where_it_is_served() 
         !another.live.is_complete(),
         "policies may be there that are not seen"
     );
+}
+
+/// A reader whose reads the API server notes.
+const READER: &str = "
+{apiVersion: v1, kind: Namespace, metadata: {name: ringfence-system}}
+---
+{apiVersion: v1, kind: ServiceAccount, metadata: {name: reader, namespace: ringfence-system}}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRoleBinding
+metadata: {name: reader}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: before}
+subjects: [{kind: ServiceAccount, name: reader, namespace: ringfence-system}]
+---
+";
+
+#[tokio::test]
+async fn all_that_is_there_begins_a_watch_and_comes_in_pages_from_who_knows_no_such_beginning() {
+    const NAMESPACES: usize = 250;
+    let cluster = Kubernetes::start().await;
+    let all = (0..NAMESPACES).map(|number| {
+        format!("{{apiVersion: v1, kind: Namespace, metadata: {{name: made-{number}}}}}\n---\n")
+    });
+    cluster.apply(&format!("{BEFORE}---{READER}{}", all.collect::<String>()));
+    let reader = kubeconfig(&cluster, "ringfence-system", "reader");
+    let reader = Kubeconfig::read_from(reader).unwrap();
+    let options = KubeConfigOptions::default();
+    let config = Config::from_custom_kubeconfig(reader, &options).await;
+    let client = Client::try_from(config.unwrap()).unwrap();
+    let made = |state: &State| {
+        let names = state.snapshot.namespaces();
+        let made = names.filter(|it| it.name().as_str().starts_with("made-"));
+        made.count()
+    };
+    for (verbs, late) in [(vec!["watch"], "one"), (vec!["list", "watch"], "other")] {
+        let following = follow(&client);
+        following.complete().await;
+        assert_eq!(made(&following.live.state.load()), NAMESPACES);
+        // It goes on from there.
+        cluster.apply(&namespace(late, "prod"));
+        let has = |state: &State| state.snapshot.namespace(&late.into()).is_some();
+        following.until(late, has).await;
+        drop(following);
+        let (done, _) = used(&cluster, "ringfence-system", "reader");
+        let of_them = done.into_iter().filter(|(_, what, _)| what == "namespaces");
+        let asked: Vec<String> = of_them.map(|(.., verb)| verb).collect();
+        assert_eq!(asked, verbs);
+        cluster.without_beginnings().await;
+    }
 }

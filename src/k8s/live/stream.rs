@@ -1,29 +1,21 @@
 //! One watch: from the API server's events to changes of the index, for as long as the process lives.
 //!
-//! A list comes in pages and is held back until it is complete, so that it takes effect at once. After a failure the watch
-//! goes on where it was; after several, or when the API server says that it has forgotten (410), it begins with a new list.
+//! A list is held back until it is complete, so that it takes effect at once. After a failure the watch goes on where it was; after
+//! several, or when the API server says that it has forgotten (410), it begins with a new list.
 
 use std::hash::{BuildHasher as _, RandomState};
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use futures_util::StreamExt as _;
-use kube::core::ApiResource;
-use kube::runtime::watcher::{self, Event};
-use kube::{Api, Client};
+use kube::Client;
 use tokio::sync::mpsc;
 
 use super::health::Health;
 use super::index::Change;
 use super::kind::Kind;
-use super::object::Wire;
+use super::source::{Failure, Source, Told};
 use crate::k8s::served;
 
-/// How many objects one page of a list has at most: what is held as JSON at once.
-const PAGE: u32 = 100;
-/// How long one watch request lasts, in seconds: also how long a connection that died silently goes unnoticed at most.
-const WATCH_SECONDS: u32 = 120;
 /// The first pause after a failure; it doubles with each further one.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 /// The longest pause.
@@ -46,80 +38,95 @@ pub(super) async fn follow(
     health: Arc<Health>,
     changes: mpsc::Sender<(Kind, Change)>,
 ) -> Result<(), Closed> {
-    let mut config = watcher::Config::default()
-        .page_size(PAGE)
-        .timeout(WATCH_SECONDS);
-    config.field_selector = kind.field_selector().map(str::to_owned);
-    let resource = kind.resource();
-    let send = async |change| changes.send((kind, change)).await.map_err(|_| Closed);
+    let mut following = Following {
+        source: Source::new(client.clone(), kind),
+        client,
+        kind,
+        health,
+        changes,
+    };
     loop {
-        let api: Api<Wire> = Api::all_with(client.clone(), &resource);
-        let mut events = pin!(watcher::watcher(api, config.clone()));
-        let (mut listed, mut failures) = (Vec::new(), 0);
-        while let Some(event) = events.next().await {
-            match event {
-                Ok(Event::Init) => listed = Vec::new(),
-                Ok(Event::InitApply(object)) => {
-                    let mut item = object.item(kind);
-                    if let Some(before) = listed.last() {
-                        item.share(before);
+        following.round().await?;
+    }
+}
+
+/// One kind that is followed.
+struct Following {
+    source: Source,
+    client: Client,
+    kind: Kind,
+    health: Arc<Health>,
+    changes: mpsc::Sender<(Kind, Change)>,
+}
+
+impl Following {
+    /// From a list to when there is to be another one.
+    async fn round(&mut self) -> Result<(), Closed> {
+        let mut failures = 0;
+        let mut changes = loop {
+            match self.source.list().await {
+                Ok(listed) => {
+                    self.send(Change::Restart(listed.items)).await?;
+                    break listed.changes;
+                }
+                Err(failure) => {
+                    if self.failed(&failure, &mut failures).await? {
+                        return Ok(());
                     }
-                    listed.push(item);
                 }
-                Ok(Event::InitDone) => {
+            }
+        };
+        failures = 0;
+        loop {
+            match self.source.next(&mut changes).await {
+                Ok(told) => {
                     failures = 0;
-                    send(Change::Restart(std::mem::take(&mut listed))).await?;
+                    self.send(match told {
+                        Told::Applied(object) => Change::Apply(Box::new(object.item(self.kind))),
+                        Told::Deleted(object) => Change::Delete(object.key()),
+                    })
+                    .await?;
                 }
-                Ok(Event::Apply(object)) => {
-                    failures = 0;
-                    send(Change::Apply(Box::new(object.item(kind)))).await?;
-                }
-                Ok(Event::Delete(object)) => {
-                    failures = 0;
-                    send(Change::Delete(object.key())).await?;
-                }
-                Err(error) if kind.is_optional() && is_absent(&client, &resource, &error).await => {
-                    send(Change::Absent).await?;
-                    tokio::time::sleep(absent(kind)).await;
-                    break;
-                }
-                Err(error) => {
-                    failures += 1;
-                    let pause = pause(failures);
-                    if health.failed(kind, Instant::now(), pause) {
-                        tracing::warn!(kind = kind.as_str(), error = %words(&error), "the watch failed, trying again");
-                    }
-                    tokio::time::sleep(pause).await;
-                    if failures >= FAILURES {
-                        break;
+                Err(failure) => {
+                    if self.failed(&failure, &mut failures).await? || failure.code() == Some(410) {
+                        return Ok(());
                     }
                 }
             }
         }
     }
-}
 
-/// Whether the API server serves no such resource.
-async fn is_absent(client: &Client, resource: &ApiResource, error: &watcher::Error) -> bool {
-    match code(error) {
-        Some(404) => true,
-        Some(403) => served::is_absent(client, &resource.api_version, &resource.plural).await,
-        _ => false,
+    async fn send(&self, change: Change) -> Result<(), Closed> {
+        let sent = self.changes.send((self.kind, change)).await;
+        sent.map_err(|_| Closed)
     }
-}
 
-/// What the API server has answered, by HTTP's numbers.
-fn code(error: &watcher::Error) -> Option<u16> {
-    let source = match error {
-        watcher::Error::InitialListFailed(source)
-        | watcher::Error::WatchStartFailed(source)
-        | watcher::Error::WatchFailed(source) => source,
-        watcher::Error::WatchError(status) => return Some(status.code),
-        watcher::Error::NoResourceVersion => return None,
-    };
-    match source {
-        kube::Error::Api(status) => Some(status.code),
-        _ => None,
+    /// Waits for a while; whether there is to be a new list then.
+    async fn failed(&self, failure: &Failure, failures: &mut u32) -> Result<bool, Closed> {
+        if self.kind.is_optional() && self.is_absent(failure).await {
+            self.send(Change::Absent).await?;
+            tokio::time::sleep(absent(self.kind)).await;
+            return Ok(true);
+        }
+        *failures += 1;
+        let pause = pause(*failures);
+        if self.health.failed(self.kind, Instant::now(), pause) {
+            tracing::warn!(kind = self.kind.as_str(), error = %words(failure), "the watch failed, trying again");
+        }
+        tokio::time::sleep(pause).await;
+        Ok(*failures >= FAILURES)
+    }
+
+    /// Whether the API server serves no such resource.
+    async fn is_absent(&self, failure: &Failure) -> bool {
+        let resource = self.kind.resource();
+        match failure.code() {
+            Some(404) => true,
+            Some(403) => {
+                served::is_absent(&self.client, &resource.api_version, &resource.plural).await
+            }
+            _ => false,
+        }
     }
 }
 
