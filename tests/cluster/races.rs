@@ -11,6 +11,7 @@ use kube::api::{DeleteParams, PostParams};
 use kube::{Api, Client, ResourceExt as _};
 use serde_json::json;
 use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
 
 use crate::access::definitions;
 use crate::installation::{controller, fails_for, install_kinds, registered, webhook_with};
@@ -91,26 +92,32 @@ async fn own(cluster: &Kubernetes, name: &str, stage: &str) {
     registered(cluster, "in fail", |c| fails_for(c, name)).await;
 }
 
+/// A controller and two replicas of the webhook behind one Service; what else must live.
+async fn replicas(cluster: &Kubernetes) -> ([Process; 2], (Process, JoinHandle<()>)) {
+    install_kinds(cluster).await;
+    let front = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let at = front.local_addr().unwrap().port();
+    let endpoints = Endpoints::default();
+    let service = tokio::spawn(endpoints.clone().serve(front));
+    let controller = controller(cluster, "controller", at, &[]);
+    controller.line(&["leading"]).await;
+    let ports = [free_port(), free_port()];
+    let names = ["one", "two"];
+    let replicas =
+        [0, 1].map(|index| webhook_with(cluster, names[index], ports[index], &["--log", "debug"]));
+    for replica in &replicas {
+        replica.line(&["listening"]).await;
+    }
+    endpoints.set(ports.map(|port| ([127, 0, 0, 1], port).into()).to_vec());
+    (replicas, (controller, service))
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_two_requests_at_one_moment_uncover_is_repaired_by_the_baseline_and_told_in_the_report()
  {
     let cluster = Kubernetes::with_servers(2).await;
     cluster.apply(&definitions());
-    install_kinds(&cluster).await;
-    let front = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let at = front.local_addr().unwrap().port();
-    let endpoints = Endpoints::default();
-    let service = tokio::spawn(endpoints.clone().serve(front));
-    let controller = controller(&cluster, "controller", at, &[]);
-    controller.line(&["leading"]).await;
-    let ports = [free_port(), free_port()];
-    let replicas = ["one", "two"];
-    let replicas = [0, 1]
-        .map(|index| webhook_with(&cluster, replicas[index], ports[index], &["--log", "debug"]));
-    for replica in &replicas {
-        replica.line(&["listening"]).await;
-    }
-    endpoints.set(ports.map(|port| ([127, 0, 0, 1], port).into()).to_vec());
+    let (replicas, _rest) = replicas(&cluster).await;
     cluster.apply(GUARDRAILS);
     cluster.apply(&namespace("probe", "bare"));
     registered(&cluster, "probe in fail", |c| fails_for(c, "probe")).await;
@@ -204,6 +211,4 @@ async fn what_two_requests_at_one_moment_uncover_is_repaired_by_the_baseline_and
     .await;
     eprintln!("reported after {:?}", since.elapsed());
     assert!(since.elapsed() < TOLD, "{:?}", since.elapsed());
-    service.abort();
-    drop(controller);
 }
