@@ -62,7 +62,7 @@ pub(super) fn document(question: &Question<'_>, parameters: Value, extent: Exten
         ("guardrail", parameters),
         (
             "now",
-            string(&question.now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()),
+            string(&question.now.strftime(time_form(extent)).to_string()),
         ),
     ];
     let pod = match question.subject.model() {
@@ -84,6 +84,14 @@ pub(super) fn document(question: &Question<'_>, parameters: Value, extent: Exten
         }
     }
     object(fields)
+}
+
+/// RFC 3339. Of the time the built-in policies read the day, which is the same for many questions.
+fn time_form(extent: Extent) -> &'static str {
+    match extent {
+        Extent::Pack => "%Y-%m-%dT00:00:00Z",
+        Extent::Whole => "%Y-%m-%dT%H:%M:%SZ",
+    }
 }
 
 /// The admission request, as OPA and the API have it (`admission.k8s.io/v1`, `AdmissionRequest`).

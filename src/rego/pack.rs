@@ -5,6 +5,8 @@
 //! no, and the interpreter says what. What the two must agree on is tested over random objects. In
 //! the built-in policies `=` stands where others write `:=`: the machine goes on after `x := y` with `y` undefined.
 //!
+//! Answers are remembered: of the same document the built-in policies say the same.
+//!
 //! Sections that the guardrail does not have, and kinds that a section says nothing about, are not asked at all.
 
 use std::num::NonZeroU32;
@@ -27,6 +29,9 @@ use crate::guard::engine::{Question, Violation};
 use crate::guard::guardrail::{LabelsSection, Section};
 use crate::guard::review::Operation;
 use crate::netpol::WorkloadKind;
+use remembered::Remembered;
+
+mod remembered;
 
 /// The files of `policies/`, by their paths there.
 const FILES: &[(&str, &str)] = &[
@@ -71,6 +76,7 @@ pub(super) struct Pack {
     policy: CompiledPolicy,
     program: Arc<Program>,
     sections: Vec<Asked>,
+    remembered: Remembered,
 }
 
 /// One section and what to ask for it.
@@ -161,6 +167,7 @@ impl Pack {
             policy,
             program,
             sections,
+            remembered: Remembered::default(),
         })
     }
 
@@ -217,31 +224,52 @@ impl Pack {
         question: &Question<'_>,
         limit: Duration,
     ) -> Result<Vec<Violation>, String> {
+        let answers = self.answers(section, input, limit)?;
         let mut violations = Vec::new();
-        // Here what is found depends on a builtin, not only how it is told.
-        let needs_hints = section == Section::Labels && input::has_selected_labels(input);
-        for asked in self
-            .sections
-            .iter()
-            .filter(|asked| asked.section == section)
-        {
-            for rule in &asked.rules {
-                let answer = catch_unwind(AssertUnwindSafe(|| {
-                    if !needs_hints && self.finds_nothing(rule, input, limit)? {
-                        return Ok(Value::Undefined);
-                    }
-                    asked.interpret(rule, input, limit)
-                }));
-                let answer = answer.unwrap_or_else(|_| Err("the evaluator panicked".to_owned()))?;
-                let (found, wrong) =
-                    answer::violations(&asked.package, rule.name, &answer, &question.subject.value);
-                if let Some(wrong) = wrong.first() {
-                    return Err(wrong.to_string());
-                }
-                violations.extend(found);
+        for ((asked, rule), answer) in self.rules(section).zip(answers.iter()) {
+            let (found, wrong) =
+                answer::violations(&asked.package, rule.name, answer, &question.subject.value);
+            if let Some(wrong) = wrong.first() {
+                return Err(wrong.to_string());
             }
+            violations.extend(found);
         }
         Ok(violations)
+    }
+
+    fn rules(&self, section: Section) -> impl Iterator<Item = (&Asked, &Rule)> {
+        let asked = self.sections.iter();
+        let asked = asked.filter(move |asked| asked.section == section);
+        asked.flat_map(|asked| asked.rules.iter().map(move |rule| (asked, rule)))
+    }
+
+    /// What each rule of a section answers.
+    fn answers(
+        &self,
+        section: Section,
+        input: &Value,
+        limit: Duration,
+    ) -> Result<Arc<[Value]>, String> {
+        let key = remembered::Asked::of(section, input);
+        if let Some(answers) = key.as_ref().and_then(|key| self.remembered.answer(key)) {
+            return Ok(answers);
+        }
+        // Here what is found depends on a builtin, not only how it is told.
+        let needs_hints = section == Section::Labels && input::has_selected_labels(input);
+        let answers = self.rules(section).map(|(asked, rule)| {
+            let answer = catch_unwind(AssertUnwindSafe(|| {
+                if !needs_hints && self.finds_nothing(rule, input, limit)? {
+                    return Ok(Value::Undefined);
+                }
+                asked.interpret(rule, input, limit)
+            }));
+            answer.unwrap_or_else(|_| Err("the evaluator panicked".to_owned()))
+        });
+        let answers: Arc<[Value]> = answers.collect::<Result<_, String>>()?;
+        if let Some(key) = key {
+            self.remembered.keep(key, Arc::clone(&answers));
+        }
+        Ok(answers)
     }
 
     /// Whether the virtual machine finds nothing.

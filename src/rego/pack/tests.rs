@@ -285,7 +285,7 @@ proptest! {
             subject: review.subject().unwrap(),
             snapshot: &snapshot,
             guardrail: &guardrail,
-            now: Timestamp::UNIX_EPOCH,
+            now: "2026-03-04T23:59:59Z".parse::<Timestamp>().unwrap(),
             deadline: None,
         };
         let parameters = from_json(&guardrail.parameters);
@@ -311,6 +311,12 @@ proptest! {
                 prop_assert!(wrong.is_empty(), "{}: {:?}", rule.path, wrong);
                 seen.extend(violations);
             }
+            if concerned {
+                for _ in 0..2 {
+                    let told = pack.ask(asked.section, &small, &question, limit).unwrap();
+                    prop_assert_eq!(&told, &seen, "the first time and again");
+                }
+            }
             // A guardrail that demands the same label twice is told so twice.
             let mut keys: Vec<_> = guardrail.spec.labels.iter().flat_map(|labels| &labels.rules).map(|rule| &rule.key).collect();
             let demands = keys.len();
@@ -327,6 +333,7 @@ proptest! {
                 let question = Question { subject: &subject, ..question };
                 let input = document(&question, from_json(&guardrail.parameters), Extent::Pack);
                 let left = pack.ask(asked.section, &input, &question, limit).unwrap();
+                prop_assert_eq!(&left, &pack.ask(asked.section, &input, &question, limit).unwrap(), "asked again");
                 // Of two that are alike, the patch of one clears one.
                 let alike = |all: &[Violation]| {
                     all.iter().filter(|one| one.id == violation.id && one.message == violation.message).count()

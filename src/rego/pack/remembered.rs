@@ -1,0 +1,71 @@
+//! Answers that the built-in policies have given. Of the same document they say the same, whenever and whoever asks, and what they
+//! are shown of the pods of one workload is the same.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use regorus::Value;
+
+use crate::guard::guardrail::Section;
+
+/// Most answers that are kept; with one more all are forgotten.
+const MOST: usize = 512;
+/// The longest document of which they are, in bytes.
+const LONGEST: usize = 8 * 1024;
+
+/// Answers by what was asked.
+#[derive(Default)]
+pub(super) struct Remembered(Mutex<HashMap<Asked, Arc<[Value]>>>);
+
+/// A section, and the document that it was asked about, as JSON.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub(super) struct Asked(Section, String);
+
+// === impl Asked ===
+
+impl Asked {
+    /// None where it is not worth its memory.
+    pub(super) fn of(section: Section, document: &Value) -> Option<Self> {
+        let text = serde_json::to_string(document).ok()?;
+        (text.len() <= LONGEST).then_some(Self(section, text))
+    }
+}
+
+// === impl Remembered ===
+
+impl Remembered {
+    /// What was answered, one value for each rule of the section.
+    pub(super) fn answer(&self, asked: &Asked) -> Option<Arc<[Value]>> {
+        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.get(asked).cloned()
+    }
+
+    pub(super) fn keep(&self, asked: Asked, answer: Arc<[Value]>) {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if all.len() >= MOST {
+            all.clear();
+        }
+        all.insert(asked, answer);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_holds_a_bounded_number_of_short_questions() {
+        let remembered = Remembered::default();
+        let asked = |text: String| Asked::of(Section::Labels, &Value::from(text));
+        for number in 0..MOST * 3 {
+            let asked = asked(number.to_string()).unwrap();
+            assert!(remembered.answer(&asked).is_none());
+            remembered.keep(asked.clone(), Arc::from([Value::Null]));
+            assert!(remembered.answer(&asked).is_some());
+            assert!(remembered.0.lock().unwrap().len() <= MOST);
+        }
+        assert!(asked("x".repeat(LONGEST)).is_none());
+        let other = Asked::of(Section::Bypasses, &Value::from("1535".to_owned()));
+        assert!(remembered.answer(&other.unwrap()).is_none());
+    }
+}
