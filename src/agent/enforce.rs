@@ -113,6 +113,8 @@ const SHARE: u32 = 20;
 const VERIFY: Duration = Duration::from_mins(1);
 /// How often the counters are read.
 const COUNT: Duration = Duration::from_secs(5);
+/// How long chains are kept at least for pods that may come back.
+const IDLE: Duration = Duration::from_mins(10);
 /// How soon a table that the kernel did not take is tried again.
 const AGAIN: Duration = Duration::from_secs(1);
 
@@ -180,6 +182,8 @@ impl Enforcer {
         verify.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut count = interval(COUNT);
         count.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut idle = interval(IDLE);
+        idle.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 update = feed.next() => self.update(update?),
@@ -191,6 +195,7 @@ impl Enforcer {
                 () = due(self.again) => self.rebuild(Rebuild::Refused),
                 _ = verify.tick(), if self.started => self.read_back(),
                 _ = count.tick(), if self.started => self.count(),
+                _ = idle.tick(), if self.started => self.drop_idle(),
                 () = shutdown.reached(Phase::Draining) => return Ok(()),
             }
         }
@@ -263,6 +268,16 @@ impl Enforcer {
         }
     }
 
+    /// Takes chains out of the kernel that no pod has used for long.
+    fn drop_idle(&mut self) {
+        let transaction = self.plan.drop_idle();
+        if !transaction.is_empty() {
+            let done =
+                tokio::task::block_in_place(|| self.kernel.advance(&self.plan, &transaction));
+            self.after(done);
+        }
+    }
+
     fn rebuild(&mut self, reason: Rebuild) {
         let done = tokio::task::block_in_place(|| self.kernel.rebuild(&self.plan, reason));
         if done.is_ok() {
@@ -330,7 +345,7 @@ impl Enforcer {
                 }
                 self.again = None;
                 self.readiness.ready(READY);
-                let mut holding = self.holding(&wanted);
+                let mut holding = self.holding(&self.plan.without_idle(wanted));
                 holding.failure = passed_by
                     .map(|error| error.to_string())
                     .or_else(|| left_out(&self.undecodable));

@@ -2,7 +2,8 @@
 //!
 //! [`Plan::advance`] takes a new snapshot and what has changed in it, and gives the transaction that makes the old table
 //! the new one. Its cost follows the change: a pod is looked up in each set that follows pods, a policy touches the local pods of its
-//! namespace only. [`Plan::whole`] is the same table at once; going there step by step or in one leap comes to the same.
+//! namespace only. [`Plan::whole`] is the same table at once; going there step by step or in one leap comes to the same, but for
+//! the chains that no pod uses any more, which [`Plan::drop_idle`] takes away.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
@@ -16,11 +17,13 @@ use super::options::Options;
 use super::sources;
 use super::table::{ChainName, Element, Interface, Ruleset, Set, SetKind, SetName};
 use super::terms::Occupant;
-use super::transaction::{Change, Transaction};
+use super::transaction::Transaction;
 use super::vxlan;
 use crate::netpol::{Family, NamespaceName, ObjectKey, Pod, PolicyRef, Snapshot, WorkloadRef};
+use chains::{Fixed, Idle, Shared};
 use following::Following;
 
+mod chains;
 mod following;
 mod local;
 
@@ -35,6 +38,7 @@ pub struct Plan {
     ports: BTreeMap<IpAddr, Interface>,
     retold: BTreeSet<IpAddr>,
     chains: HashMap<ChainName, Shared>,
+    idle: Idle,
     peers: BTreeMap<SetName, Following>,
     fixed: BTreeMap<SetName, Fixed>,
 }
@@ -53,21 +57,6 @@ struct Moved {
     address: IpAddr,
     old: Option<Local>,
     new: Option<Local>,
-}
-
-/// The chains of pods with equal policies.
-#[derive(Clone, Debug)]
-struct Shared {
-    compiled: Arc<Compiled>,
-    users: usize,
-}
-
-/// A set that stays as it is.
-#[derive(Clone, Debug)]
-struct Fixed {
-    kind: SetKind,
-    elements: BTreeSet<Element>,
-    users: usize,
 }
 
 /// Chains that were written for some policies; pods that differ in nothing that these ask share them.
@@ -103,6 +92,7 @@ impl Plan {
             ports: BTreeMap::new(),
             retold: BTreeSet::new(),
             chains: HashMap::new(),
+            idle: Idle::default(),
             peers,
             fixed: BTreeMap::new(),
         }
@@ -175,12 +165,12 @@ impl Plan {
         }
         for Moved { address, new, .. } in &moved {
             let family = Family::of(*address);
-            for chain in chains(new.as_ref()) {
+            for chain in chains_of(new.as_ref()) {
                 self.use_chain(chain, family, &mut draft);
             }
         }
         for Moved { old, .. } in &moved {
-            for chain in chains(old.as_ref()) {
+            for chain in chains_of(old.as_ref()) {
                 self.leave_chain(chain, &mut draft);
             }
         }
@@ -324,7 +314,7 @@ impl Plan {
         moved
     }
 
-    /// The chains for one address of a local pod; those that are new wait without users.
+    /// The chains for one address of a local pod; those that are new are not in the table yet.
     fn place(&mut self, pod: &Pod, address: IpAddr, written: &mut Written) -> Local {
         let family = Family::of(address);
         let telling = Telling {
@@ -364,10 +354,8 @@ impl Plan {
                 continue;
             };
             chains.insert(way, name.clone());
-            self.chains.entry(name.clone()).or_insert_with(|| Shared {
-                compiled: Arc::clone(compiled),
-                users: 0,
-            });
+            let shared = || Shared::new(Arc::clone(compiled));
+            self.chains.entry(name.clone()).or_insert_with(shared);
         }
         let port = self.ports.get(&address);
         Local {
@@ -376,86 +364,8 @@ impl Plan {
             port: port.filter(|_| self.options.own_sources).cloned(),
         }
     }
-
-    /// One more address uses a chain; the first one has it made, with the sets that it asks.
-    fn use_chain(&mut self, chain: &ChainName, family: Family, draft: &mut Draft) {
-        let Some(shared) = self.chains.get_mut(chain) else {
-            return;
-        };
-        shared.users = shared.users.saturating_add(1);
-        if shared.users > 1 {
-            return;
-        }
-        for (name, key) in &shared.compiled.peers {
-            let following = self.peers.entry(name.clone()).or_insert_with(|| {
-                let following = Following::new(key.clone(), family, &self.snapshot);
-                let (kind, elements) = (following.kind, &following.elements);
-                draft.new_sets.push(Change::AddSet(name.clone(), kind));
-                draft.come(name, kind, elements.iter().cloned());
-                following
-            });
-            following.users = following.users.saturating_add(1);
-        }
-        for (name, (kind, elements)) in &shared.compiled.fixed {
-            let fixed = self.fixed.entry(name.clone()).or_insert_with(|| {
-                draft.new_sets.push(Change::AddSet(name.clone(), *kind));
-                draft.come(name, *kind, elements.iter().cloned());
-                Fixed {
-                    kind: *kind,
-                    elements: elements.clone(),
-                    users: 0,
-                }
-            });
-            fixed.users = fixed.users.saturating_add(1);
-        }
-        for (name, rules) in &shared.compiled.chains {
-            draft.new_chains.push(Change::AddChain(name.clone(), None));
-            if !rules.is_empty() {
-                draft
-                    .rules
-                    .push(Change::AddRules(name.clone(), rules.clone()));
-            }
-        }
-    }
-
-    /// One address less uses a chain; with the last one it goes, and the sets that only it asked.
-    fn leave_chain(&mut self, chain: &ChainName, draft: &mut Draft) {
-        let Some(shared) = self.chains.get_mut(chain) else {
-            return;
-        };
-        shared.users = shared.users.saturating_sub(1);
-        if shared.users > 0 {
-            return;
-        }
-        let compiled = Arc::clone(&shared.compiled);
-        self.chains.remove(chain);
-        for (name, _) in &compiled.chains {
-            draft.flushed.push(Change::FlushChain(name.clone()));
-            draft.old_chains.push(Change::DeleteChain(name.clone()));
-        }
-        for name in compiled.peers.keys() {
-            let following = self.peers.get_mut(name);
-            if following.is_some_and(|following| last(&mut following.users)) {
-                self.peers.remove(name);
-                draft.forget(name);
-            }
-        }
-        for name in compiled.fixed.keys() {
-            let fixed = self.fixed.get_mut(name);
-            if fixed.is_some_and(|fixed| last(&mut fixed.users)) {
-                self.fixed.remove(name);
-                draft.forget(name);
-            }
-        }
-    }
 }
 
-/// Takes one user away; whether it was the last.
-fn last(users: &mut usize) -> bool {
-    *users = users.saturating_sub(1);
-    *users == 0
-}
-
-fn chains(local: Option<&Local>) -> impl Iterator<Item = &ChainName> {
+fn chains_of(local: Option<&Local>) -> impl Iterator<Item = &ChainName> {
     local.into_iter().flat_map(|local| local.chains.values())
 }

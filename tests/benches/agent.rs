@@ -2,8 +2,9 @@
 //!
 //! `cargo bench --bench agent`, as root: the table is in a network namespace of its own. Clusters of 1 000, 10 000 and
 //! 100 000 pods with 2 000 policies and 20 of the cluster, 110 of the pods on the node. Pods on other nodes come and go,
-//! pods of the node come and go, and policies of the node's namespaces are edited, one by one; each is planned and applied. As a
-//! test it has a few pods only.
+//! pods of the node come and go, and policies of the node's namespaces are edited, one by one; each is planned and applied. Pods of
+//! the node come once more after what they used is gone: the first of its kind brings all the peers of its policies. Edited policies
+//! find nothing of theirs either. As a test it has a few pods only.
 //!
 //! Each figure is given twice: as time that passes, and as what is computed for it, in the kernel too, which a busy machine changes
 //! less.
@@ -48,6 +49,22 @@ impl Agent {
         let key = object.key();
         let gone = self.go_on(self.plan.snapshot().without(&key), key);
         [gone, self.change(object)]
+    }
+
+    /// A pod that goes, and after it all that no other uses, before it comes back: how long the coming took.
+    fn come_first(&mut self, object: Object) -> Took {
+        let key = object.key();
+        self.go_on(self.plan.snapshot().without(&key), key);
+        self.drop_idle();
+        self.change(object)
+    }
+
+    /// Nothing is there that no pod uses.
+    fn drop_idle(&mut self) {
+        for _ in 0..2 {
+            let transaction = self.plan.drop_idle();
+            self.socket.apply(&transaction).expect("applied");
+        }
     }
 
     fn go_on(&mut self, snapshot: Snapshot, changed: ObjectKey) -> Took {
@@ -96,7 +113,7 @@ fn percentiles(name: &str, all: &[Took]) -> Duration {
     at(computed, 99)
 }
 
-fn measure(pods: usize, times: usize) -> [Duration; 3] {
+fn measure(pods: usize, times: usize) -> [Duration; 4] {
     let snapshot = snapshot(pods);
     let begun = Instant::now();
     let plan = Plan::of(Options::new(NODE), &snapshot);
@@ -131,6 +148,9 @@ fn measure(pods: usize, times: usize) -> [Duration; 3] {
     let remote = percentiles("a pod elsewhere", &cycles(remote));
     let here = local.clone();
     let local = percentiles("a pod of the node", &cycles(local));
+    let firsts = here.iter().cloned().map(Object::Pod);
+    let firsts: Vec<Took> = firsts.map(|pod| agent.come_first(pod)).collect();
+    let first = percentiles("the first pod of its kind on the node", &firsts);
     let policies: Vec<NetworkPolicy> = here
         .iter()
         .flat_map(|pod| snapshot.policies_in(pod.namespace()))
@@ -145,11 +165,13 @@ fn measure(pods: usize, times: usize) -> [Duration; 3] {
             ..policy.clone()
         };
         edits.push(agent.change(Object::NetworkPolicy(edited)));
+        agent.drop_idle();
         edits.push(agent.change(Object::NetworkPolicy(policy)));
+        agent.drop_idle();
     }
     let edits = percentiles("an edit of a policy", &edits);
     assert_eq!(agent.plan.whole(), whole, "all is as it was");
-    [remote, local, edits]
+    [remote, local, first, edits]
 }
 
 fn main() {
@@ -159,16 +181,18 @@ fn main() {
     } else {
         (&[1_000], 20)
     };
-    let mut first: Option<[Duration; 3]> = None;
+    let mut first: Option<[Duration; 4]> = None;
     for pods in sizes {
         let figures = space::alone(|| measure(*pods, times));
         let base = first.get_or_insert(figures);
         let ratio = |index: usize| figures[index].as_secs_f64() / base[index].as_secs_f64();
         println!(
-            "  computed p99 against the smallest cluster: elsewhere x{:.2}, here x{:.2}, edit x{:.2}",
+            "  computed p99 against the smallest cluster: elsewhere x{:.2}, here x{:.2}, \
+             first of its kind x{:.2}, edit x{:.2}",
             ratio(0),
             ratio(1),
-            ratio(2)
+            ratio(2),
+            ratio(3)
         );
     }
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();

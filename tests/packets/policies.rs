@@ -175,6 +175,8 @@ fn the_kernel_lets_pass_what_the_model_lets_pass() {
             socket
                 .apply(&plan.advance(snapshot.clone(), &changed))
                 .unwrap();
+            // What no pod uses stays for one cluster, or for one more.
+            socket.apply(&plan.drop_idle()).unwrap();
             let found = nft::read(socket).unwrap().expect("a table");
             let wanted = plan.whole().as_kept();
             assert!(found.ruleset.as_kept() == wanted, "in {snapshot:#?}");

@@ -22,7 +22,7 @@ use proptest::prelude::*;
 use ringfence::netpol::{
     Endpoint, Family, Flow, NodeName, Object, ObjectKey, Port, Protocol, Snapshot, parse,
 };
-use ringfence::ruleset::{Options, Plan, Ruleset, Transaction};
+use ringfence::ruleset::{Change, Options, Plan, Ruleset, Transaction};
 use serde_json::Value;
 use table::{Fate, Packet, apply, fate};
 
@@ -243,14 +243,94 @@ fn hold_step_by_step<S: Strategy<Value = Vec<Value>>>(cases: u32, cluster: impl 
             plan.behind(ports.clone());
             apply(&mut table, &plan.advance(snapshot.clone(), &changed));
             prop_assert_eq!(&table, &plan.whole());
+            if index.index(3) == 0 {
+                apply(&mut table, &plan.drop_idle());
+                prop_assert_eq!(&table, &plan.whole());
+            }
             let mut at_once = Plan::of(options(), &snapshot);
             at_once.behind(ports);
             at_once.advance(snapshot.clone(), &[]);
-            prop_assert_eq!(&table, &at_once.whole());
+            prop_assert_eq!(&plan.without_idle(table.clone()), &at_once.whole());
         }
         prop_assert!(plan.advance(snapshot, &[]).is_empty());
+        for _ in 0..2 {
+            apply(&mut table, &plan.drop_idle());
+        }
+        prop_assert_eq!(&table, &plan.whole());
+        prop_assert_eq!(&table, &plan.without_idle(plan.whole()));
+        prop_assert!(plan.drop_idle().is_empty());
         Ok(())
     });
+}
+
+/// Pods of one node, each in a namespace of its own whose policy lets in a pod of another node.
+fn of_many_namespaces(number: usize) -> Vec<Object> {
+    let namespaces = (0..number).map(|at| {
+        let pod = |name: &str, node: &str, last: usize| {
+            serde_json::json!({
+                "apiVersion": "v1", "kind": "Pod",
+                "metadata": {"namespace": format!("n{at}"), "name": name, "labels": {"app": name}},
+                "spec": {"nodeName": node, "containers": []},
+                "status": {"phase": "Running", "podIPs": [{"ip": format!("10.{last}.0.{at}")}]},
+            })
+        };
+        let policy = serde_json::json!({
+            "apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy",
+            "metadata": {"namespace": format!("n{at}"), "name": "from-client"},
+            "spec": {
+                "podSelector": {"matchLabels": {"app": "server"}},
+                "ingress": [{"from": [{"podSelector": {"matchLabels": {"app": "client"}}}]}],
+            },
+        });
+        [pod("server", "here", 1), pod("client", "there", 2), policy]
+    });
+    objects(&namespaces.flatten().collect::<Vec<Value>>())
+}
+
+#[test]
+fn a_pod_that_comes_back_finds_its_chains_and_they_are_not_kept_without_end() {
+    let number = 80;
+    let all = of_many_namespaces(number);
+    let mut snapshot: Snapshot = all.iter().cloned().collect();
+    let mut plan = Plan::of(Options::new("here"), &snapshot);
+    let mut table = plan.whole();
+    let without_sets = Plan::of(Options::new("here"), &Snapshot::default()).whole();
+    let fixed = (without_sets.chains.len(), without_sets.sets.len());
+    let servers: Vec<&Object> = all.iter().step_by(3).collect();
+    let mut elements = Vec::new();
+    for server in &servers {
+        let key = server.key();
+        snapshot.remove(&key);
+        let gone = plan.advance(snapshot.clone(), std::slice::from_ref(&key));
+        apply(&mut table, &gone);
+        snapshot.insert((*server).clone());
+        let back = plan.advance(snapshot.clone(), &[key]);
+        apply(&mut table, &back);
+        let is_of_element = |change: &Change| {
+            matches!(change, Change::AddElements(..) | Change::DeleteElements(..))
+        };
+        assert!(gone.changes.iter().all(is_of_element), "{gone:?}");
+        assert!(back.changes.iter().all(is_of_element), "{back:?}");
+        elements.push((gone.changes.len(), back.changes.len()));
+    }
+    assert!(elements.iter().all(|own| *own == elements[0]));
+    assert_eq!(table, plan.whole());
+    for server in &servers {
+        let key = server.key();
+        snapshot.remove(&key);
+        apply(&mut table, &plan.advance(snapshot.clone(), &[key]));
+    }
+    // Each has its own chain, one of what it denies, and one set of peers.
+    let idle = (table.chains.len() - fixed.0, table.sets.len() - fixed.1);
+    assert_eq!(idle, (2 * 64, 64));
+    assert_eq!(plan.without_idle(table.clone()), without_sets);
+    assert!(plan.drop_idle().is_empty(), "they are idle since now");
+    snapshot.insert(servers[number - 1].clone());
+    let key = servers[number - 1].key();
+    apply(&mut table, &plan.advance(snapshot.clone(), &[key]));
+    apply(&mut table, &plan.drop_idle());
+    assert_eq!(table, plan.whole());
+    assert_eq!(table, Plan::of(Options::new("here"), &snapshot).whole());
 }
 
 #[test]

@@ -1,0 +1,219 @@
+//! The chains of local pods and the sets that these ask: made with the first address that uses one, and kept for a while after the
+//! last. Pods come back, of a job that runs each minute as of a rollout, and then their chains and the many addresses in their sets
+//! are there.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use super::Plan;
+use super::following::Following;
+use crate::netpol::Family;
+use crate::ruleset::compile::Compiled;
+use crate::ruleset::draft::Draft;
+use crate::ruleset::table::{ChainName, Element, Ruleset, SetKind, SetName};
+use crate::ruleset::transaction::{Change, Transaction};
+
+/// The chains of pods with equal policies.
+#[derive(Clone, Debug)]
+pub(super) struct Shared {
+    pub(super) compiled: Arc<Compiled>,
+    users: usize,
+    is_made: bool,
+}
+
+/// A set that stays as it is.
+#[derive(Clone, Debug)]
+pub(super) struct Fixed {
+    pub(super) kind: SetKind,
+    pub(super) elements: BTreeSet<Element>,
+    users: usize,
+}
+
+/// The chains that no address uses, from the one that was left first.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Idle {
+    chains: VecDeque<ChainName>,
+    /// How many of them were idle when they were looked at last.
+    long: usize,
+}
+
+/// Most chains that are kept for pods that may come back.
+const MOST_CHAINS: usize = 64;
+/// Most elements of the sets that these ask; one that several ask counts each time.
+const MOST_ELEMENTS: usize = 1 << 16;
+
+// === impl Shared ===
+
+impl Shared {
+    pub(super) fn new(compiled: Arc<Compiled>) -> Self {
+        Self {
+            compiled,
+            users: 0,
+            is_made: false,
+        }
+    }
+
+    fn sets(&self) -> impl Iterator<Item = &SetName> {
+        let peers = self.compiled.peers.keys();
+        peers.chain(self.compiled.fixed.keys())
+    }
+}
+
+// === impl Idle ===
+
+impl Idle {
+    /// A chain is used again.
+    fn take(&mut self, chain: &ChainName) {
+        if let Some(at) = self.chains.iter().position(|idle| idle == chain) {
+            self.chains.remove(at);
+            if at < self.long {
+                self.long = self.long.saturating_sub(1);
+            }
+        }
+    }
+
+    fn first(&mut self) -> Option<ChainName> {
+        self.long = self.long.saturating_sub(1);
+        self.chains.pop_front()
+    }
+}
+
+// === impl Plan ===
+
+impl Plan {
+    /// Takes away what no pod has used since this was asked the last time.
+    pub fn drop_idle(&mut self) -> Transaction {
+        let mut draft = Draft::default();
+        for _ in 0..self.idle.long {
+            self.drop_first_idle(&mut draft);
+        }
+        self.idle.long = self.idle.chains.len();
+        draft.finish()
+    }
+
+    /// Of the whole table, what pods use that are there.
+    #[must_use]
+    pub fn without_idle(&self, mut whole: Ruleset) -> Ruleset {
+        let shared = self.chains.values();
+        let (idle, used): (Vec<_>, Vec<_>) = shared.partition(|shared| shared.users == 0);
+        let used: BTreeSet<&SetName> = used.into_iter().flat_map(Shared::sets).collect();
+        for shared in idle {
+            for (name, _) in &shared.compiled.chains {
+                whole.chains.remove(name);
+            }
+            for set in shared.sets().filter(|set| !used.contains(set)) {
+                whole.sets.remove(set);
+            }
+        }
+        whole
+    }
+
+    /// One more address uses a chain; the first one has it made, with the sets that it asks.
+    pub(super) fn use_chain(&mut self, chain: &ChainName, family: Family, draft: &mut Draft) {
+        let Some(shared) = self.chains.get_mut(chain) else {
+            return;
+        };
+        shared.users = shared.users.saturating_add(1);
+        if shared.users > 1 {
+            return;
+        }
+        if std::mem::replace(&mut shared.is_made, true) {
+            self.idle.take(chain);
+            return;
+        }
+        for (name, key) in &shared.compiled.peers {
+            let following = self.peers.entry(name.clone()).or_insert_with(|| {
+                let following = Following::new(key.clone(), family, &self.snapshot);
+                let (kind, elements) = (following.kind, &following.elements);
+                draft.new_sets.push(Change::AddSet(name.clone(), kind));
+                draft.come(name, kind, elements.iter().cloned());
+                following
+            });
+            following.users = following.users.saturating_add(1);
+        }
+        for (name, (kind, elements)) in &shared.compiled.fixed {
+            let fixed = self.fixed.entry(name.clone()).or_insert_with(|| {
+                draft.new_sets.push(Change::AddSet(name.clone(), *kind));
+                draft.come(name, *kind, elements.iter().cloned());
+                Fixed {
+                    kind: *kind,
+                    elements: elements.clone(),
+                    users: 0,
+                }
+            });
+            fixed.users = fixed.users.saturating_add(1);
+        }
+        for (name, rules) in &shared.compiled.chains {
+            draft.new_chains.push(Change::AddChain(name.clone(), None));
+            if !rules.is_empty() {
+                draft
+                    .rules
+                    .push(Change::AddRules(name.clone(), rules.clone()));
+            }
+        }
+    }
+
+    /// One address less uses a chain; with the last one it is idle, and the longest idle ones go where there are too many.
+    pub(super) fn leave_chain(&mut self, chain: &ChainName, draft: &mut Draft) {
+        let Some(shared) = self.chains.get_mut(chain) else {
+            return;
+        };
+        shared.users = shared.users.saturating_sub(1);
+        if shared.users > 0 {
+            return;
+        }
+        self.idle.chains.push_back(chain.clone());
+        while self.idle.chains.len() > MOST_CHAINS || self.idle_elements() > MOST_ELEMENTS {
+            self.drop_first_idle(draft);
+        }
+    }
+
+    /// The elements of the sets that idle chains ask.
+    fn idle_elements(&self) -> usize {
+        let idle = self.idle.chains.iter();
+        let compiled = idle.filter_map(|chain| Some(&self.chains.get(chain)?.compiled));
+        let lengths = compiled.flat_map(|compiled| {
+            let peers = compiled
+                .peers
+                .keys()
+                .filter_map(|name| self.peers.get(name));
+            let fixed = compiled.fixed.values();
+            let peers = peers.map(|following| following.elements.len());
+            peers.chain(fixed.map(|(_, elements)| elements.len()))
+        });
+        lengths.sum()
+    }
+
+    /// The chain goes that is idle for longest, and the sets that only it asked.
+    fn drop_first_idle(&mut self, draft: &mut Draft) {
+        let chain = self.idle.first();
+        let Some(Shared { compiled, .. }) = chain.and_then(|chain| self.chains.remove(&chain))
+        else {
+            return;
+        };
+        for (name, _) in &compiled.chains {
+            draft.flushed.push(Change::FlushChain(name.clone()));
+            draft.old_chains.push(Change::DeleteChain(name.clone()));
+        }
+        for name in compiled.peers.keys() {
+            let following = self.peers.get_mut(name);
+            if following.is_some_and(|following| last(&mut following.users)) {
+                self.peers.remove(name);
+                draft.forget(name);
+            }
+        }
+        for name in compiled.fixed.keys() {
+            let fixed = self.fixed.get_mut(name);
+            if fixed.is_some_and(|fixed| last(&mut fixed.users)) {
+                self.fixed.remove(name);
+                draft.forget(name);
+            }
+        }
+    }
+}
+
+/// Takes one user away; whether it was the last.
+fn last(users: &mut usize) -> bool {
+    *users = users.saturating_sub(1);
+    *users == 0
+}
