@@ -3,8 +3,8 @@
 //! A decision takes tens of microseconds, and handing it to another thread and back costs 10 to 20 more, by
 //! `spawn_blocking` as by `block_in_place`. A hostile or careless policy takes a hundred milliseconds, and on the spot it
 //! would hold up every other request and the health checks. So decisions are timed. After one slow decision all of them
-//! go to threads for a while; there, kinds of request that were slow share half of the threads, so that the quick ones
-//! always find one.
+//! go to threads for a thousand times as long as it took, so that a thousandth of the time is held up at most; there, kinds of
+//! request that were slow share half of the threads, so that the quick ones always find one.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -23,7 +23,7 @@ pub struct WorkerOptions {
     pub threads: usize,
     /// From how much computing on a decision counts as slow.
     pub slow: Duration,
-    /// How long one slow decision keeps all of them off the spot.
+    /// How long one slow decision keeps all of them off the spot at most.
     pub wary: Duration,
     /// Requests larger than this are never computed on the spot: parsing alone takes long.
     pub large_bytes: usize,
@@ -54,6 +54,9 @@ pub enum Outcome<T> {
 }
 
 const LANES: usize = 256;
+
+/// How many times as long as a slow decision took it keeps the others off the spot.
+const SHARE: u32 = 1_000;
 
 impl Default for WorkerOptions {
     fn default() -> Self {
@@ -175,20 +178,21 @@ impl Workers {
             );
         }
         self.wary_until
-            .store(self.after_a_while(), Ordering::Relaxed);
+            .fetch_max(self.after_a_while(computed), Ordering::Relaxed);
     }
 
     fn note_lane(&self, lane: Option<usize>, computed: Duration) {
         if computed >= self.options.slow
             && let Some(lane) = lane.and_then(|lane| self.lanes.get(lane))
         {
-            lane.store(self.after_a_while(), Ordering::Relaxed);
+            lane.fetch_max(self.after_a_while(computed), Ordering::Relaxed);
         }
     }
 
-    fn after_a_while(&self) -> u64 {
+    fn after_a_while(&self, computed: Duration) -> u64 {
+        let length = computed.saturating_mul(SHARE).min(self.options.wary);
         self.now()
-            .saturating_add(u64::try_from(self.options.wary.as_millis()).unwrap_or(u64::MAX))
+            .saturating_add(u64::try_from(length.as_millis()).unwrap_or(u64::MAX))
     }
 
     fn now(&self) -> u64 {
@@ -250,6 +254,30 @@ mod tests {
             panic!()
         };
         assert_ne!(there, here);
+    }
+
+    #[tokio::test]
+    async fn how_long_decisions_are_kept_off_the_spot_follows_from_how_slow_one_was() {
+        let workers = Workers::new(WorkerOptions {
+            slow: Duration::from_micros(1),
+            wary: Duration::from_millis(300),
+            ..WorkerOptions::default()
+        });
+        let quick = Duration::from_micros(100);
+        workers.note(quick / 1_000);
+        assert!(!workers.is_wary());
+        workers.note(quick);
+        let until = workers.wary_until.load(Ordering::Relaxed);
+        assert!(until <= workers.now() + 100, "100 ms at most, {until}");
+        workers.note(SLOW);
+        let until = workers.wary_until.load(Ordering::Relaxed);
+        assert!(until > workers.now() + 200 && until <= workers.now() + 300);
+        workers.note(quick);
+        assert_eq!(
+            workers.wary_until.load(Ordering::Relaxed),
+            until,
+            "not less than before"
+        );
     }
 
     #[tokio::test]

@@ -2,7 +2,7 @@
 //! last. Pods come back, of a job that runs each minute as of a rollout, and then their chains and the many addresses in their sets
 //! are there.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use super::Plan;
@@ -39,7 +39,7 @@ pub(super) struct Idle {
 
 /// Most chains that are kept for pods that may come back.
 const MOST_CHAINS: usize = 64;
-/// Most elements of the sets that these ask; one that several ask counts each time.
+/// Most elements of the sets that only these ask.
 const MOST_ELEMENTS: usize = 1 << 16;
 
 // === impl Shared ===
@@ -168,18 +168,21 @@ impl Plan {
         }
     }
 
-    /// The elements of the sets that idle chains ask.
+    /// The elements of the sets that idle chains ask and no others.
     fn idle_elements(&self) -> usize {
         let idle = self.idle.chains.iter();
-        let compiled = idle.filter_map(|chain| Some(&self.chains.get(chain)?.compiled));
-        let lengths = compiled.flat_map(|compiled| {
-            let peers = compiled
-                .peers
-                .keys()
-                .filter_map(|name| self.peers.get(name));
-            let fixed = compiled.fixed.values();
-            let peers = peers.map(|following| following.elements.len());
-            peers.chain(fixed.map(|(_, elements)| elements.len()))
+        let idle = idle.filter_map(|chain| self.chains.get(chain));
+        let mut asked: BTreeMap<&SetName, usize> = BTreeMap::new();
+        for set in idle.flat_map(Shared::sets) {
+            let times = asked.entry(set).or_default();
+            *times = times.saturating_add(1);
+        }
+        let lengths = asked.into_iter().map(|(set, times)| {
+            let peers = self.peers.get(set);
+            let peers = peers.map(|it| (it.users, it.elements.len()));
+            let fixed = self.fixed.get(set);
+            let found = peers.or(fixed.map(|it| (it.users, it.elements.len())));
+            found.map_or(0, |(users, length)| if users == times { length } else { 0 })
         });
         lengths.sum()
     }
