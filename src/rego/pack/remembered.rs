@@ -1,5 +1,5 @@
 //! Answers that the built-in policies have given. Of the same document they say the same, whenever and whoever asks, and what they
-//! are shown of the pods of one workload is the same.
+//! are shown of the pods of one ReplicaSet is the same.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -7,11 +7,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use regorus::Value;
 
 use crate::guard::guardrail::Section;
+use crate::rego::value::text_length;
 
 /// Most answers that are kept; with one more all are forgotten.
 const MOST: usize = 512;
 /// The longest document of which they are, in bytes.
 const LONGEST: usize = 8 * 1024;
+/// The longest answer, in bytes as text: a short document can have one that is a hundred times longer.
+const LONGEST_ANSWER: usize = 2 * 1024;
 
 /// Answers by what was asked.
 #[derive(Default)]
@@ -40,7 +43,11 @@ impl Remembered {
         all.get(asked).cloned()
     }
 
+    /// Keeps an answer that is worth its memory.
     pub(super) fn keep(&self, asked: Asked, answer: Arc<[Value]>) {
+        if text_length(answer.iter()).is_none_or(|length| length > LONGEST_ANSWER) {
+            return;
+        }
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if all.len() >= MOST {
             all.clear();
@@ -65,6 +72,13 @@ mod tests {
             assert!(remembered.0.lock().unwrap().len() <= MOST);
         }
         assert!(asked("x".repeat(LONGEST)).is_none());
+        let long = asked("long".to_owned()).unwrap();
+        for answer in ["x".repeat(LONGEST_ANSWER - 8), "x".repeat(LONGEST_ANSWER)] {
+            let is_short = answer.len() < LONGEST_ANSWER;
+            remembered.keep(long.clone(), Arc::from([Value::from(answer)]));
+            assert_eq!(remembered.answer(&long).is_some(), is_short);
+            remembered.0.lock().unwrap().clear();
+        }
         let other = Asked::of(Section::Bypasses, &Value::from("1535".to_owned()));
         assert!(remembered.answer(&other.unwrap()).is_none());
     }
