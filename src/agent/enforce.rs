@@ -259,8 +259,7 @@ impl Enforcer {
                 .get_or_insert_with(|| Instant::now() + self.pace);
             return;
         }
-        let done = tokio::task::block_in_place(|| self.kernel.advance(&self.plan, &transaction));
-        self.after(done);
+        self.apply(&transaction);
         let has_cut = self.cut_until.is_some_and(|until| Instant::now() < until);
         if has_cut || is_stricter(&transaction) {
             self.sweep
@@ -272,10 +271,14 @@ impl Enforcer {
     fn drop_idle(&mut self) {
         let transaction = self.plan.drop_idle();
         if !transaction.is_empty() {
-            let done =
-                tokio::task::block_in_place(|| self.kernel.advance(&self.plan, &transaction));
-            self.after(done);
+            self.apply(&transaction);
         }
+    }
+
+    /// Does in the kernel what the plan has gone on by.
+    fn apply(&mut self, transaction: &Transaction) {
+        let done = tokio::task::block_in_place(|| self.kernel.advance(&self.plan, transaction));
+        self.after(done);
     }
 
     fn rebuild(&mut self, reason: Rebuild) {

@@ -250,7 +250,7 @@ impl Pack {
         input: &Value,
         limit: Duration,
     ) -> Result<Arc<[Value]>, String> {
-        let key = remembered::Asked::of(section, input);
+        let key = remembered::Key::of(section, input);
         if let Some(answers) = key.as_ref().and_then(|key| self.remembered.answer(key)) {
             return Ok(answers);
         }

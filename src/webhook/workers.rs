@@ -3,8 +3,8 @@
 //! A decision takes tens of microseconds, and handing it to another thread and back costs 10 to 20 more, by
 //! `spawn_blocking` as by `block_in_place`. A hostile or careless policy takes a hundred milliseconds, and on the spot it
 //! would hold up every other request and the health checks. So decisions are timed. After one slow decision all of them
-//! go to threads for a thousand times as long as it took, so that a thousandth of the time is held up at most; there, kinds of
-//! request that were slow share half of the threads, so that the quick ones always find one.
+//! go to threads for a thousand times as long as it took, up to a minute, so that slow ones hold up little of the time; there,
+//! kinds of request that were slow share half of the threads, so that the quick ones always find one.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;

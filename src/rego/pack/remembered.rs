@@ -18,15 +18,15 @@ const LONGEST_ANSWER: usize = 2 * 1024;
 
 /// Answers by what was asked.
 #[derive(Default)]
-pub(super) struct Remembered(Mutex<HashMap<Asked, Arc<[Value]>>>);
+pub(super) struct Remembered(Mutex<HashMap<Key, Arc<[Value]>>>);
 
 /// A section, and the document that it was asked about, as JSON.
 #[derive(Clone, PartialEq, Eq, Hash)]
-pub(super) struct Asked(Section, String);
+pub(super) struct Key(Section, String);
 
-// === impl Asked ===
+// === impl Key ===
 
-impl Asked {
+impl Key {
     /// None where it is not worth its memory.
     pub(super) fn of(section: Section, document: &Value) -> Option<Self> {
         let text = serde_json::to_string(document).ok()?;
@@ -38,13 +38,13 @@ impl Asked {
 
 impl Remembered {
     /// What was answered, one value for each rule of the section.
-    pub(super) fn answer(&self, asked: &Asked) -> Option<Arc<[Value]>> {
+    pub(super) fn answer(&self, key: &Key) -> Option<Arc<[Value]>> {
         let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        all.get(asked).cloned()
+        all.get(key).cloned()
     }
 
     /// Keeps an answer that is worth its memory.
-    pub(super) fn keep(&self, asked: Asked, answer: Arc<[Value]>) {
+    pub(super) fn keep(&self, key: Key, answer: Arc<[Value]>) {
         if text_length(answer.iter()).is_none_or(|length| length > LONGEST_ANSWER) {
             return;
         }
@@ -52,7 +52,7 @@ impl Remembered {
         if all.len() >= MOST {
             all.clear();
         }
-        all.insert(asked, answer);
+        all.insert(key, answer);
     }
 }
 
@@ -63,7 +63,7 @@ mod tests {
     #[test]
     fn it_holds_a_bounded_number_of_short_questions() {
         let remembered = Remembered::default();
-        let asked = |text: String| Asked::of(Section::Labels, &Value::from(text));
+        let asked = |text: String| Key::of(Section::Labels, &Value::from(text));
         for number in 0..MOST * 3 {
             let asked = asked(number.to_string()).unwrap();
             assert!(remembered.answer(&asked).is_none());
@@ -79,7 +79,7 @@ mod tests {
             assert_eq!(remembered.answer(&long).is_some(), is_short);
             remembered.0.lock().unwrap().clear();
         }
-        let other = Asked::of(Section::Bypasses, &Value::from("1535".to_owned()));
+        let other = Key::of(Section::Bypasses, &Value::from("1535".to_owned()));
         assert!(remembered.answer(&other.unwrap()).is_none());
     }
 }

@@ -18,7 +18,6 @@ use crate::ruleset::transaction::{Change, Transaction};
 pub(super) struct Shared {
     pub(super) compiled: Arc<Compiled>,
     users: usize,
-    is_made: bool,
 }
 
 /// A set that stays as it is.
@@ -46,11 +45,7 @@ const MOST_ELEMENTS: usize = 1 << 16;
 
 impl Shared {
     pub(super) fn new(compiled: Arc<Compiled>) -> Self {
-        Self {
-            compiled,
-            users: 0,
-            is_made: false,
-        }
+        Self { compiled, users: 0 }
     }
 
     fn sets(&self) -> impl Iterator<Item = &SetName> {
@@ -62,14 +57,16 @@ impl Shared {
 // === impl Idle ===
 
 impl Idle {
-    /// A chain is used again.
-    fn take(&mut self, chain: &ChainName) {
-        if let Some(at) = self.chains.iter().position(|idle| idle == chain) {
-            self.chains.remove(at);
-            if at < self.long {
-                self.long = self.long.saturating_sub(1);
-            }
+    /// A chain is used; whether it was there, idle.
+    fn take(&mut self, chain: &ChainName) -> bool {
+        let Some(at) = self.chains.iter().position(|idle| idle == chain) else {
+            return false;
+        };
+        self.chains.remove(at);
+        if at < self.long {
+            self.long = self.long.saturating_sub(1);
         }
+        true
     }
 
     fn first(&mut self) -> Option<ChainName> {
@@ -114,11 +111,7 @@ impl Plan {
             return;
         };
         shared.users = shared.users.saturating_add(1);
-        if shared.users > 1 {
-            return;
-        }
-        if std::mem::replace(&mut shared.is_made, true) {
-            self.idle.take(chain);
+        if shared.users > 1 || self.idle.take(chain) {
             return;
         }
         for (name, key) in &shared.compiled.peers {
@@ -178,11 +171,10 @@ impl Plan {
             *times = times.saturating_add(1);
         }
         let lengths = asked.into_iter().map(|(set, times)| {
-            let peers = self.peers.get(set);
-            let peers = peers.map(|it| (it.users, it.elements.len()));
-            let fixed = self.fixed.get(set);
-            let found = peers.or(fixed.map(|it| (it.users, it.elements.len())));
-            found.map_or(0, |(users, length)| if users == times { length } else { 0 })
+            let peers = self.peers.get(set).map(|it| (it.users, &it.elements));
+            let fixed = self.fixed.get(set).map(|it| (it.users, &it.elements));
+            let own = peers.or(fixed).filter(|(users, _)| *users == times);
+            own.map_or(0, |(_, elements)| elements.len())
         });
         lengths.sum()
     }
