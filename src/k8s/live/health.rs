@@ -1,7 +1,8 @@
 //! How far the watches can be relied on: which first lists are complete, and since when the API server is not heard.
 //!
 //! A watch that is quiet may be well or dead. So the API server is asked for its version every few seconds, and a watch
-//! that failed is doubted until it has told something again, or has gone on for a while without failing.
+//! that failed is doubted until it has told something again, or has gone on for a while without failing. One that begins again with all
+//! that is there is doubted until it has told all of it.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -42,7 +43,14 @@ pub struct Watch {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Broken {
     since: Instant,
-    doubted_until: Instant,
+    doubted: Doubted,
+}
+
+/// Until when a watch is doubted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Doubted {
+    Until(Instant),
+    UntilListed,
 }
 
 impl Health {
@@ -53,6 +61,19 @@ impl Health {
             heard: now,
             silent: false,
         }))
+    }
+
+    /// All that is there is asked for, from this moment on.
+    pub(super) fn listing(&self, kind: Kind, now: Instant) {
+        let mut known = self.known();
+        let watch = known.watches.entry(kind).or_default();
+        // What was not served is asked for again and again, and nobody doubts it.
+        if watch.listed && !watch.absent {
+            watch.broken = Some(Broken {
+                since: watch.doubted(now).map_or(now, |broken| broken.since),
+                doubted: Doubted::UntilListed,
+            });
+        }
     }
 
     /// A list is complete; tells whether it was the first.
@@ -71,7 +92,8 @@ impl Health {
     pub(super) fn told(&self, kind: Kind) {
         let mut known = self.known();
         let watch = known.watches.entry(kind).or_default();
-        watch.broken = None;
+        // A change that was told before all that is there is asked for again says nothing of that.
+        watch.broken = watch.broken.filter(Broken::is_until_listed);
         watch.changes = watch.changes.saturating_add(1);
     }
 
@@ -80,10 +102,10 @@ impl Health {
         let mut known = self.known();
         let watch = known.watches.entry(kind).or_default();
         watch.restarts = watch.restarts.saturating_add(1);
-        let before = watch.broken.filter(|broken| now < broken.doubted_until);
+        let before = watch.doubted(now);
         watch.broken = Some(Broken {
             since: before.map_or(now, |broken| broken.since),
-            doubted_until: now.checked_add(pause + TRIAL).unwrap_or(now),
+            doubted: Doubted::Until(now.checked_add(pause + TRIAL).unwrap_or(now)),
         });
         before.is_none()
     }
@@ -108,8 +130,8 @@ impl Health {
     /// heard. Nothing while all is well.
     pub(super) fn age(&self, now: Instant) -> Duration {
         let known = self.known();
-        let broken = known.watches.values().filter_map(|watch| watch.broken);
-        let doubted = broken.filter(|broken| now < broken.doubted_until);
+        let watches = known.watches.values();
+        let doubted = watches.filter_map(|watch| watch.doubted(now));
         let since = doubted
             .map(|broken| broken.since)
             .chain(known.silent.then_some(known.heard))
@@ -126,6 +148,25 @@ impl Health {
 
     fn known(&self) -> MutexGuard<'_, Known> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+// === impl Watch ===
+
+impl Watch {
+    fn doubted(&self, now: Instant) -> Option<Broken> {
+        self.broken.filter(|broken| match broken.doubted {
+            Doubted::Until(end) => now < end,
+            Doubted::UntilListed => true,
+        })
+    }
+}
+
+// === impl Broken ===
+
+impl Broken {
+    fn is_until_listed(&self) -> bool {
+        matches!(self.doubted, Doubted::UntilListed)
     }
 }
 
@@ -154,6 +195,26 @@ mod tests {
             health.failed(Kind::Pod, begun + SECOND * 20, SECOND),
             "it was well in between"
         );
+    }
+
+    #[test]
+    fn a_watch_that_begins_again_makes_the_state_old_until_all_that_is_there_is_told() {
+        let begun = Instant::now();
+        let health = Health::new(Kind::ALL, begun);
+        health.listing(Kind::Pod, begun);
+        assert_eq!(health.age(begun + SECOND), Duration::ZERO, "the first list");
+        health.listed(Kind::Pod, false);
+        assert!(health.failed(Kind::Pod, begun + SECOND, SECOND));
+        health.listing(Kind::Pod, begun + SECOND * 2);
+        assert_eq!(health.age(begun + SECOND * 101), SECOND * 100);
+        health.told(Kind::Pod);
+        assert_eq!(health.age(begun + SECOND * 101), SECOND * 100);
+        health.listed(Kind::Pod, false);
+        assert_eq!(health.age(begun + SECOND * 101), Duration::ZERO);
+
+        health.listed(Kind::Guardrail, true);
+        health.listing(Kind::Guardrail, begun);
+        assert_eq!(health.age(begun + SECOND), Duration::ZERO, "not served");
     }
 
     #[test]

@@ -1,8 +1,9 @@
 //! What an API server tells of a kind: all that is there, and from then on each change.
 //!
 //! All that is there is the beginning of a watch (`sendInitialEvents`): the API server gives one object after the other from its
-//! memory, and goes on with what changes. An API server that has no such beginning is asked for pages instead, each of which it may
-//! have to search all objects for. Either is at least as new as the moment in which it was asked for.
+//! memory, and goes on with what changes. An API server that has no such beginning, or gives none however often it is asked, is asked
+//! for pages instead, each of which it may have to search all objects for. Either is at least as new as the moment in which it was
+//! asked for.
 //!
 //! <https://kubernetes.io/docs/reference/using-api/api-concepts/#streaming-lists>
 
@@ -19,10 +20,14 @@ use super::object::{Item, Wire};
 
 /// How many objects one page of a list has at most: what is held as JSON at once.
 const PAGE: u32 = 100;
-/// How long one watch request lasts, in seconds: also how long a connection that died silently goes unnoticed at most.
+/// How long one watch request lasts, in seconds.
 const WATCH_SECONDS: u32 = 120;
-/// How much longer than that an API server is waited for to end it.
-const GRACE: Duration = Duration::from_secs(5);
+/// How long a watch may be silent before its connection is taken for dead: longer than an API server lets it last.
+const SILENCE: Duration = Duration::from_secs(WATCH_SECONDS as u64 + 5);
+/// The same while it tells all that is there.
+const SILENCE_IN_BEGINNING: Duration = Duration::from_secs(20);
+/// After how many failures in a row a beginning is given up for pages, once: an API server may fail at the one and not the other.
+const FAILED_BEGINNINGS: u32 = 3;
 /// A watch that ends so soon, and has told nothing, has failed.
 const AT_ONCE: Duration = Duration::from_secs(1);
 /// The mark of the bookmark that ends the beginning.
@@ -32,6 +37,10 @@ const END_OF_BEGINNING: &str = "k8s.io/initial-events-end";
 pub(super) struct Source {
     kind: Kind,
     api: Api<Wire>,
+    /// How many beginnings have failed since something was listed.
+    failed: u32,
+    /// How long a beginning may be silent.
+    silence: Duration,
 }
 
 /// All objects of a kind at one moment.
@@ -85,15 +94,26 @@ pub(super) enum Failure {
 impl Source {
     pub(super) fn new(client: Client, kind: Kind) -> Self {
         let api = Api::all_with(client, &kind.resource());
-        Self { kind, api }
+        Self {
+            kind,
+            api,
+            failed: 0,
+            silence: SILENCE_IN_BEGINNING,
+        }
     }
 
-    /// All that is there.
-    pub(super) async fn list(&self) -> Result<Listed, Failure> {
-        match self.beginning().await {
+    /// All that is there. After a failure it can be asked again.
+    pub(super) async fn list(&mut self) -> Result<Listed, Failure> {
+        let listed = match self.beginning().await {
             Err(failure) if failure.is_of_beginning() => self.pages().await,
+            Err(_) if self.failed >= FAILED_BEGINNINGS - 1 => self.pages().await,
             done => done,
-        }
+        };
+        self.failed = match listed {
+            Ok(_) => 0,
+            Err(_) => self.failed.saturating_add(1),
+        };
+        listed
     }
 
     /// As the beginning of a watch.
@@ -102,7 +122,7 @@ impl Source {
         let mut watch = self.watch("", true).await?;
         let mut items = Items::default();
         loop {
-            match watch.next().await {
+            match watch.next(self.silence).await {
                 Some(Ok(WatchEvent::Added(object) | WatchEvent::Modified(object))) => {
                     items.push(object.item(self.kind));
                 }
@@ -158,7 +178,7 @@ impl Source {
                 Some(watch) => watch,
                 None => self.watch(&changes.version, false).await?,
             };
-            let told = match watch.next().await {
+            let told = match watch.next(SILENCE).await {
                 Some(Ok(WatchEvent::Added(object) | WatchEvent::Modified(object))) => {
                     changes.go_on(object.resource_version());
                     Told::Applied(object)
@@ -215,9 +235,8 @@ impl Changes {
 
 impl Watch {
     /// The next event; `None` where the watch has ended, or is silent for so long that nobody can be there.
-    async fn next(&mut self) -> Option<kube::Result<WatchEvent<Wire>>> {
-        let patience = Duration::from_secs(WATCH_SECONDS.into()) + GRACE;
-        let next = tokio::time::timeout(patience, self.events.next());
+    async fn next(&mut self, silence: Duration) -> Option<kube::Result<WatchEvent<Wire>>> {
+        let next = tokio::time::timeout(silence, self.events.next());
         next.await.ok().flatten()
     }
 }
@@ -252,3 +271,6 @@ impl Items {
         self.0.push(item);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,7 +1,8 @@
 //! One watch: from the API server's events to changes of the index, for as long as the process lives.
 //!
 //! A list is held back until it is complete, so that it takes effect at once. After a failure the watch goes on where it was; after
-//! several, or when the API server says that it has forgotten (410), it begins with a new list.
+//! several, or when the API server says that it has forgotten (410), it begins with a new list. The pauses in between grow until the
+//! API server has told something, or has not failed for a while.
 
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
@@ -20,6 +21,8 @@ use crate::k8s::served;
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 /// The longest pause.
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// After how long a failure is forgotten.
+const FORGOTTEN: Duration = Duration::from_mins(1);
 /// After how many failures in a row a watch begins with a new list: the API server may have lost its past.
 const FAILURES: u32 = 5;
 /// How often one of Ringfence's own kinds that is not served is asked for again, and one of others, which many clusters never
@@ -44,6 +47,7 @@ pub(super) async fn follow(
         kind,
         health,
         changes,
+        failures: Failures::default(),
     };
     loop {
         following.round().await?;
@@ -57,30 +61,36 @@ struct Following {
     kind: Kind,
     health: Arc<Health>,
     changes: mpsc::Sender<(Kind, Change)>,
+    failures: Failures,
+}
+
+/// The failures since the API server has last told something.
+#[derive(Debug, Default)]
+struct Failures {
+    in_a_row: u32,
+    last: Option<Instant>,
 }
 
 impl Following {
     /// From a list to when there is to be another one.
     async fn round(&mut self) -> Result<(), Closed> {
-        let mut failures = 0;
-        let mut changes = loop {
-            match self.source.list().await {
-                Ok(listed) => {
-                    self.send(Change::Restart(listed.items)).await?;
-                    break listed.changes;
-                }
-                Err(failure) => {
-                    if self.failed(&failure, &mut failures).await? {
-                        return Ok(());
-                    }
-                }
+        self.health.listing(self.kind, Instant::now());
+        let mut changes = match self.source.list().await {
+            Ok(listed) => {
+                self.send(Change::Restart(listed.items)).await?;
+                listed.changes
+            }
+            Err(failure) => {
+                self.failed(&failure).await?;
+                return Ok(());
             }
         };
-        failures = 0;
-        loop {
+        let mut failures = 0;
+        while failures < FAILURES {
             match self.source.next(&mut changes).await {
                 Ok(told) => {
                     failures = 0;
+                    self.failures = Failures::default();
                     self.send(match told {
                         Told::Applied(object) => Change::Apply(Box::new(object.item(self.kind))),
                         Told::Deleted(object) => Change::Delete(object.key()),
@@ -88,12 +98,15 @@ impl Following {
                     .await?;
                 }
                 Err(failure) => {
-                    if self.failed(&failure, &mut failures).await? || failure.code() == Some(410) {
-                        return Ok(());
+                    failures += 1;
+                    let is_absent = self.failed(&failure).await?;
+                    if is_absent || failure.code() == Some(410) {
+                        break;
                     }
                 }
             }
         }
+        Ok(())
     }
 
     async fn send(&self, change: Change) -> Result<(), Closed> {
@@ -101,20 +114,19 @@ impl Following {
         sent.map_err(|_| Closed)
     }
 
-    /// Waits for a while; whether there is to be a new list then.
-    async fn failed(&self, failure: &Failure, failures: &mut u32) -> Result<bool, Closed> {
+    /// Waits for a while; whether the kind is not served.
+    async fn failed(&mut self, failure: &Failure) -> Result<bool, Closed> {
         if self.kind.is_optional() && self.is_absent(failure).await {
             self.send(Change::Absent).await?;
             tokio::time::sleep(absent(self.kind)).await;
             return Ok(true);
         }
-        *failures += 1;
-        let pause = pause(*failures);
+        let pause = pause(self.failures.one_more(Instant::now()));
         if self.health.failed(self.kind, Instant::now(), pause) {
             tracing::warn!(kind = self.kind.as_str(), error = %words(failure), "the watch failed, trying again");
         }
         tokio::time::sleep(pause).await;
-        Ok(*failures >= FAILURES)
+        Ok(false)
     }
 
     /// Whether the API server serves no such resource.
@@ -127,6 +139,20 @@ impl Following {
             }
             _ => false,
         }
+    }
+}
+
+// === impl Failures ===
+
+impl Failures {
+    /// How many there are with this one.
+    fn one_more(&mut self, now: Instant) -> u32 {
+        let last = self.last.replace(now);
+        if last.is_some_and(|last| now.saturating_duration_since(last) > FORGOTTEN) {
+            self.in_a_row = 0;
+        }
+        self.in_a_row = self.in_a_row.saturating_add(1);
+        self.in_a_row
     }
 }
 
@@ -177,5 +203,17 @@ mod tests {
             );
         }
         assert!(pause(50) >= LONGEST_PAUSE / 2);
+    }
+
+    #[test]
+    fn failures_are_counted_until_there_was_none_for_a_while() {
+        let mut failures = Failures::default();
+        let mut now = Instant::now();
+        for number in 1..=20 {
+            assert_eq!(failures.one_more(now), number);
+            now += LONGEST_PAUSE;
+        }
+        now += FORGOTTEN;
+        assert_eq!(failures.one_more(now), 1);
     }
 }
