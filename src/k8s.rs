@@ -18,5 +18,5 @@ pub mod manifests;
 pub mod one;
 pub mod probe;
 mod served;
-mod trim;
+pub(crate) mod trim;
 pub mod yaml;

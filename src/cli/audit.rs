@@ -237,7 +237,8 @@ pub(super) fn read(cluster: &ClusterArgs) -> anyhow::Result<Cluster> {
 /// The same by a client.
 pub(super) async fn read_by(client: &Client) -> anyhow::Result<Cluster> {
     let progress = Progress::new(0, "objects read");
-    let read = list::read(client, |here, remaining| progress.came(here, remaining)).await;
+    let told = progress.clone();
+    let read = list::read(client, move |here, remaining| told.came(here, remaining)).await;
     progress.finish();
     read.context("cannot read the cluster")
 }

@@ -9,6 +9,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 const PATIENCE: Duration = Duration::from_millis(700);
 
 /// How far a run is.
+#[derive(Clone)]
 pub(super) struct Progress {
     bar: ProgressBar,
     started: Instant,

@@ -13,21 +13,20 @@ use std::time::Duration;
 use jiff::Timestamp;
 use kube::Client;
 use rayon::prelude::*;
-use serde_json::Value;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tracing::field::Empty;
 use tracing::{Instrument as _, trace_span};
 
 use super::Certificates;
-use crate::guard::audit::{self, Baselines, KINDS, Kind, Templates, Touched};
+use crate::guard::audit::{self, Baselines, KINDS, Templates, Touched};
 use crate::guard::decide::{Context, Decision, Judged, State};
 use crate::guard::engine::{Budget, Level};
 use crate::guard::finding::{Finding, Fix, ObjectRef};
 use crate::guard::mode::Mode;
 use crate::guard::registry;
 use crate::guard::review::Review;
-use crate::k8s::list::{ListError, Pages};
+use crate::k8s::list::{ListError, Page, Pages};
 use crate::k8s::live::Live;
 use crate::netpol::findings::Neighbourhood;
 use crate::netpol::{FieldPath, NamespaceName};
@@ -179,13 +178,15 @@ async fn judged(
     let what = touched.clone();
     let found = Found::new(form);
     let thread = tokio::task::spawn_blocking(move || judge(&state, at, &what, told, found, inbox));
-    for mut list in lists {
+    'lists: for mut list in lists {
         let kind = list.kind();
         loop {
             match list.next().await {
                 Ok(Some(page)) => {
-                    let sent = pages.send((kind, page.items)).await;
-                    sent.map_err(|_| AuditError::Thread)?;
+                    if pages.send(page).await.is_err() {
+                        // Who judges them has ended, and tells why.
+                        break 'lists;
+                    }
                 }
                 Ok(None) => break,
                 Err(ListError::Absent { .. }) if kind.is_optional() => break,
@@ -194,7 +195,7 @@ async fn judged(
         }
     }
     drop(pages);
-    thread.await.map_err(|_| AuditError::Thread)
+    thread.await.map_err(|_| AuditError::Thread)?
 }
 
 fn judge(
@@ -203,8 +204,8 @@ fn judge(
     touched: &Touched,
     told: Option<Told>,
     mut found: Found,
-    mut pages: mpsc::Receiver<(&'static Kind, Vec<Value>)>,
-) -> Found {
+    mut pages: mpsc::Receiver<Page>,
+) -> Result<Found, AuditError> {
     let neighbourhood = Neighbourhood::of(&state.snapshot);
     let context = Context {
         neighbourhood: Some(&neighbourhood),
@@ -221,8 +222,10 @@ fn judge(
     if let Some((namespace, object, decision)) = told.filter(|(name, ..)| touched.includes(name)) {
         found.tell(&namespace, &object, &decision);
     }
-    while let Some((kind, items)) = pages.blocking_recv() {
-        let judged: Vec<(Review, Option<Decision>)> = items
+    while let Some(page) = pages.blocking_recv() {
+        let kind = page.kind();
+        let judged: Vec<(Review, Option<Decision>)> = page
+            .objects()?
             .into_par_iter()
             .map(|item| {
                 let review = audit::review(item, kind);
@@ -237,7 +240,7 @@ fn judge(
             }
         }
     }
-    found
+    Ok(found)
 }
 
 // === impl Own ===

@@ -40,7 +40,8 @@ pub async fn read(client: &Client) -> Result<(Rbac, usize), ListError> {
                     rbac.binding(object)
                 }
             };
-            bad += page.items.iter().filter(|object| !take(object)).count();
+            let objects = page.objects()?;
+            bad += objects.iter().filter(|object| !take(object)).count();
         }
     }
     Ok((rbac, bad))

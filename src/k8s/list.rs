@@ -10,6 +10,7 @@ use kube::api::ListParams;
 use serde::de::DeserializeSeed as _;
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
+use serde_json::value::RawValue;
 use tokio::sync::mpsc;
 
 use crate::guard::audit::{self, KINDS, Kind};
@@ -21,8 +22,9 @@ use crate::guard::review::{self, Review};
 use crate::k8s::{served, trim};
 use crate::netpol::{NamespaceName, Object, ParseError, Snapshot};
 
-/// How many objects a page holds: what an API server gives without being asked to hold much at a time.
-const PAGE: u32 = 200;
+/// How many objects a page holds: enough that an API server, which may search all objects for each page, is not asked often, and few
+/// enough that nobody holds much at a time.
+const PAGE: u32 = 500;
 /// How many pages wait to be taken in.
 const AHEAD: usize = 2;
 
@@ -55,6 +57,14 @@ pub enum ListError {
         /// Why.
         source: Box<kube::Error>,
     },
+    /// An object of a list is none that can be read.
+    #[error("the list of {kind} cannot be read")]
+    Unreadable {
+        /// The kind.
+        kind: &'static str,
+        /// Why.
+        source: serde_json::Error,
+    },
     /// What came could not be taken in.
     #[error("what the API server lists could not be taken in")]
     Lost(#[from] tokio::task::JoinError),
@@ -71,11 +81,11 @@ pub struct Pages<'c> {
     begun: bool,
 }
 
-/// Some objects of a list.
+/// Some objects of a list, as they came: so the next page can be asked for before this one is read.
 #[derive(Debug)]
 pub struct Page {
-    /// The objects, without the `apiVersion` and `kind` that lists leave out, and without who wrote which field.
-    pub items: Vec<Value>,
+    kind: &'static Kind,
+    items: Option<Box<RawValue>>,
     /// About how many more there are.
     pub remaining: usize,
 }
@@ -85,7 +95,7 @@ struct List {
     #[serde(default)]
     metadata: ListMeta,
     #[serde(default)]
-    items: Vec<Item>,
+    items: Option<Box<RawValue>>,
 }
 
 /// An object of a list, without what nobody judges.
@@ -209,9 +219,35 @@ impl<'c> Pages<'c> {
         self.next = list.metadata.r#continue.filter(|next| !next.is_empty());
         let remaining = list.metadata.remaining_item_count.unwrap_or_default();
         Ok(Some(Page {
-            items: list.items.into_iter().map(|item| item.0).collect(),
+            kind: self.kind,
+            items: list.items,
             remaining: usize::try_from(remaining).unwrap_or_default(),
         }))
+    }
+}
+
+// === impl Page ===
+
+impl Page {
+    /// Their kind.
+    pub fn kind(&self) -> &'static Kind {
+        self.kind
+    }
+
+    /// The objects, without the `apiVersion` and `kind` that lists leave out, and without who wrote which field.
+    ///
+    /// # Errors
+    /// One is nested too deep.
+    pub fn objects(&self) -> Result<Vec<Value>, ListError> {
+        let Some(items) = &self.items else {
+            return Ok(Vec::new());
+        };
+        let items: Vec<Item> =
+            serde_json::from_str(items.get()).map_err(|source| ListError::Unreadable {
+                kind: self.kind.kind,
+                source,
+            })?;
+        Ok(items.into_iter().map(|item| item.0).collect())
     }
 }
 
@@ -221,42 +257,42 @@ impl<'c> Pages<'c> {
 /// # Errors
 /// Of a kind that a cluster cannot be without, or that exists and may not be read: what is judged without it would be
 /// judged wrongly.
-pub async fn read(client: &Client, seen: impl FnMut(usize, usize)) -> Result<Cluster, ListError> {
-    let (pages, mut come) = mpsc::channel::<(&'static Kind, Vec<Value>)>(AHEAD);
+pub async fn read(
+    client: &Client,
+    mut seen: impl FnMut(usize, usize) + Send + 'static,
+) -> Result<Cluster, ListError> {
+    let (pages, mut come) = mpsc::channel::<Page>(AHEAD);
     let taking = tokio::task::spawn_blocking(move || {
         let mut cluster = Cluster::default();
-        while let Some((kind, objects)) = come.blocking_recv() {
+        while let Some(page) = come.blocking_recv() {
+            let objects = page.objects()?;
+            seen(objects.len(), page.remaining);
             for object in objects {
-                cluster.take(audit::review(object, kind));
+                cluster.take(audit::review(object, page.kind));
             }
         }
-        cluster
+        Ok::<_, ListError>(cluster)
     });
-    let absent = fetch(client, pages, seen).await?;
+    let absent = fetch(client, pages).await?;
     // A receipt that is not understood confirms nothing, as if it were not there.
     let mut not_understood = Vec::new();
     let receipts = enforcement::receipts(client, &mut not_understood).await?;
     Ok(Cluster {
         confirmations: receipts.unwrap_or_default().into_iter().collect(),
         absent,
-        ..taking.await?
+        ..taking.await??
     })
 }
 
 /// Sends on what the pages have, owners before what they own; gives the kinds that the API server does not have.
-async fn fetch(
-    client: &Client,
-    come: mpsc::Sender<(&'static Kind, Vec<Value>)>,
-    mut seen: impl FnMut(usize, usize),
-) -> Result<Vec<&'static Kind>, ListError> {
+async fn fetch(client: &Client, come: mpsc::Sender<Page>) -> Result<Vec<&'static Kind>, ListError> {
     let mut absent = Vec::new();
     for kind in &KINDS {
         let mut pages = Pages::of(client, kind);
         loop {
             match pages.next().await {
                 Ok(Some(page)) => {
-                    seen(page.items.len(), page.remaining);
-                    if come.send((kind, page.items)).await.is_err() {
+                    if come.send(page).await.is_err() {
                         // Who takes them in has ended, and tells why.
                         return Ok(absent);
                     }
@@ -283,7 +319,7 @@ pub async fn staged(
     let mut found = Vec::new();
     let mut pages = Pages::of(client, &audit::STAGED);
     while let Some(page) = pages.next().await? {
-        for object in page.items {
+        for object in page.objects()? {
             let review = audit::review(object, &audit::STAGED);
             let name = review.object_ref().to_string();
             match review.object.map(|subject| subject.parsed) {

@@ -9,7 +9,7 @@ use serde_json::{Map, Number, Value};
 
 /// What of a value is kept.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Keep {
+pub(crate) enum Keep {
     /// All of it.
     All,
     /// Nothing.
@@ -20,8 +20,14 @@ pub(super) enum Keep {
     Only(&'static [&'static str]),
 }
 
-/// What of an object is judged: who wrote which field nobody asks.
+/// What of an object is judged that is there: who wrote which field nobody asks.
 pub(super) const JUDGED: Keep = Keep::But(&[("metadata", Keep::But(&[WRITERS]))]);
+
+/// What of an object is judged that is about to be: of those who wrote it their names.
+pub(crate) const ASKED: Keep = Keep::But(&[(
+    "metadata",
+    Keep::But(&[("managedFields", Keep::Only(&["manager"]))]),
+)]);
 
 /// What of an object means something to the checks.
 pub(super) const WATCHED: Keep = Keep::But(&[
@@ -217,6 +223,20 @@ mod tests {
             .unwrap()
             .remove("managedFields");
         assert_eq!(all, value);
+    }
+
+    #[test]
+    fn what_is_asked_is_all_but_what_they_wrote_who_wrote_it() {
+        let mut value = json!({
+            "metadata": {"name": "web", "managedFields": [
+                {"manager": "kubectl", "operation": "Update", "fieldsV1": {"f:spec": {}}},
+                {"operation": "Update"}, null, [5],
+            ]},
+            "spec": {"managedFields": [{"operation": "Update"}]},
+        });
+        let asked = ASKED.deserialize(&value).unwrap();
+        value["metadata"]["managedFields"] = json!([{"manager": "kubectl"}, {}, null, [5]]);
+        assert_eq!(asked, value);
     }
 
     #[test]

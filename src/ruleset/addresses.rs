@@ -32,14 +32,6 @@ impl Addresses {
         }
     }
 
-    /// These and those.
-    pub(super) fn join(&mut self, other: Self) {
-        for (own, more) in [(&mut self.v4, other.v4), (&mut self.v6, other.v6)] {
-            own.extend(more);
-            *own = spans::joined(std::mem::take(own));
-        }
-    }
-
     /// Whether there are none of a family.
     pub(super) fn is_empty(&self, family: Family) -> bool {
         self.of_family(family).is_empty()
@@ -71,6 +63,21 @@ impl Addresses {
     }
 }
 
+/// All that are in one of them.
+impl FromIterator<Addresses> for Addresses {
+    fn from_iter<I: IntoIterator<Item = Addresses>>(parts: I) -> Self {
+        let mut all = Self::default();
+        for part in parts {
+            all.v4.extend(part.v4);
+            all.v6.extend(part.v6);
+        }
+        Self {
+            v4: spans::joined(all.v4),
+            v6: spans::joined(all.v6),
+        }
+    }
+}
+
 fn address(family: Family, number: u128) -> IpAddr {
     match family {
         // Numbers of this family have no more bits.
@@ -89,12 +96,15 @@ mod tests {
 
     #[test]
     fn blocks_lose_what_is_excepted_and_join_where_they_touch() {
-        let mut some = Addresses::of(
-            &block("10.0.0.0/24"),
-            &[block("10.0.0.0/25"), block("10.0.0.192/26")],
-        );
-        some.join(Addresses::of(&block("10.0.0.192/26"), &[]));
-        some.join(Addresses::of(&block("::/0"), &[]));
+        let some = [
+            Addresses::of(
+                &block("10.0.0.0/24"),
+                &[block("10.0.0.0/25"), block("10.0.0.192/26")],
+            ),
+            Addresses::of(&block("10.0.0.192/26"), &[]),
+            Addresses::of(&block("::/0"), &[]),
+        ];
+        let some: Addresses = some.into_iter().collect();
         let range = |first: &str, last: &str| {
             Element::Block(first.parse().expect("first"), last.parse().expect("last"))
         };

@@ -159,10 +159,8 @@ fn input() -> Vec<Rule> {
 
 /// What it takes to drop packets of addresses of some blocks that are no known pod's.
 fn let_known_only(own: &[IpNet], ruleset: &mut Ruleset) {
-    let mut addresses = Addresses::default();
-    for block in own {
-        addresses.join(Addresses::of(block, &[]));
-    }
+    let blocks = own.iter().map(|block| Addresses::of(block, &[]));
+    let addresses: Addresses = blocks.collect();
     ruleset.counters.insert(UNKNOWN_COUNTER.into());
     for family in Family::BOTH {
         let blocks = Set {

@@ -91,7 +91,7 @@ impl Clause {
         let who = match &rule.peers {
             Peers::Any => Who::Anyone,
             Peers::Only(peers) => {
-                let (mut members, mut addresses) = (BTreeSet::new(), Addresses::default());
+                let (mut members, mut blocks) = (BTreeSet::new(), Vec::new());
                 for peer in peers {
                     match peer {
                         Peer::Pods { namespaces, pods } => {
@@ -106,11 +106,11 @@ impl Clause {
                             });
                         }
                         Peer::Block { cidr, except } => {
-                            addresses.join(Addresses::of(cidr, except));
+                            blocks.push(Addresses::of(cidr, except));
                         }
                     }
                 }
-                Who::Some(members, addresses)
+                Who::Some(members, blocks.into_iter().collect())
             }
         };
         let at = match &rule.ports {
@@ -142,7 +142,7 @@ impl Clause {
                 });
             }
         }
-        let (mut members, mut addresses) = (BTreeSet::new(), Addresses::default());
+        let (mut members, mut networks) = (BTreeSet::new(), Vec::new());
         for peer in &rule.peers {
             match peer {
                 ClusterPeer::Pods(scope) => {
@@ -155,9 +155,7 @@ impl Clause {
                     members.insert(Member::Nodes(selector.clone()));
                 }
                 ClusterPeer::Networks(blocks) => {
-                    for block in blocks {
-                        addresses.join(Addresses::of(block, &[]));
-                    }
+                    networks.extend(blocks.iter().map(|block| Addresses::of(block, &[])));
                 }
                 // Names are not resolved: what they accept is not counted. Unknown kinds were read above.
                 ClusterPeer::DomainNames(_) | ClusterPeer::Unknown(_) => {}
@@ -174,7 +172,7 @@ impl Clause {
             })),
         };
         Some(Self {
-            who: Who::Some(members, addresses),
+            who: Who::Some(members, networks.into_iter().collect()),
             at,
             action: rule.action,
             by,

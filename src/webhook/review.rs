@@ -11,10 +11,12 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::authorization::v1::SubjectAccessReviewSpec;
 use serde::Deserialize;
+use serde::de::DeserializeSeed as _;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
 use crate::guard::review::{GroupVersion, Operation, Origin, Review, Subject, User};
+use crate::k8s::trim;
 use crate::netpol::NamespaceName;
 
 mod words;
@@ -368,7 +370,8 @@ impl<'a> Envelope<'a> {
 
     fn subject(&self, field: &str, raw: Option<&RawValue>) -> Result<Option<Subject>, Refusal> {
         let Some(raw) = raw else { return Ok(None) };
-        let mut value: Value = serde_json::from_str(raw.get()).map_err(|error| {
+        let mut text = serde_json::Deserializer::from_str(raw.get());
+        let mut value = trim::ASKED.deserialize(&mut text).map_err(|error| {
             // The envelope has been read, so the object is JSON in form; what is left are limits of depth and number.
             let reason = if error.to_string().starts_with("recursion limit") {
                 format!("request.{field} is nested more than 127 levels deep, and nothing so deep is read")

@@ -64,6 +64,8 @@ const NEW: usize = 500;
 /// parts only: the middle one counts, and the others tell how much of it is chance.
 const REQUESTS: usize = 500;
 const PARTS: usize = 12;
+/// How often all is audited.
+const AUDITS: usize = 5;
 /// With this argument, the program is the webhook that does nothing: a process of its own, as Ringfence is.
 const NOTHING: &str = "--nothing";
 /// A node, and how many of the pods are there.
@@ -110,6 +112,18 @@ async fn measure() {
     memory("webhook, ready", &webhook);
     agent(&cluster).await;
 
+    let audits = (0..AUDITS).map(|_| audit(&cluster));
+    let audits: Vec<String> = audits.map(|took| format!("{took:.2?}")).collect();
+    println!("audit of all {}", audits.join(", "));
+
+    added(&cluster, &client, port).await;
+    memory("webhook, after that", &webhook);
+    drop(webhook);
+    baselines(&cluster, &client).await;
+}
+
+/// How long `ringfence audit` takes.
+fn audit(cluster: &Kubernetes) -> Duration {
     let begun = Instant::now();
     let audit = Command::new(env!("CARGO_BIN_EXE_ringfence"))
         .args(["audit", "--output", "json", "--kubeconfig"])
@@ -119,12 +133,7 @@ async fn measure() {
         .status()
         .unwrap();
     assert!(audit.code().is_some_and(|code| code < 2));
-    println!("audit of all {:.2?}", begun.elapsed());
-
-    added(&cluster, &client, port).await;
-    memory("webhook, after that", &webhook);
-    drop(webhook);
-    baselines(&cluster, &client).await;
+    begun.elapsed()
 }
 
 async fn start_webhook(cluster: &Kubernetes, port: u16) -> Process {

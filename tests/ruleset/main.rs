@@ -334,6 +334,49 @@ fn a_pod_that_comes_back_finds_its_chains_and_they_are_not_kept_without_end() {
 }
 
 #[test]
+fn a_chain_with_more_addresses_of_its_own_than_are_kept_leaves_the_idle_ones_there() {
+    let blocks = |number: usize| -> Vec<Value> {
+        // Every second address, so that none is next to another.
+        let addresses = (0..number).map(|at| u32::try_from(at * 2).unwrap());
+        let addresses = addresses.map(|at| std::net::Ipv4Addr::from(0x0b00_0000 + at));
+        let blocks =
+            addresses.map(|at| serde_json::json!({"ipBlock": {"cidr": format!("{at}/32")}}));
+        blocks.collect()
+    };
+    let mut all = of_many_namespaces(2);
+    for (name, number, place) in [("most", 1 << 16, 3), ("more", (1 << 16) + 1, 4)] {
+        let pod = serde_json::json!({
+            "apiVersion": "v1", "kind": "Pod", "metadata": {"namespace": name, "name": "server"},
+            "spec": {"nodeName": "here", "containers": []},
+            "status": {"phase": "Running", "podIPs": [{"ip": format!("10.1.{place}.1")}]},
+        });
+        let policy = serde_json::json!({
+            "apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy",
+            "metadata": {"namespace": name, "name": "from-outside"},
+            "spec": {"podSelector": {}, "ingress": [{"from": blocks(number)}]},
+        });
+        all.extend(objects(&[pod, policy]));
+    }
+    let mut snapshot: Snapshot = all.iter().cloned().collect();
+    let mut plan = Plan::of(Options::new("here"), &snapshot);
+    let mut table = plan.whole();
+    let mut sets_after = |server: &Object| {
+        let key = server.key();
+        snapshot.remove(&key);
+        apply(&mut table, &plan.advance(snapshot.clone(), &[key]));
+        assert_eq!(table, plan.whole());
+        table.sets.len()
+    };
+    let all_there = Plan::of(Options::new("here"), &all.iter().cloned().collect()).whole();
+    let all_there = all_there.sets.len();
+    // Idle ones stay, one too large goes by itself, and one that is as large as can be takes the place of all.
+    assert_eq!(sets_after(&all[0]), all_there);
+    assert_eq!(sets_after(&all[8]), all_there - 1);
+    assert_eq!(sets_after(&all[3]), all_there - 1);
+    assert_eq!(sets_after(&all[6]), all_there - 3);
+}
+
+#[test]
 fn the_difference_of_two_tables_makes_one_of_the_other() {
     let two = (clusters::any_cluster(), clusters::any_cluster());
     random::hold(100, &two, |(one, other)| {

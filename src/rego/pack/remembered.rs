@@ -2,6 +2,7 @@
 //! are shown of the pods of one ReplicaSet is the same.
 
 use std::collections::HashMap;
+use std::io::Cursor;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use regorus::Value;
@@ -22,15 +23,17 @@ pub(super) struct Remembered(Mutex<HashMap<Key, Arc<[Value]>>>);
 
 /// A section, and the document that it was asked about, as JSON.
 #[derive(Clone, PartialEq, Eq, Hash)]
-pub(super) struct Key(Section, String);
+pub(super) struct Key(Section, Box<[u8]>);
 
 // === impl Key ===
 
 impl Key {
     /// None where it is not worth its memory.
     pub(super) fn of(section: Section, document: &Value) -> Option<Self> {
-        let text = serde_json::to_string(document).ok()?;
-        (text.len() <= LONGEST).then_some(Self(section, text))
+        let mut text = Cursor::new([0; LONGEST]);
+        serde_json::to_writer(&mut text, document).ok()?;
+        let length = usize::try_from(text.position()).ok()?;
+        Some(Self(section, text.get_ref().get(..length)?.into()))
     }
 }
 

@@ -82,7 +82,8 @@ impl Plan {
     pub fn drop_idle(&mut self) -> Transaction {
         let mut draft = Draft::default();
         for _ in 0..self.idle.long {
-            self.drop_first_idle(&mut draft);
+            let first = self.idle.first();
+            self.drop_chain(first, &mut draft);
         }
         self.idle.long = self.idle.chains.len();
         draft.finish()
@@ -146,7 +147,8 @@ impl Plan {
         }
     }
 
-    /// One address less uses a chain; with the last one it is idle, and the longest idle ones go where there are too many.
+    /// One address less uses a chain; with the last one it is idle, and the longest idle ones go where there are too many. One that
+    /// is too much by itself goes at once, and leaves the others.
     pub(super) fn leave_chain(&mut self, chain: &ChainName, draft: &mut Draft) {
         let Some(shared) = self.chains.get_mut(chain) else {
             return;
@@ -155,18 +157,25 @@ impl Plan {
         if shared.users > 0 {
             return;
         }
+        if self.elements_only_of([chain]) > MOST_ELEMENTS {
+            self.drop_chain(Some(chain.clone()), draft);
+            return;
+        }
         self.idle.chains.push_back(chain.clone());
-        while self.idle.chains.len() > MOST_CHAINS || self.idle_elements() > MOST_ELEMENTS {
-            self.drop_first_idle(draft);
+        while self.idle.chains.len() > MOST_CHAINS
+            || self.elements_only_of(&self.idle.chains) > MOST_ELEMENTS
+        {
+            let first = self.idle.first();
+            self.drop_chain(first, draft);
         }
     }
 
-    /// The elements of the sets that idle chains ask and no others.
-    fn idle_elements(&self) -> usize {
-        let idle = self.idle.chains.iter();
-        let idle = idle.filter_map(|chain| self.chains.get(chain));
+    /// The elements of the sets that these chains ask and no others.
+    fn elements_only_of<'n>(&self, chains: impl IntoIterator<Item = &'n ChainName>) -> usize {
+        let chains = chains.into_iter();
+        let chains = chains.filter_map(|chain| self.chains.get(chain));
         let mut asked: BTreeMap<&SetName, usize> = BTreeMap::new();
-        for set in idle.flat_map(Shared::sets) {
+        for set in chains.flat_map(Shared::sets) {
             let times = asked.entry(set).or_default();
             *times = times.saturating_add(1);
         }
@@ -179,9 +188,8 @@ impl Plan {
         lengths.sum()
     }
 
-    /// The chain goes that is idle for longest, and the sets that only it asked.
-    fn drop_first_idle(&mut self, draft: &mut Draft) {
-        let chain = self.idle.first();
+    /// A chain goes, and the sets that only it asked.
+    fn drop_chain(&mut self, chain: Option<ChainName>, draft: &mut Draft) {
         let Some(Shared { compiled, .. }) = chain.and_then(|chain| self.chains.remove(&chain))
         else {
             return;
