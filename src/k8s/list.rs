@@ -22,9 +22,10 @@ use crate::guard::review::{self, Review};
 use crate::k8s::{served, trim};
 use crate::netpol::{NamespaceName, Object, ParseError, Snapshot};
 
-/// How many objects a page holds: enough that an API server, which may search all objects for each page, is not asked often, and few
-/// enough that nobody holds much at a time.
-const PAGE: u32 = 500;
+/// How many objects a page holds: what an API server gives without being asked to hold much at a time.
+const PAGE: u32 = 200;
+/// The same for who keeps all of them: an API server may search all objects for each page.
+const LARGE_PAGE: u32 = 500;
 /// How many pages wait to be taken in.
 const AHEAD: usize = 2;
 
@@ -77,6 +78,7 @@ pub struct Pages<'c> {
     path: String,
     labels: Option<&'static str>,
     fields: Option<String>,
+    limit: u32,
     next: Option<String>,
     begun: bool,
 }
@@ -144,6 +146,7 @@ impl<'c> Pages<'c> {
             path: kind.path(),
             labels: None,
             fields: None,
+            limit: PAGE,
             next: None,
             begun: false,
         }
@@ -154,6 +157,14 @@ impl<'c> Pages<'c> {
     pub fn labelled(self, labels: &'static str) -> Self {
         Self {
             labels: Some(labels),
+            ..self
+        }
+    }
+
+    /// By more at a time, for who keeps them all.
+    fn in_large_pages(self) -> Self {
+        Self {
+            limit: LARGE_PAGE,
             ..self
         }
     }
@@ -179,7 +190,7 @@ impl<'c> Pages<'c> {
         if self.begun && self.next.is_none() {
             return Ok(None);
         }
-        let mut parameters = ListParams::default().limit(PAGE);
+        let mut parameters = ListParams::default().limit(self.limit);
         if let Some(labels) = self.labels {
             parameters = parameters.labels(labels);
         }
@@ -288,7 +299,7 @@ pub async fn read(
 async fn fetch(client: &Client, come: mpsc::Sender<Page>) -> Result<Vec<&'static Kind>, ListError> {
     let mut absent = Vec::new();
     for kind in &KINDS {
-        let mut pages = Pages::of(client, kind);
+        let mut pages = Pages::of(client, kind).in_large_pages();
         loop {
             match pages.next().await {
                 Ok(Some(page)) => {

@@ -105,8 +105,7 @@ impl Source {
     /// All that is there. After a failure it can be asked again.
     pub(super) async fn list(&mut self) -> Result<Listed, Failure> {
         let listed = match self.beginning().await {
-            Err(failure) if failure.is_of_beginning() => self.pages().await,
-            Err(_) if self.failed >= FAILED_BEGINNINGS - 1 => self.pages().await,
+            Err(failure) if self.may_do_without(&failure) => self.pages().await,
             done => done,
         };
         self.failed = match listed {
@@ -114,6 +113,19 @@ impl Source {
             Err(_) => self.failed.saturating_add(1),
         };
         listed
+    }
+
+    /// Whether the API server may give a list to which it gives no watch that begins with all: one before Kubernetes 1.32, or one in
+    /// which that is turned off, or one that fails at it.
+    fn may_do_without(&self, failure: &Failure) -> bool {
+        match failure.code() {
+            Some(400 | 405 | 422) => true,
+            // Of who asks, or of the kind.
+            Some(401 | 403 | 404) => false,
+            Some(_) | None => {
+                matches!(failure, Failure::NoBeginning) || self.failed >= FAILED_BEGINNINGS - 1
+            }
+        }
     }
 
     /// As the beginning of a watch.
@@ -250,12 +262,6 @@ impl Failure {
             Self::Request(kube::Error::Api(status)) | Self::Ended(status) => Some(status.code),
             Self::Request(_) | Self::Nothing | Self::NoBeginning | Self::NoVersion => None,
         }
-    }
-
-    /// Whether the API server may give a list to which it gives no watch that begins with all: one before Kubernetes 1.32, or one in
-    /// which that is turned off.
-    fn is_of_beginning(&self) -> bool {
-        matches!(self, Self::NoBeginning) || matches!(self.code(), Some(400 | 405 | 422))
     }
 }
 

@@ -130,6 +130,28 @@ async fn who_gives_no_beginning_is_asked_for_pages_at_once() {
 }
 
 #[tokio::test]
+async fn who_may_not_ask_and_what_is_not_served_is_no_matter_of_pages() {
+    for code in [401, 403, 404] {
+        let (mut source, asked) = source(Beginning::Refused(code));
+        for _ in 0..FAILED_BEGINNINGS * 2 {
+            assert!(
+                source
+                    .list()
+                    .await
+                    .is_err_and(|error| error.code() == Some(code))
+            );
+        }
+        assert!(
+            asked
+                .lock()
+                .unwrap()
+                .iter()
+                .all(|what| *what == "beginning")
+        );
+    }
+}
+
+#[tokio::test]
 async fn who_fails_at_each_beginning_is_asked_for_pages_after_some() {
     for beginning in [
         Beginning::Refused(429),
