@@ -28,6 +28,7 @@ use crate::guard::registry;
 use crate::guard::review::Review;
 use crate::k8s::list::{ListError, Page, Pages};
 use crate::k8s::live::Live;
+use crate::k8s::one::chain;
 use crate::netpol::findings::Neighbourhood;
 use crate::netpol::{FieldPath, NamespaceName};
 use crate::report::policy_report::Form;
@@ -89,7 +90,7 @@ pub(super) async fn keep(
         let (state, told) = (live.state.load_full(), own.told());
         if let Err(error) = one(&client, state, &mut known, told, form, &metrics).await {
             metrics.failed();
-            tracing::warn!(%error, "audit failed, tried again");
+            tracing::warn!(error = %chain(&error), "audit failed, tried again");
             wait = AFTER_FAILURE;
         }
         let pause = async {
@@ -225,7 +226,7 @@ fn judge(
     while let Some(page) = pages.blocking_recv() {
         let kind = page.kind();
         let judged: Vec<(Review, Option<Decision>)> = page
-            .objects()?
+            .into_objects()?
             .into_par_iter()
             .map(|item| {
                 let review = audit::review(item, kind);

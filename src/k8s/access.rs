@@ -40,7 +40,7 @@ pub async fn read(client: &Client) -> Result<(Rbac, usize), ListError> {
                     rbac.binding(object)
                 }
             };
-            let objects = page.objects()?;
+            let objects = page.into_objects()?;
             bad += objects.iter().filter(|object| !take(object)).count();
         }
     }

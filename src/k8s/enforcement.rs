@@ -182,7 +182,7 @@ pub async fn each(
     let mut pages = Pages::of(client, kind);
     loop {
         match pages.next().await {
-            Ok(Some(page)) => page.objects()?.into_iter().for_each(&mut give),
+            Ok(Some(page)) => page.into_objects()?.into_iter().for_each(&mut give),
             Ok(None) => return Ok(true),
             Err(ListError::Absent { .. }) if kind.is_optional() => return Ok(false),
             Err(error) => return Err(error),

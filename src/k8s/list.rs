@@ -249,8 +249,8 @@ impl Page {
     ///
     /// # Errors
     /// One is nested too deep.
-    pub fn objects(&self) -> Result<Vec<Value>, ListError> {
-        let Some(items) = &self.items else {
+    pub fn into_objects(self) -> Result<Vec<Value>, ListError> {
+        let Some(items) = self.items else {
             return Ok(Vec::new());
         };
         let items: Vec<Item> =
@@ -276,22 +276,24 @@ pub async fn read(
     let taking = tokio::task::spawn_blocking(move || {
         let mut cluster = Cluster::default();
         while let Some(page) = come.blocking_recv() {
-            let objects = page.objects()?;
-            seen(objects.len(), page.remaining);
+            let (kind, remaining) = (page.kind, page.remaining);
+            let objects = page.into_objects()?;
+            seen(objects.len(), remaining);
             for object in objects {
-                cluster.take(audit::review(object, page.kind));
+                cluster.take(audit::review(object, kind));
             }
         }
         Ok::<_, ListError>(cluster)
     });
     let absent = fetch(client, pages).await?;
+    let cluster = taking.await??;
     // A receipt that is not understood confirms nothing, as if it were not there.
     let mut not_understood = Vec::new();
     let receipts = enforcement::receipts(client, &mut not_understood).await?;
     Ok(Cluster {
         confirmations: receipts.unwrap_or_default().into_iter().collect(),
         absent,
-        ..taking.await??
+        ..cluster
     })
 }
 
@@ -330,7 +332,7 @@ pub async fn staged(
     let mut found = Vec::new();
     let mut pages = Pages::of(client, &audit::STAGED);
     while let Some(page) = pages.next().await? {
-        for object in page.objects()? {
+        for object in page.into_objects()? {
             let review = audit::review(object, &audit::STAGED);
             let name = review.object_ref().to_string();
             match review.object.map(|subject| subject.parsed) {

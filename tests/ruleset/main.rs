@@ -353,7 +353,10 @@ fn a_chain_with_more_addresses_of_its_own_than_are_kept_leaves_the_idle_ones_the
         let policy = serde_json::json!({
             "apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy",
             "metadata": {"namespace": name, "name": "from-outside"},
-            "spec": {"podSelector": {}, "ingress": [{"from": blocks(number)}]},
+            "spec": {
+                "podSelector": {},
+                "ingress": [{"from": blocks(number)}], "egress": [{"to": blocks(number)}],
+            },
         });
         all.extend(objects(&[pod, policy]));
     }

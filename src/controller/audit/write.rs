@@ -52,7 +52,7 @@ pub(super) async fn reports(
         loop {
             match pages.next().await {
                 Ok(Some(page)) => {
-                    for mut item in page.objects()? {
+                    for mut item in page.into_objects()? {
                         kind.name(&mut item);
                         if let Ok(report) = serde_json::from_value::<PolicyReport>(item) {
                             let key = (report.kind.clone(), report.metadata.namespace.clone());

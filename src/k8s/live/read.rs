@@ -18,11 +18,11 @@ use tokio::time::Instant;
 
 use super::kind::Kind;
 use super::object::{Item, Key, Wire};
-use super::stream::words;
 use crate::guard::decide::State;
 use crate::guard::exemption::Exemptions;
 use crate::guard::guardrail::Guardrails;
 use crate::guard::review::Kind as Known;
+use crate::k8s::one::chain;
 use crate::netpol::{NamespaceName, Object, ObjectKey};
 
 /// How often the API server may be read.
@@ -213,7 +213,7 @@ impl Reader {
 
 /// Without a resourceVersion: the API server asks its store, not its cache.
 async fn fetch(client: &Client, namespace: &NamespaceName) -> Result<Fresh, ReadError> {
-    let failed = |error: kube::Error| ReadError::Failed(words(&error).into());
+    let failed = |error: kube::Error| ReadError::Failed(chain(&error).into());
     let list = async |kind: Kind| {
         let (client, resource) = (client.clone(), kind.resource());
         let api: Api<Wire> = if kind == Kind::Guardrail {

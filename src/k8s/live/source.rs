@@ -24,8 +24,11 @@ const PAGE: u32 = 100;
 const WATCH_SECONDS: u32 = 120;
 /// How long a watch may be silent before its connection is taken for dead: longer than an API server lets it last.
 const SILENCE: Duration = Duration::from_secs(WATCH_SECONDS as u64 + 5);
-/// The same while it tells all that is there.
-const SILENCE_IN_BEGINNING: Duration = Duration::from_secs(20);
+/// How long anything else is waited for.
+const PATIENCE: Patience = Patience {
+    answer: Duration::from_mins(1),
+    beginning: Duration::from_secs(20),
+};
 /// After how many failures in a row a beginning is given up for pages, once: an API server may fail at the one and not the other.
 const FAILED_BEGINNINGS: u32 = 3;
 /// A watch that ends so soon, and has told nothing, has failed.
@@ -39,8 +42,15 @@ pub(super) struct Source {
     api: Api<Wire>,
     /// How many beginnings have failed since something was listed.
     failed: u32,
-    /// How long a beginning may be silent.
-    silence: Duration,
+    patience: Patience,
+}
+
+#[derive(Clone, Copy)]
+struct Patience {
+    /// Until an API server begins to answer, which may let requests wait in turn.
+    answer: Duration,
+    /// Until it goes on in a beginning.
+    beginning: Duration,
 }
 
 /// All objects of a kind at one moment.
@@ -81,6 +91,12 @@ pub(super) enum Failure {
     /// It has ended a watch with nothing.
     #[error("the watch ended at once")]
     Nothing,
+    /// It does not answer.
+    #[error("the API server does not answer")]
+    Silent,
+    /// It has ended a watch before it had told all that is there.
+    #[error("the watch ended before it had told all that is there")]
+    BrokenOff,
     /// A watch did not begin with all that is there, as was asked for.
     #[error("the watch did not begin with all that is there")]
     NoBeginning,
@@ -98,34 +114,35 @@ impl Source {
             kind,
             api,
             failed: 0,
-            silence: SILENCE_IN_BEGINNING,
+            patience: PATIENCE,
         }
     }
 
     /// All that is there. After a failure it can be asked again.
     pub(super) async fn list(&mut self) -> Result<Listed, Failure> {
-        let listed = match self.beginning().await {
-            Err(failure) if self.may_do_without(&failure) => self.pages().await,
-            done => done,
+        let failure = match self.beginning().await {
+            Ok(listed) => {
+                self.failed = 0;
+                return Ok(listed);
+            }
+            Err(failure) => failure,
         };
-        self.failed = match listed {
-            Ok(_) => 0,
-            Err(_) => self.failed.saturating_add(1),
-        };
-        listed
-    }
-
-    /// Whether the API server may give a list to which it gives no watch that begins with all: one before Kubernetes 1.32, or one in
-    /// which that is turned off, or one that fails at it.
-    fn may_do_without(&self, failure: &Failure) -> bool {
         match failure.code() {
-            Some(400 | 405 | 422) => true,
-            // Of who asks, or of the kind.
-            Some(401 | 403 | 404) => false,
+            // An API server before Kubernetes 1.32, or one in which beginnings are turned off.
+            Some(400 | 405 | 422) => {}
+            // Who asks for a page is told the same.
+            Some(401 | 403 | 404 | 429) => return Err(failure),
+            Some(_) | None if matches!(failure, Failure::NoBeginning) => {}
             Some(_) | None => {
-                matches!(failure, Failure::NoBeginning) || self.failed >= FAILED_BEGINNINGS - 1
+                self.failed = self.failed.saturating_add(1);
+                if self.failed < FAILED_BEGINNINGS {
+                    return Err(failure);
+                }
             }
         }
+        let listed = self.pages().await?;
+        self.failed = 0;
+        Ok(listed)
     }
 
     /// As the beginning of a watch.
@@ -134,11 +151,13 @@ impl Source {
         let mut watch = self.watch("", true).await?;
         let mut items = Items::default();
         loop {
-            match watch.next(self.silence).await {
-                Some(Ok(WatchEvent::Added(object) | WatchEvent::Modified(object))) => {
+            let next = tokio::time::timeout(self.patience.beginning, watch.events.next());
+            let event = next.await.map_err(|_| Failure::NoBeginning)?;
+            match event.transpose()? {
+                Some(WatchEvent::Added(object) | WatchEvent::Modified(object)) => {
                     items.push(object.item(self.kind));
                 }
-                Some(Ok(WatchEvent::Bookmark(mark))) => {
+                Some(WatchEvent::Bookmark(mark)) => {
                     if mark.metadata.annotations.contains_key(END_OF_BEGINNING) {
                         let version = mark.metadata.resource_version;
                         let watch = Some(watch);
@@ -148,9 +167,9 @@ impl Source {
                         });
                     }
                 }
-                Some(Ok(WatchEvent::Error(status))) => return Err(Failure::Ended(status)),
-                Some(Err(error)) => return Err(error.into()),
-                Some(Ok(WatchEvent::Deleted(_))) | None => return Err(Failure::NoBeginning),
+                Some(WatchEvent::Error(status)) => return Err(Failure::Ended(status)),
+                Some(WatchEvent::Deleted(_)) => return Err(Failure::NoBeginning),
+                None => return Err(Failure::BrokenOff),
             }
         }
     }
@@ -161,7 +180,7 @@ impl Source {
         parameters.field_selector = self.kind.field_selector().map(str::to_owned);
         let mut items = Items::default();
         loop {
-            let page = self.api.list(&parameters).await?;
+            let page = self.answer(self.api.list(&parameters)).await?;
             for object in page.items {
                 items.push(object.item(self.kind));
             }
@@ -190,7 +209,7 @@ impl Source {
                 Some(watch) => watch,
                 None => self.watch(&changes.version, false).await?,
             };
-            let told = match watch.next(SILENCE).await {
+            let told = match watch.next().await {
                 Some(Ok(WatchEvent::Added(object) | WatchEvent::Modified(object))) => {
                     changes.go_on(object.resource_version());
                     Told::Applied(object)
@@ -224,12 +243,20 @@ impl Source {
             ..WatchParams::default()
         };
         let begun = Instant::now();
-        let events = self.api.watch(&parameters, version).await?.boxed();
+        let events = self
+            .answer(self.api.watch(&parameters, version))
+            .await?
+            .boxed();
         Ok(Watch {
             events,
             begun,
             has_told: false,
         })
+    }
+
+    async fn answer<T>(&self, asked: impl Future<Output = kube::Result<T>>) -> Result<T, Failure> {
+        let answer = tokio::time::timeout(self.patience.answer, asked).await;
+        Ok(answer.map_err(|_| Failure::Silent)??)
     }
 }
 
@@ -247,8 +274,8 @@ impl Changes {
 
 impl Watch {
     /// The next event; `None` where the watch has ended, or is silent for so long that nobody can be there.
-    async fn next(&mut self, silence: Duration) -> Option<kube::Result<WatchEvent<Wire>>> {
-        let next = tokio::time::timeout(silence, self.events.next());
+    async fn next(&mut self) -> Option<kube::Result<WatchEvent<Wire>>> {
+        let next = tokio::time::timeout(SILENCE, self.events.next());
         next.await.ok().flatten()
     }
 }
@@ -260,7 +287,12 @@ impl Failure {
     pub(super) fn code(&self) -> Option<u16> {
         match self {
             Self::Request(kube::Error::Api(status)) | Self::Ended(status) => Some(status.code),
-            Self::Request(_) | Self::Nothing | Self::NoBeginning | Self::NoVersion => None,
+            Self::Request(_)
+            | Self::Nothing
+            | Self::Silent
+            | Self::BrokenOff
+            | Self::NoBeginning
+            | Self::NoVersion => None,
         }
     }
 }
@@ -279,4 +311,4 @@ impl Items {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

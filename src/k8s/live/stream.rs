@@ -15,6 +15,7 @@ use super::health::Health;
 use super::index::Change;
 use super::kind::Kind;
 use super::source::{Failure, Source, Told};
+use crate::k8s::one::chain;
 use crate::k8s::served;
 
 /// The first pause after a failure; it doubles with each further one.
@@ -123,7 +124,7 @@ impl Following {
         }
         let pause = pause(self.failures.one_more(Instant::now()));
         if self.health.failed(self.kind, Instant::now(), pause) {
-            tracing::warn!(kind = self.kind.as_str(), error = %words(failure), "the watch failed, trying again");
+            tracing::warn!(kind = self.kind.as_str(), error = %chain(failure), "the watch failed, trying again");
         }
         tokio::time::sleep(pause).await;
         Ok(false)
@@ -156,21 +157,6 @@ impl Failures {
     }
 }
 
-/// The error with its causes.
-pub(super) fn words(error: &dyn std::error::Error) -> String {
-    let mut words = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let more = error.to_string();
-        if !words.contains(&more) {
-            words.push_str(": ");
-            words.push_str(&more);
-        }
-        cause = error.source();
-    }
-    words
-}
-
 /// Until a kind is asked for again that is not served.
 fn absent(kind: Kind) -> Duration {
     let [own, others] = ABSENT;
@@ -191,6 +177,7 @@ fn shortened(longest: Duration) -> Duration {
 
 #[cfg(test)]
 mod tests {
+    use super::super::source::tests::{self, Beginning};
     use super::*;
 
     #[test]
@@ -203,6 +190,28 @@ mod tests {
             );
         }
         assert!(pause(50) >= LONGEST_PAUSE / 2);
+    }
+
+    #[tokio::test]
+    async fn lists_whose_watch_fails_at_once_are_asked_for_less_and_less_often() {
+        let (client, asked) = tests::client(Beginning::Forgotten);
+        let kind = Kind::Namespace;
+        let health = Arc::new(Health::new([kind], Instant::now()));
+        let (changes, mut taken) = mpsc::channel(16);
+        let following = tokio::spawn(follow(client, kind, Arc::clone(&health), changes));
+        let all = async {
+            while let Some((kind, change)) = taken.recv().await {
+                assert!(matches!(change, Change::Restart(_)));
+                health.listed(kind, false);
+            }
+        };
+        // Five pauses that double take at least 1.55 s.
+        let over = tokio::time::timeout(Duration::from_millis(1_400), all).await;
+        assert!(over.is_err(), "it is followed for ever");
+        following.abort();
+        let asked = asked.lock().unwrap();
+        assert!((2..=5).contains(&asked.len()), "{asked:?}");
+        assert!(asked.iter().all(|what| *what == "beginning"));
     }
 
     #[test]

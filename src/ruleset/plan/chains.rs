@@ -147,8 +147,8 @@ impl Plan {
         }
     }
 
-    /// One address less uses a chain; with the last one it is idle, and the longest idle ones go where there are too many. One that
-    /// is too much by itself goes at once, and leaves the others.
+    /// One address less uses a chain; with the last one it is idle, and the longest idle ones go where there are too many. Those that
+    /// are too much by themselves go at once, and leave the others.
     pub(super) fn leave_chain(&mut self, chain: &ChainName, draft: &mut Draft) {
         let Some(shared) = self.chains.get_mut(chain) else {
             return;
@@ -157,35 +157,52 @@ impl Plan {
         if shared.users > 0 {
             return;
         }
-        if self.elements_only_of([chain]) > MOST_ELEMENTS {
-            self.drop_chain(Some(chain.clone()), draft);
-            return;
-        }
         self.idle.chains.push_back(chain.clone());
-        while self.idle.chains.len() > MOST_CHAINS
-            || self.elements_only_of(&self.idle.chains) > MOST_ELEMENTS
-        {
+        if self.idle_elements() > MOST_ELEMENTS {
+            for chain in self.too_large() {
+                self.idle.take(&chain);
+                self.drop_chain(Some(chain), draft);
+            }
+        }
+        while self.idle.chains.len() > MOST_CHAINS || self.idle_elements() > MOST_ELEMENTS {
             let first = self.idle.first();
             self.drop_chain(first, draft);
         }
     }
 
-    /// The elements of the sets that these chains ask and no others.
-    fn elements_only_of<'n>(&self, chains: impl IntoIterator<Item = &'n ChainName>) -> usize {
-        let chains = chains.into_iter();
-        let chains = chains.filter_map(|chain| self.chains.get(chain));
+    /// How many elements there would be less without the idle chains.
+    fn idle_elements(&self) -> usize {
+        self.idle_sets().into_values().sum()
+    }
+
+    /// The idle chains that ask more than may be kept, alone or with each other.
+    fn too_large(&self) -> Vec<ChainName> {
+        let lengths = self.idle_sets();
+        let is_too_large = |chain: &&ChainName| {
+            let sets = self.chains.get(*chain).into_iter().flat_map(Shared::sets);
+            let lengths = sets.filter_map(|set| lengths.get(set));
+            lengths.sum::<usize>() > MOST_ELEMENTS
+        };
+        let idle = self.idle.chains.iter();
+        idle.filter(is_too_large).cloned().collect()
+    }
+
+    /// The sets that idle chains ask and no others, with the numbers of their elements.
+    fn idle_sets(&self) -> BTreeMap<&SetName, usize> {
+        let idle = self.idle.chains.iter();
+        let idle = idle.filter_map(|chain| self.chains.get(chain));
         let mut asked: BTreeMap<&SetName, usize> = BTreeMap::new();
-        for set in chains.flat_map(Shared::sets) {
+        for set in idle.flat_map(Shared::sets) {
             let times = asked.entry(set).or_default();
             *times = times.saturating_add(1);
         }
-        let lengths = asked.into_iter().map(|(set, times)| {
+        let lengths = asked.into_iter().filter_map(|(set, times)| {
             let peers = self.peers.get(set).map(|it| (it.users, &it.elements));
             let fixed = self.fixed.get(set).map(|it| (it.users, &it.elements));
-            let own = peers.or(fixed).filter(|(users, _)| *users == times);
-            own.map_or(0, |(_, elements)| elements.len())
+            let (_, elements) = peers.or(fixed).filter(|(users, _)| *users == times)?;
+            Some((set, elements.len()))
         });
-        lengths.sum()
+        lengths.collect()
     }
 
     /// A chain goes, and the sets that only it asked.

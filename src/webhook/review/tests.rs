@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::*;
+use crate::guard::gitops;
 
 fn pod(name: &str) -> Value {
     json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "namespace": "shop"}, "spec": {}})
@@ -336,6 +337,28 @@ fn a_field_given_twice_is_refused() {
         "{}",
         answerable(twice.as_bytes())
     );
+}
+
+#[test]
+fn who_wrote_an_object_is_read_and_not_what_they_wrote() {
+    let deep = |levels: usize| {
+        let wrap = |inner, _| json!({"f:spec": inner});
+        (0..levels).fold(json!({}), wrap)
+    };
+    let body = |levels: usize| {
+        review(|r| {
+            r["request"]["object"]["metadata"]["managedFields"] =
+                json!([{"manager": "argocd-controller", "fieldsV1": deep(levels)}]);
+        })
+    };
+    for levels in [3, 300] {
+        let subject = read(&body(levels)).unwrap().object.unwrap();
+        assert_eq!(gitops::keeper(&subject), Some(gitops::Tool::ArgoCd));
+        assert_eq!(
+            subject.value["metadata"]["managedFields"],
+            json!([{"manager": "argocd-controller"}])
+        );
+    }
 }
 
 #[test]

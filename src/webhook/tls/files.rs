@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 
 use super::{CertificateSlot, Identity, TlsError};
+use crate::k8s::one::chain;
 use crate::telemetry::certificates::{Certificate, CertificateMetrics};
 
 /// Where a certificate chain and its key are kept.
@@ -120,18 +121,6 @@ impl Contents {
     fn identity(&self, now: Timestamp) -> Result<Identity, TlsError> {
         Identity::from_pem(&self.certificate, &self.key, now)
     }
-}
-
-/// An error with all of its causes in one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        text.push_str(": ");
-        text.push_str(&inner.to_string());
-        cause = inner.source();
-    }
-    text
 }
 
 #[cfg(test)]

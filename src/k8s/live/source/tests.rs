@@ -1,95 +1,130 @@
 use std::convert::Infallible;
-use std::sync::Arc;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
+use futures_util::{FutureExt as _, StreamExt as _};
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt as _, Full, StreamBody};
 use hyper::body::{Bytes, Frame};
 use hyper::{Request, Response};
 use kube::client::Body;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::*;
 
 /// What an API server does when it is asked for a beginning.
 #[derive(Clone, Copy)]
-enum Beginning {
+pub(in crate::k8s::live) enum Beginning {
     /// It tells one object and that this was all.
     Whole,
+    /// The same, and then that it has forgotten what was before.
+    Forgotten,
     /// It tells one object, and then nothing.
     Silent,
+    /// It tells one object, and ends.
+    Ended,
     /// It tells one object, and breaks off.
-    Broken,
+    Broken(std::io::ErrorKind),
     /// It refuses, with this number of HTTP.
     Refused(u16),
+    /// It does not answer.
+    Nothing,
 }
 
-type Asked = Arc<Mutex<Vec<&'static str>>>;
+/// What an API server was asked for.
+pub(in crate::k8s::live) type Asked = Arc<Mutex<Vec<&'static str>>>;
 
-/// A source whose API server gives such beginnings, and what it was asked for.
-fn source(beginning: Beginning) -> (Source, Asked) {
+type Answer = Response<BoxBody<Bytes, std::io::Error>>;
+
+/// A client whose API server gives such beginnings, and what that was asked for.
+pub(in crate::k8s::live) fn client(beginning: Beginning) -> (Client, Asked) {
     let asked = Asked::default();
     let notes = Arc::clone(&asked);
     let service = tower::service_fn(move |request: Request<Body>| {
         let query = request.uri().query().unwrap_or_default();
         let begins = query.contains("sendInitialEvents=true");
-        notes
-            .lock()
-            .unwrap()
-            .push(if begins { "beginning" } else { "page" });
-        let answer = if begins { begin(beginning) } else { page() };
-        async move { Ok::<_, Infallible>(answer) }
+        let what = if begins { "beginning" } else { "page" };
+        notes.lock().unwrap().push(what);
+        let answer = if begins {
+            begin(beginning)
+        } else {
+            Some(page())
+        };
+        match answer {
+            Some(answer) => std::future::ready(Ok::<_, Infallible>(answer)).left_future(),
+            None => std::future::pending().right_future(),
+        }
     });
+    (Client::new(service, "default"), asked)
+}
+
+fn source(beginning: Beginning) -> (Source, Asked) {
+    let (client, asked) = client(beginning);
+    let brief = Duration::from_millis(50);
     let source = Source {
-        silence: Duration::from_millis(50),
-        ..Source::new(Client::new(service, "default"), Kind::Namespace)
+        patience: Patience {
+            answer: brief,
+            beginning: brief,
+        },
+        ..Source::new(client, Kind::Namespace)
     };
     (source, asked)
 }
 
-fn namespace(name: &str, version: &str) -> serde_json::Value {
+fn namespace(name: &str, version: &str) -> Value {
     json!({
         "apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "resourceVersion": version}
     })
 }
 
-fn page() -> Response<BoxBody<Bytes, std::io::Error>> {
+fn status(code: u16) -> Value {
+    json!({
+        "kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code, "message": "no",
+        "reason": "none"
+    })
+}
+
+fn page() -> Answer {
     let list = json!({
         "apiVersion": "v1", "kind": "NamespaceList", "metadata": {"resourceVersion": "7"},
         "items": [namespace("shop", "6")]
     });
-    Response::new(whole(list.to_string()))
+    Response::new(whole(&list))
 }
 
-fn whole(text: String) -> BoxBody<Bytes, std::io::Error> {
-    let body = Full::new(Bytes::from(text));
+fn whole(value: &Value) -> BoxBody<Bytes, std::io::Error> {
+    let body = Full::new(Bytes::from(value.to_string()));
     body.map_err(|never| match never {}).boxed()
 }
 
-fn begin(beginning: Beginning) -> Response<BoxBody<Bytes, std::io::Error>> {
+fn begin(beginning: Beginning) -> Option<Answer> {
     let added = json!({"type": "ADDED", "object": namespace("shop", "6")});
     let end = json!({"type": "BOOKMARK", "object": {
         "apiVersion": "v1", "kind": "Namespace",
         "metadata": {"resourceVersion": "9", "annotations": {END_OF_BEGINNING: "true"}}
     }});
-    let frame = |value: &serde_json::Value| Ok(Frame::data(Bytes::from(format!("{value}\n"))));
+    let gone = json!({"type": "ERROR", "object": status(410)});
+    let frame = |value: &Value| Ok(Frame::data(Bytes::from(format!("{value}\n"))));
     let told: Vec<std::io::Result<Frame<Bytes>>> = match beginning {
         Beginning::Whole => vec![frame(&added), frame(&end)],
-        Beginning::Silent => vec![frame(&added)],
-        Beginning::Broken => vec![frame(&added), Err(std::io::Error::other("reset"))],
+        Beginning::Forgotten => vec![frame(&added), frame(&end), frame(&gone)],
+        Beginning::Silent | Beginning::Ended => vec![frame(&added)],
+        Beginning::Broken(kind) => vec![frame(&added), Err(kind.into())],
         Beginning::Refused(code) => {
-            let status = json!({
-                "kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code,
-                "message": "not now", "reason": "none"
-            });
-            let mut answer = Response::new(whole(status.to_string()));
+            let mut answer = Response::new(whole(&status(code)));
             *answer.status_mut() = hyper::StatusCode::from_u16(code).unwrap();
-            return answer;
+            return Some(answer);
         }
+        Beginning::Nothing => return None,
     };
-    // A connection that stays open.
-    let told = futures_util::stream::iter(told).chain(futures_util::stream::pending());
-    Response::new(http_body_util::BodyExt::boxed(StreamBody::new(told)))
+    let told = futures_util::stream::iter(told);
+    let told = match beginning {
+        Beginning::Ended => told.left_stream(),
+        // A connection that stays open.
+        _ => told.chain(futures_util::stream::pending()).right_stream(),
+    };
+    Some(Response::new(http_body_util::BodyExt::boxed(
+        StreamBody::new(told),
+    )))
 }
 
 /// The version that a list is of, at the so-manieth try.
@@ -130,33 +165,13 @@ async fn who_gives_no_beginning_is_asked_for_pages_at_once() {
 }
 
 #[tokio::test]
-async fn who_may_not_ask_and_what_is_not_served_is_no_matter_of_pages() {
-    for code in [401, 403, 404] {
-        let (mut source, asked) = source(Beginning::Refused(code));
-        for _ in 0..FAILED_BEGINNINGS * 2 {
-            assert!(
-                source
-                    .list()
-                    .await
-                    .is_err_and(|error| error.code() == Some(code))
-            );
-        }
-        assert!(
-            asked
-                .lock()
-                .unwrap()
-                .iter()
-                .all(|what| *what == "beginning")
-        );
-    }
-}
-
-#[tokio::test]
 async fn who_fails_at_each_beginning_is_asked_for_pages_after_some() {
     for beginning in [
-        Beginning::Refused(429),
         Beginning::Refused(500),
-        Beginning::Broken,
+        Beginning::Ended,
+        Beginning::Broken(std::io::ErrorKind::ConnectionReset),
+        Beginning::Broken(std::io::ErrorKind::UnexpectedEof),
+        Beginning::Nothing,
     ] {
         let (mut source, asked) = source(beginning);
         for _ in 0..2 {
@@ -164,5 +179,18 @@ async fn who_fails_at_each_beginning_is_asked_for_pages_after_some() {
             let asked = std::mem::take(&mut *asked.lock().unwrap());
             assert_eq!(asked, ["beginning", "beginning", "beginning", "page"]);
         }
+    }
+}
+
+#[tokio::test]
+async fn what_a_page_would_be_refused_for_as_well_is_no_matter_of_pages() {
+    for code in [401, 403, 404, 429] {
+        let (mut source, asked) = source(Beginning::Refused(code));
+        for _ in 0..FAILED_BEGINNINGS * 2 {
+            let listed = source.list().await;
+            assert!(listed.is_err_and(|failure| failure.code() == Some(code)));
+        }
+        let asked = asked.lock().unwrap();
+        assert!(asked.iter().all(|what| *what == "beginning"));
     }
 }
