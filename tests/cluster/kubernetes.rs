@@ -4,6 +4,7 @@
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -68,8 +69,18 @@ pub(crate) fn program(name: &str) -> PathBuf {
 
 /// A port that nobody listens on at this moment.
 pub(crate) fn free_port() -> u16 {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-    listener.local_addr().unwrap().port()
+    // None that the system gives to whoever connects: it would be taken again before a server listens there.
+    const FIRST: u32 = 10_000;
+    const COUNT: u32 = 20_000;
+    static TAKEN: AtomicU32 = AtomicU32::new(0);
+    // Programs that run at once begin far from each other.
+    let begin = std::process::id().wrapping_mul(131);
+    let ports = std::iter::repeat_with(|| {
+        let taken = TAKEN.fetch_add(1, Ordering::Relaxed);
+        u16::try_from(FIRST + begin.wrapping_add(taken) % COUNT).unwrap()
+    });
+    let is_free = |port: &u16| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok();
+    ports.take(1_000).find(is_free).expect("a free port")
 }
 
 impl Kubernetes {

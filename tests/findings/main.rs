@@ -432,3 +432,36 @@ fn a_policy_is_held_against_what_is_next_to_it_as_against_everything() {
         Ok(())
     });
 }
+
+#[test]
+fn more_peers_than_can_be_held_against_each_other_in_time_are_not() {
+    let blocks = |number: u32| -> Vec<Value> {
+        let addresses = (0..number).map(|at| std::net::Ipv4Addr::from_bits(0x0b00_0000 + at));
+        let blocks = addresses.map(|at| json!({"ipBlock": {"cidr": format!("{at}/32")}}));
+        blocks.collect()
+    };
+    let policy = |name: &str, number: u32| {
+        json!({
+            "apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy",
+            "metadata": {"namespace": "shop", "name": name},
+            "spec": {"podSelector": {}, "ingress": [{"from": blocks(number)}]},
+        })
+    };
+    let adds_nothing = |others: u32, at_admission: bool| {
+        let all = snapshot(&[policy("many", others), policy("one", 1)]);
+        let one = all.policies().find(|policy| policy.name.as_str() == "one");
+        let one = one.expect("the policy");
+        let near = if at_admission {
+            Neighbourhood::around(&all, one, 100).expect("few pods")
+        } else {
+            Neighbourhood::of(&all)
+        };
+        let flaws = near.flaws(one);
+        let mut flaws = flaws.iter();
+        flaws.any(|flaw| matches!(flaw.what, What::PolicyAddsNothing(_)))
+    };
+    for (most, at_admission) in [(1_000, true), (10_000, false)] {
+        assert!(adds_nothing(most - 1, at_admission));
+        assert!(!adds_nothing(most, at_admission));
+    }
+}

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, OnceLock};
 
-use super::redundant::Redundant;
+use super::redundant::{Most, Redundant};
 use super::vocabulary::{Answers, Ask, Wild};
 
 use crate::netpol::labels::{Labels, NAMESPACE_NAME_LABEL};
@@ -17,9 +17,15 @@ use crate::netpol::snapshot::{NamespaceState, Snapshot};
 /// Whose workloads say that a snapshot is of a whole cluster: those of a folder of one's own never are there.
 pub const SYSTEM: &str = "kube-system";
 
-/// How many policies of one namespace are held against each other: each is, against each, in a folder and at admission.
-const MANY: usize = 500;
-const SOME: usize = 32;
+/// How much of one namespace is held against each other, in a folder and at admission.
+const MANY: Most = Most {
+    policies: 500,
+    peers: 10_000,
+};
+const SOME: Most = Most {
+    policies: 32,
+    peers: 1_000,
+};
 
 /// The pods of a snapshot, sorted for questions about many policies.
 #[derive(Debug)]

@@ -25,17 +25,33 @@ pub(super) struct Redundant {
     pub(super) rules: BTreeMap<(PolicyName, Direction, usize), BTreeSet<PolicyName>>,
 }
 
+/// More than this of one namespace is not held against each other: each policy is against each, and so is each peer of each rule.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Most {
+    pub(super) policies: usize,
+    pub(super) peers: usize,
+}
+
 impl Redundant {
-    /// What adds nothing among the policies of a namespace; nothing is said of more policies than so many.
-    pub(super) fn of(near: &Neighbourhood<'_>, namespace: &NamespaceName, most: usize) -> Self {
+    /// What adds nothing among the policies of a namespace; nothing is said of more than so many.
+    pub(super) fn of(near: &Neighbourhood<'_>, namespace: &NamespaceName, most: Most) -> Self {
         let mut found = Self::default();
         let state = near.snapshot().namespace(namespace);
         let policies: Vec<&NetworkPolicy> = state
             .into_iter()
             .flat_map(NamespaceState::effective_policies)
-            .take(most.saturating_add(1))
+            .take(most.policies.saturating_add(1))
             .collect();
-        if policies.len() > most {
+        let rules = policies.iter().flat_map(|policy| {
+            Direction::BOTH
+                .into_iter()
+                .flat_map(|way| policy.rules(way))
+        });
+        let peers = rules.map(|rule| match &rule.peers {
+            Peers::Any => 1,
+            Peers::Only(peers) => peers.len(),
+        });
+        if policies.len() > most.policies || peers.sum::<usize>() > most.peers {
             return found;
         }
         for policy in policies.iter().rev() {
