@@ -146,13 +146,13 @@ fn of(
             what,
         });
     };
+    // In the order in which they come first.
     let mut by_ports: Vec<Vec<&Opening<'_>>> = Vec::new();
+    let mut places: BTreeMap<&Wanted<'_>, usize> = BTreeMap::new();
     let mut by_peers: BTreeMap<&[Opened<'_>], Vec<&Opening<'_>>> = BTreeMap::new();
     for opening in openings {
-        match by_ports.iter_mut().find(|group| {
-            let mut first = group.iter().take(1);
-            first.any(|first| first.ports == opening.ports)
-        }) {
+        let place = *places.entry(&opening.ports).or_insert(by_ports.len());
+        match by_ports.get_mut(place) {
             Some(group) => group.push(opening),
             None => by_ports.push(vec![opening]),
         }
@@ -187,10 +187,7 @@ fn of(
         }
     }
     for group in by_peers.into_values() {
-        let mut all = Wanted::default();
-        for opening in &group {
-            all.add(&opening.ports);
-        }
+        let all = Wanted::together(group.iter().map(|opening| &opening.ports));
         for protocol in Protocol::ALL {
             let is_said = group.iter().any(|one| one.said.contains(&protocol));
             if !is_said && all.has_all(protocol) {

@@ -20,11 +20,11 @@ pub const SYSTEM: &str = "kube-system";
 /// How much of one namespace is held against each other, in a folder and at admission.
 const MANY: Most = Most {
     policies: 500,
-    peers: 10_000,
+    words: 10_000,
 };
 const SOME: Most = Most {
     policies: 32,
-    peers: 1_000,
+    words: 1_000,
 };
 
 /// The pods of a snapshot, sorted for questions about many policies.

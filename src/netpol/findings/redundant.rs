@@ -15,7 +15,7 @@ use crate::netpol::coverage::Direction;
 use crate::netpol::labels::NAMESPACE_NAME_LABEL;
 use crate::netpol::name::{NamespaceName, PolicyName};
 use crate::netpol::policy::{NamespaceScope, NetworkPolicy, Peer, Peers, Rule};
-use crate::netpol::selector::{Requirement, Selector};
+use crate::netpol::selector::{Operator, Requirement, Selector};
 use crate::netpol::snapshot::NamespaceState;
 
 /// What adds nothing in one namespace, each with the policies that make up for it.
@@ -25,11 +25,12 @@ pub(super) struct Redundant {
     pub(super) rules: BTreeMap<(PolicyName, Direction, usize), BTreeSet<PolicyName>>,
 }
 
-/// More than this of one namespace is not held against each other: each policy is against each, and so is each peer of each rule.
+/// More than this of one namespace is not held against each other: each policy is against each, and so is all that they say.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Most {
     pub(super) policies: usize,
-    pub(super) peers: usize,
+    /// What they say: [`words`].
+    pub(super) words: usize,
 }
 
 impl Redundant {
@@ -42,16 +43,8 @@ impl Redundant {
             .flat_map(NamespaceState::effective_policies)
             .take(most.policies.saturating_add(1))
             .collect();
-        let rules = policies.iter().flat_map(|policy| {
-            Direction::BOTH
-                .into_iter()
-                .flat_map(|way| policy.rules(way))
-        });
-        let peers = rules.map(|rule| match &rule.peers {
-            Peers::Any => 1,
-            Peers::Only(peers) => peers.len(),
-        });
-        if policies.len() > most.policies || peers.sum::<usize>() > most.peers {
+        let words = policies.iter().map(|policy| words(policy)).sum::<usize>();
+        if policies.len() > most.policies || words > most.words {
             return found;
         }
         for policy in policies.iter().rev() {
@@ -170,6 +163,38 @@ impl Redundant {
         };
         (all && !by.is_empty()).then_some(by)
     }
+}
+
+/// How much a policy says: each peer, and each label or value that it asks for.
+fn words(policy: &NetworkPolicy) -> usize {
+    let of_peer = |peer: &Peer| match peer {
+        Peer::Pods { namespaces, pods } => match namespaces {
+            NamespaceScope::Own => asked(pods).saturating_add(1),
+            NamespaceScope::Selected(namespaces) => {
+                let of_both = asked(pods).saturating_add(asked(namespaces));
+                of_both.saturating_add(1)
+            }
+        },
+        Peer::Block { except, .. } => except.len().saturating_add(1),
+    };
+    let rules = Direction::BOTH
+        .into_iter()
+        .flat_map(|way| policy.rules(way));
+    let of_rules = rules.map(|rule| match &rule.peers {
+        Peers::Any => 1,
+        Peers::Only(peers) => peers.iter().map(of_peer).sum::<usize>(),
+    });
+    asked(&policy.selector).saturating_add(of_rules.sum())
+}
+
+/// The labels and values that a selector asks for.
+fn asked(selector: &Selector) -> usize {
+    let requirements = selector.requirements().iter();
+    let words = requirements.map(|requirement| match requirement.operator() {
+        Operator::In(values) | Operator::NotIn(values) => values.len(),
+        Operator::Exists | Operator::DoesNotExist => 1,
+    });
+    words.sum()
 }
 
 /// Whether all that one selector means the other one means too.

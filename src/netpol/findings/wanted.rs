@@ -9,7 +9,7 @@ use crate::netpol::port::{PortSpec, Protocol};
 use crate::netpol::reach::{PortRange, PortSet};
 
 /// The ports of some rules.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Wanted<'s> {
     pub(super) numbers: PortSet,
     names: BTreeSet<(&'s PortName, Protocol)>,
@@ -61,6 +61,19 @@ impl<'s> Wanted<'s> {
         }
         wanted.numbers = ranges.into_iter().collect();
         wanted
+    }
+
+    /// All of them together.
+    pub(super) fn together(all: impl IntoIterator<Item = &'s Wanted<'s>> + Clone) -> Self {
+        let numbers = all.clone().into_iter();
+        Self {
+            numbers: numbers.flat_map(|wanted| wanted.numbers.ranges()).collect(),
+            names: all
+                .into_iter()
+                .flat_map(|wanted| &wanted.names)
+                .copied()
+                .collect(),
+        }
     }
 
     /// Both together.
