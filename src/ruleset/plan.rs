@@ -3,7 +3,7 @@
 //! [`Plan::advance`] takes a new snapshot and what has changed in it, and gives the transaction that makes the old table
 //! the new one. Its cost follows the change: a pod is looked up in each set that follows pods, a policy touches the local pods of its
 //! namespace only. [`Plan::whole`] is the same table at once; going there step by step or in one leap comes to the same, but for
-//! the chains that no pod uses any more, which [`Plan::drop_idle`] takes away.
+//! the chains that no pod uses any more or yet, which [`Plan::drop_idle`] takes away.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
@@ -24,6 +24,7 @@ use chains::{Fixed, Idle, Shared};
 use following::Following;
 
 mod chains;
+mod expected;
 mod following;
 mod local;
 
@@ -106,7 +107,7 @@ impl Plan {
         let nodes = snapshot.nodes();
         let nodes = nodes.map(|node| ObjectKey::Node(node.name.clone()));
         let everything: Vec<ObjectKey> = pods.chain(nodes).collect();
-        plan.advance(snapshot.clone(), &everything);
+        plan.follow(snapshot.clone(), &everything, &mut Draft::default());
         plan
     }
 
@@ -152,29 +153,36 @@ impl Plan {
 
     /// Goes on to a snapshot that differs from the last one in some objects, and gives what that changes in the table.
     pub fn advance(&mut self, snapshot: Snapshot, changed: &[ObjectKey]) -> Transaction {
+        let mut draft = Draft::default();
+        let old = self.follow(snapshot, changed, &mut draft);
+        self.expect(&old, changed, &mut draft);
+        draft.finish()
+    }
+
+    /// Makes the table that of a snapshot; gives the one before.
+    fn follow(&mut self, snapshot: Snapshot, changed: &[ObjectKey], draft: &mut Draft) -> Snapshot {
         let old = std::mem::replace(&mut self.snapshot, snapshot);
         let mut addresses = self.addresses(&old, changed);
         addresses.append(&mut self.retold);
-        let mut draft = Draft::default();
-        let moved = self.relocate(&addresses, changed, &mut draft);
-        self.take_ports(&moved, &mut draft);
+        let moved = self.relocate(&addresses, changed, draft);
+        self.take_ports(&moved, draft);
         let occupant = |address: &IpAddr| (*address, Occupant::of(*address, &self.snapshot));
         let occupied: Vec<_> = addresses.iter().map(occupant).collect();
         for (name, following) in &mut self.peers {
-            following.follow(name, &occupied, &mut draft);
+            following.follow(name, &occupied, draft);
         }
         for Moved { address, new, .. } in &moved {
             let family = Family::of(*address);
             for chain in chains_of(new.as_ref()) {
-                self.use_chain(chain, family, &mut draft);
+                self.use_chain(chain, family, draft);
             }
         }
         for Moved { old, .. } in &moved {
             for chain in chains_of(old.as_ref()) {
-                self.leave_chain(chain, &mut draft);
+                self.leave_chain(chain, draft);
             }
         }
-        draft.finish()
+        old
     }
 
     /// The whole table.
@@ -314,9 +322,24 @@ impl Plan {
         moved
     }
 
-    /// The chains for one address of a local pod; those that are new are not in the table yet.
+    /// One address of a local pod.
     fn place(&mut self, pod: &Pod, address: IpAddr, written: &mut Written) -> Local {
-        let family = Family::of(address);
+        let port = self.ports.get(&address);
+        let port = port.filter(|_| self.options.own_sources).cloned();
+        Local {
+            pod: pod.workload.clone(),
+            chains: self.chains_for(pod, Family::of(address), written),
+            port,
+        }
+    }
+
+    /// The chains for the addresses of a family of a local pod; those that are new are not in the table yet.
+    fn chains_for(
+        &mut self,
+        pod: &Pod,
+        family: Family,
+        written: &mut Written,
+    ) -> BTreeMap<Way, ChainName> {
         let telling = Telling {
             group: self.options.log_group,
             rate: self.options.log_rate,
@@ -357,12 +380,7 @@ impl Plan {
             let shared = || Shared::new(Arc::clone(compiled));
             self.chains.entry(name.clone()).or_insert_with(shared);
         }
-        let port = self.ports.get(&address);
-        Local {
-            pod: pod.workload.clone(),
-            chains,
-            port: port.filter(|_| self.options.own_sources).cloned(),
-        }
+        chains
     }
 }
 

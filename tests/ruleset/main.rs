@@ -20,7 +20,8 @@ use std::net::IpAddr;
 
 use proptest::prelude::*;
 use ringfence::netpol::{
-    Endpoint, Family, Flow, NodeName, Object, ObjectKey, Port, Protocol, Snapshot, parse,
+    Endpoint, Family, Flow, NodeName, Object, ObjectKey, Pod, Port, Protocol, Snapshot,
+    WorkloadRef, parse,
 };
 use ringfence::ruleset::{Change, Options, Plan, Ruleset, Transaction};
 use serde_json::Value;
@@ -193,6 +194,15 @@ fn steps(from: &[Object], to: &[Object]) -> Vec<(ObjectKey, Option<Object>)> {
         .filter(|key| !keys.contains(key));
     let mut steps: Vec<_> = gone.map(|key| (key, None)).collect();
     steps.extend(to.iter().map(|object| (object.key(), Some(object.clone()))));
+    // Some pods are bound before they have an address.
+    let bound = to.iter().step_by(2).filter_map(|object| match object {
+        Object::Pod(pod) => Some(Object::Pod(Pod {
+            ips: Vec::new(),
+            ..pod.clone()
+        })),
+        _ => None,
+    });
+    steps.extend(bound.map(|object| (object.key(), Some(object))));
     steps
 }
 
@@ -331,6 +341,59 @@ fn a_pod_that_comes_back_finds_its_chains_and_they_are_not_kept_without_end() {
     apply(&mut table, &plan.drop_idle());
     assert_eq!(table, plan.whole());
     assert_eq!(table, Plan::of(Options::new("here"), &snapshot).whole());
+}
+
+#[test]
+fn a_pod_that_is_bound_finds_its_chains_when_its_address_comes() {
+    let all = of_many_namespaces(2);
+    let (first, second) = (&all[0], &all[3]);
+    let Object::Pod(pod) = second else {
+        panic!("{second:?}")
+    };
+    let bound = Object::Pod(Pod {
+        ips: Vec::new(),
+        ..pod.clone()
+    });
+    let mut snapshot: Snapshot = all.iter().cloned().collect();
+    snapshot.remove(&second.key());
+    let mut plan = Plan::of(Options::new("here"), &snapshot);
+    let mut table = plan.whole();
+    let mut next = |plan: &mut Plan, object: &Object| {
+        snapshot.insert(object.clone());
+        let transaction = plan.advance(snapshot.clone(), &[object.key()]);
+        apply(&mut table, &transaction);
+        assert_eq!(table, plan.whole());
+        assert_eq!(
+            plan.without_idle(plan.whole()),
+            Plan::of(Options::new("here"), &snapshot).whole()
+        );
+        transaction.changes
+    };
+    let is_made = |change: &Change| matches!(change, Change::AddChain(..) | Change::AddSet(..));
+    let binding = next(&mut plan, &bound);
+    assert!(binding.iter().any(is_made), "{binding:?}");
+    let coming = next(&mut plan, second);
+    assert!(
+        !coming.is_empty() && !coming.iter().any(is_made),
+        "{coming:?}"
+    );
+    assert!(next(&mut plan, second).is_empty());
+    // What is made for nobody goes like what nobody uses any more.
+    assert!(plan.drop_idle().is_empty() && plan.drop_idle().is_empty());
+    // Chains that are used are not made once more.
+    let Object::Pod(pod) = first else {
+        panic!("{first:?}")
+    };
+    let workload = WorkloadRef {
+        name: "another".into(),
+        ..pod.workload.clone()
+    };
+    let like_first = Object::Pod(Pod {
+        workload,
+        ips: Vec::new(),
+        ..pod.clone()
+    });
+    assert!(next(&mut plan, &like_first).is_empty());
 }
 
 #[test]

@@ -28,16 +28,16 @@ pub(super) struct Fixed {
     users: usize,
 }
 
-/// The chains that no address uses, from the one that was left first.
+/// The chains that no address uses any more or yet, from the one that was left first.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Idle {
-    chains: VecDeque<ChainName>,
+    pub(super) chains: VecDeque<ChainName>,
     /// How many of them were idle when they were looked at last.
     long: usize,
 }
 
 /// Most chains that are kept for pods that may come back.
-const MOST_CHAINS: usize = 64;
+pub(super) const MOST_CHAINS: usize = 64;
 /// Most elements of the sets that only these ask.
 const MOST_ELEMENTS: usize = 1 << 16;
 

@@ -1,0 +1,37 @@
+//! Pods that are bound to the node and have no address yet: their chains are made while their sandboxes are, idle, and the address
+//! that comes then costs its own elements only, however many peers its policies name.
+
+use super::chains::MOST_CHAINS;
+use super::{Plan, Written};
+use crate::netpol::{Family, ObjectKey, Pod, Snapshot};
+use crate::ruleset::draft::Draft;
+use std::collections::BTreeSet;
+
+impl Plan {
+    /// Makes the chains of pods that are bound to the node since the last snapshot, as far as there is room for idle ones. Of which
+    /// families their addresses will be is known from the pods that are here.
+    pub(super) fn expect(&mut self, old: &Snapshot, changed: &[ObjectKey], draft: &mut Draft) {
+        let families: BTreeSet<Family> = self.local.keys().copied().map(Family::of).collect();
+        let snapshot = self.snapshot.clone();
+        let node = self.options.node.clone();
+        let is_here = |pod: &&Pod| pod.node.as_ref() == Some(&node);
+        let workloads = changed.iter().filter_map(|key| match key {
+            ObjectKey::Workload(workload) => Some(workload),
+            _ => None,
+        });
+        let pods = workloads.filter(|workload| old.pod(workload).filter(is_here).is_none());
+        let pods = pods.filter_map(|workload| snapshot.pod(workload).filter(is_here));
+        let mut written = Written::new();
+        for pod in pods.filter(|pod| pod.is_held() && pod.ips.is_empty()) {
+            for family in &families {
+                if self.idle.chains.len() >= MOST_CHAINS {
+                    return;
+                }
+                for chain in self.chains_for(pod, *family, &mut written).into_values() {
+                    self.use_chain(&chain, *family, draft);
+                    self.leave_chain(&chain, draft);
+                }
+            }
+        }
+    }
+}
