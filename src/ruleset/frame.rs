@@ -9,8 +9,8 @@ use super::body::Way;
 use super::compile::{Would, denied_counter, digit, would_counter};
 use super::options::Options;
 use super::table::{
-    Chain, ChainName, CounterName, End, Hook, Layer, Match, Rule, Ruleset, Set, SetKind, SetName,
-    Statement, Tracked, Verdict,
+    Carried, Chain, ChainName, CounterName, End, Hook, Layer, Match, Rule, Ruleset, Set, SetKind,
+    SetName, Statement, Tracked, Verdict,
 };
 use super::{sources, vxlan};
 use crate::netpol::Family;
@@ -49,66 +49,80 @@ pub(super) fn frame(options: &Options) -> Ruleset {
     if options.own_sources {
         sources::add(options, Layer::Inet, &mut ruleset);
     }
-    let mut chains = [
-        (FORWARD, Hook::Forward, forward(options)),
-        (INPUT, Hook::Input, input()),
-    ];
+    let (mut forwarded, mut to_node) = (forward(), input());
     if !options.vxlan_ports.is_empty() {
         vxlan::add(options, &mut ruleset);
-        vxlan::add_forward(&mut ruleset);
-        for (_, hook, rules) in &mut chains {
-            rules.splice(..0, vxlan::rules(*hook));
-        }
+        vxlan::add_asking(&mut ruleset);
+        forwarded.insert(0, vxlan::asks(vxlan::FORWARDED));
+        to_node.insert(0, vxlan::asks(vxlan::TO_NODE));
+    }
+    let mut chains = vec![
+        (FORWARD.into(), Some(Hook::Forward), forwarded),
+        (INPUT.into(), Some(Hook::Input), to_node),
+    ];
+    for family in Family::BOTH {
+        chains.push((forward_chain(family), None, forward_of(family, options)));
     }
     for (name, hook, rules) in chains {
-        let hook = Some(hook);
-        ruleset.chains.insert(name.into(), Chain { hook, rules });
+        ruleset.chains.insert(name, Chain { hook, rules });
     }
     ruleset
 }
 
-fn forward(options: &Options) -> Vec<Rule> {
+fn forward() -> Vec<Rule> {
+    let established = Rule::new(
+        vec![Match::Tracked(Tracked::Established)],
+        Verdict::Accept,
+        "connections that were let in, and their replies",
+    );
+    let of = |family| {
+        Rule::new(
+            vec![Match::Carries(Carried::Ip(family))],
+            Verdict::Goto(forward_chain(family)),
+            "what begins is asked about by its family",
+        )
+    };
+    let of_families = Family::BOTH.map(of);
+    [established].into_iter().chain(of_families).collect()
+}
+
+/// What is asked of the first packets of one family.
+fn forward_of(family: Family, options: &Options) -> Vec<Rule> {
     let pass = |matches, why: &str| Rule::new(matches, Verdict::Accept, why);
     let mut rules = vec![pass(
-        vec![Match::Tracked(Tracked::Established)],
-        "connections that were let in, and their replies",
+        vec![Match::Tracked(Tracked::Related), Match::Icmp(family)],
+        "what goes wrong with such a connection is told to its ends",
     )];
-    for family in Family::BOTH {
-        rules.push(pass(
-            vec![Match::Tracked(Tracked::Related), Match::Icmp(family)],
-            "what goes wrong with such a connection is told to its ends",
-        ));
+    if family == Family::V6 {
+        rules.push(pass(vec![Match::NeighbourDiscovery], ND));
     }
-    rules.push(pass(vec![Match::NeighbourDiscovery], ND));
-    for family in Family::BOTH {
-        for (first, set, why) in [
-            (
-                End::Source,
-                cut_set(family),
-                "connections that were cut when policies changed",
-            ),
-            (
-                End::Destination,
-                back_set(family),
-                "their way back, which must not look like the first way of another one",
-            ),
-        ] {
-            rules.push(Rule {
-                matches: vec![Match::Tuple(family, first, set)],
-                does: vec![
-                    Statement::Count(CUT_COUNTER.into()),
-                    Statement::Verdict(Verdict::Drop),
-                ],
-                why: why.into(),
-            });
-        }
-        rules.push(pass(
-            vec![Match::Pair(family, own_set(family))],
-            "a pod to itself, by way of a Service",
-        ));
+    for (first, set, why) in [
+        (
+            End::Source,
+            cut_set(family),
+            "connections that were cut when policies changed",
+        ),
+        (
+            End::Destination,
+            back_set(family),
+            "their way back, which must not look like the first way of another one",
+        ),
+    ] {
+        rules.push(Rule {
+            matches: vec![Match::Tuple(family, first, set)],
+            does: vec![
+                Statement::Count(CUT_COUNTER.into()),
+                Statement::Verdict(Verdict::Drop),
+            ],
+            why: why.into(),
+        });
     }
+    rules.push(pass(
+        vec![Match::Pair(family, own_set(family))],
+        "a pod to itself, by way of a Service",
+    ));
     if !options.known_only.is_empty() {
-        for (end, family) in each_end() {
+        for end in [End::Source, End::Destination] {
             rules.push(Rule::new(
                 vec![Match::Address(family, end, blocks_set(family))],
                 Verdict::Jump(unknown_chain(end)),
@@ -117,9 +131,7 @@ fn forward(options: &Options) -> Vec<Rule> {
         }
     }
     for (way, end) in [(Way::Egress, End::Source), (Way::Ingress, End::Destination)] {
-        for family in Family::BOTH {
-            rules.push(to_chains(way, end, family));
-        }
+        rules.push(to_chains(way, end, family));
     }
     if options.sample_rate > 0 {
         rules.push(Rule {
@@ -219,11 +231,6 @@ pub(super) fn told_drop(options: &Options, counter: &str, told: &str, why: &str)
     ]
 }
 
-fn each_end() -> impl Iterator<Item = (End, Family)> {
-    let ends = [End::Source, End::Destination].into_iter();
-    ends.flat_map(|end| Family::BOTH.map(|family| (end, family)))
-}
-
 /// The rule that sends packets to the chains of local pods.
 fn to_chains(way: Way, end: End, family: Family) -> Rule {
     let why = match way {
@@ -241,6 +248,11 @@ fn to_chains(way: Way, end: End, family: Family) -> Rule {
 /// The verdict map from the addresses of local pods to their chains.
 pub(super) fn dispatch(way: Way, family: Family) -> SetName {
     format!("{}{}", way.word(), digit(family)).into()
+}
+
+/// The chain for the first packets of one family that are forwarded.
+fn forward_chain(family: Family) -> ChainName {
+    format!("{FORWARD}{}", digit(family)).into()
 }
 
 /// The set of local pods to themselves.

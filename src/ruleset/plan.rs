@@ -215,7 +215,7 @@ impl Plan {
                 });
                 set.elements.insert(element);
             }
-            let of_port = local.port.iter().flat_map(sources::of_port);
+            let of_port = local.port.iter().map(sources::of_port);
             for (set, _, element) in of_port {
                 if let Some(set) = ruleset.sets.get_mut(&set) {
                     set.elements.insert(element);

@@ -226,7 +226,7 @@ fn line(rule: &Rule, layer: Layer, reader: Reader) -> String {
     };
     for asked in &rule.matches {
         say(asked.carried(), &mut words);
-        words.push(matching(asked));
+        words.extend(matching(asked));
     }
     for done in &rule.does {
         if let Statement::Dispatch(of, _, _) = done {
@@ -258,8 +258,12 @@ fn carried(layer: Layer, carried: Carried) -> String {
     .to_owned()
 }
 
-fn matching(asked: &Match) -> String {
-    match asked {
+const ARP_SENDER: &str = "arp saddr ip";
+
+fn matching(asked: &Match) -> Option<String> {
+    let text = match asked {
+        // It is said already.
+        Match::Carries(_) => return None,
         Match::Tracked(Tracked::Established) => "ct state established".into(),
         Match::Tracked(Tracked::Related) => "ct state related".into(),
         Match::Tracked(Tracked::Reply) => "ct direction reply".into(),
@@ -294,14 +298,16 @@ fn matching(asked: &Match) -> String {
         Match::Tagged(Tag::Service) => "ether type 8021ad".into(),
         Match::FromOverlay => "meta iifkind \"vxlan\"".into(),
         Match::Interface(set) => format!("iifname @{set}"),
-        Match::Foreign(carried, set) => {
+        Match::Own(carried, set) => {
             let sender = match carried {
                 Carried::Ip(family) => address(*family, End::Source),
-                Carried::Arp => "arp saddr ip",
+                Carried::Arp => ARP_SENDER,
             };
-            format!("iifname . {sender} != @{set}")
+            format!("iifname . {sender} @{set}")
         }
-    }
+        Match::ArpSender(set) => format!("{ARP_SENDER} @{set}"),
+    };
+    Some(text)
 }
 
 fn statement(done: &Statement) -> String {

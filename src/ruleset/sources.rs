@@ -12,6 +12,8 @@
 //!
 //! A pod may have no address yet: `0.0.0.0` and `::` are nobody's. Link-local addresses of IPv6 are no pod's in any policy, and
 //! IPv6 does not work without them. So what has one of these as its sender is asked here whether it is for the overlay.
+//!
+//! Nearly all that comes from a pod has its own address and is done with one question.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -28,41 +30,41 @@ use crate::netpol::Family;
 
 /// The chain that all packets meet.
 const PREROUTING: &str = "prerouting";
+/// What is asked of packets from pods with another sender than the pod.
+const NOT_OWN: &str = "not-own";
 /// What becomes of packets with a sender that is not theirs, and what counts them.
 const SPOOFED: &str = "spoofed";
 /// What becomes of frames with a tag; they are counted with those.
 const TAGGED: &str = "tagged";
 
-/// Adds what asks for senders at a layer; its sets are empty.
+/// Adds what asks for senders at a layer; the sets of who is behind interfaces are empty.
 pub(super) fn add(options: &Options, layer: Layer, ruleset: &mut Ruleset) {
     let mut set = |name: SetName, kind, elements| {
         ruleset.sets.insert(name, Set { kind, elements });
     };
     set(ports_set(), SetKind::Interfaces, BTreeSet::new());
     for family in Family::BOTH {
-        set(
-            sources_set(family),
-            SetKind::Sources(family),
-            BTreeSet::new(),
-        );
+        let kind = SetKind::Sources(family);
+        set(sources_set(family), kind, BTreeSet::new());
     }
+    let unspecified = Element::Address(Ipv4Addr::UNSPECIFIED.into());
+    set(
+        nobody_set(Family::V4),
+        SetKind::Addresses(Family::V4),
+        BTreeSet::from([unspecified]),
+    );
     set(
         nobody_set(Family::V6),
         SetKind::Blocks(Family::V6),
         link_local(),
     );
     if !options.vxlan_ports.is_empty() {
-        let unspecified = Element::Address(Ipv4Addr::UNSPECIFIED.into());
-        set(
-            nobody_set(Family::V4),
-            SetKind::Addresses(Family::V4),
-            BTreeSet::from([unspecified]),
-        );
         vxlan::add(options, ruleset);
     }
     ruleset.counters.insert(CounterName::from(SPOOFED));
     let mut chains = vec![
-        (PREROUTING, Some(Hook::Prerouting), rules(options, layer)),
+        (PREROUTING, Some(Hook::Prerouting), prerouting(layer)),
+        (NOT_OWN, None, not_own(options, layer)),
         (
             SPOOFED,
             None,
@@ -92,17 +94,10 @@ pub(super) fn bridge(options: &Options) -> Ruleset {
     ruleset
 }
 
-/// The elements that an interface has however many addresses are behind it: itself, and nobody's address.
-pub(super) fn of_port(port: &Interface) -> [(SetName, SetKind, Element); 2] {
-    let nobody = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
-    [
-        (
-            ports_set(),
-            SetKind::Interfaces,
-            Element::Interface(port.clone()),
-        ),
-        of_address(port, nobody),
-    ]
+/// The element of an interface, however many addresses are behind it.
+pub(super) fn of_port(port: &Interface) -> (SetName, SetKind, Element) {
+    let element = Element::Interface(port.clone());
+    (ports_set(), SetKind::Interfaces, element)
 }
 
 /// The element of an address behind an interface.
@@ -143,29 +138,25 @@ fn link_local() -> BTreeSet<Element> {
         .into()
 }
 
-fn rules(options: &Options, layer: Layer) -> Vec<Rule> {
+/// What carries the address of a sender at a layer.
+fn carried(layer: Layer) -> &'static [Carried] {
+    const ALL: [Carried; 3] = [
+        Carried::Ip(Family::V4),
+        Carried::Ip(Family::V6),
+        Carried::Arp,
+    ];
+    match layer {
+        Layer::Inet => ALL.split_at(2).0,
+        Layer::Bridge => &ALL,
+    }
+}
+
+fn prerouting(layer: Layer) -> Vec<Rule> {
     let mut rules = match layer {
         Layer::Inet => Vec::new(),
         Layer::Bridge => Tag::ALL.map(untagged).to_vec(),
     };
-    if !options.vxlan_ports.is_empty() {
-        rules.extend(Family::BOTH.map(vxlan::from_nobody));
-    }
-    rules.push(Rule::new(
-        vec![Match::Address(
-            Family::V6,
-            End::Source,
-            nobody_set(Family::V6),
-        )],
-        Verdict::Accept,
-        "IPv6 does not work without addresses of the link, and without none yet",
-    ));
-    let [v4, v6] = Family::BOTH.map(Carried::Ip);
-    let carried: &[Carried] = match layer {
-        Layer::Inet => &[v4, v6],
-        Layer::Bridge => &[v4, v6, Carried::Arp],
-    };
-    for carried in carried {
+    for carried in carried(layer) {
         let (set, why) = match carried {
             Carried::Ip(family) => (
                 sources_set(*family),
@@ -173,22 +164,56 @@ fn rules(options: &Options, layer: Layer) -> Vec<Rule> {
             ),
             Carried::Arp => (
                 sources_set(Family::V4),
-                "a pod answers for no address but its own",
+                "a pod answers for its own addresses",
             ),
         };
-        let foreign = Match::Foreign(*carried, set);
-        rules.push(Rule::new(
-            vec![Match::Interface(ports_set()), foreign],
-            Verdict::Goto(SPOOFED.into()),
-            why,
-        ));
+        let own = Match::Own(*carried, set);
+        rules.push(Rule::new(vec![own], Verdict::Accept, why));
     }
+    rules.push(Rule::new(
+        vec![Match::Interface(ports_set())],
+        Verdict::Goto(NOT_OWN.into()),
+        "what else comes from a pod is asked about",
+    ));
+    rules
+}
+
+fn not_own(options: &Options, layer: Layer) -> Vec<Rule> {
+    let mut rules = Vec::new();
+    if !options.vxlan_ports.is_empty() {
+        rules.extend(Family::BOTH.map(vxlan::from_nobody));
+    }
+    for carried in carried(layer) {
+        let (matches, why) = match carried {
+            Carried::Ip(family) => (
+                Match::Address(*family, End::Source, nobody_set(*family)),
+                match family {
+                    Family::V4 => "a pod may have no address yet",
+                    Family::V6 => {
+                        "IPv6 does not work without addresses of the link, and without none yet"
+                    }
+                },
+            ),
+            Carried::Arp => (
+                Match::ArpSender(nobody_set(Family::V4)),
+                "a pod may ask whether somebody has its address",
+            ),
+        };
+        rules.push(Rule::new(vec![matches], Verdict::Accept, why));
+    }
+    rules.extend(carried(layer).iter().map(|carried| {
+        Rule::new(
+            vec![Match::Carries(*carried)],
+            Verdict::Goto(SPOOFED.into()),
+            "it speaks for somebody else",
+        )
+    }));
     rules
 }
 
 fn untagged(tag: Tag) -> Rule {
     Rule::new(
-        vec![Match::Interface(ports_set()), Match::Tagged(tag)],
+        vec![Match::Tagged(tag), Match::Interface(ports_set())],
         Verdict::Goto(TAGGED.into()),
         "no policy is asked of a frame with the tag of a VLAN",
     )
@@ -210,7 +235,7 @@ mod tests {
         let both = [made.bridge.clone().map(|it| *it), Some(made.clone())];
         let [bridge, inet] = both.map(|table| {
             let mut table = table.unwrap();
-            for (set, _, element) in pod.clone().into_iter().chain(of_port(&port)) {
+            for (set, _, element) in pod.clone().into_iter().chain([of_port(&port)]) {
                 table.sets.get_mut(&set).unwrap().elements.insert(element);
             }
             table

@@ -99,6 +99,8 @@ pub struct Rule {
 /// Something that holds of a packet or does not.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Match {
+    /// It carries this. Where the next question is one of the same, it is said by that.
+    Carries(Carried),
     /// What connection tracking says of it.
     Tracked(Tracked),
     /// It tells an end of a connection of this family that something went wrong: ICMP or `ICMPv6`.
@@ -126,8 +128,10 @@ pub enum Match {
     FromOverlay,
     /// It came in by an interface in a [`SetKind::Interfaces`].
     Interface(SetName),
-    /// The interface by which it came in and the sender that it names are not in a [`SetKind::Sources`].
-    Foreign(Carried, SetName),
+    /// The interface by which it came in and the sender that it names are in a [`SetKind::Sources`].
+    Own(Carried, SetName),
+    /// The sender that a message of ARP names is in a [`SetKind::Addresses`] of IPv4.
+    ArpSender(SetName),
 }
 
 /// What a frame carries.
@@ -353,7 +357,8 @@ impl Match {
             | Self::Pair(family, _)
             | Self::DestinationPort(family, _)
             | Self::Tuple(family, ..) => Some(Carried::Ip(*family)),
-            Self::Foreign(carried, _) => Some(*carried),
+            Self::Carries(carried) | Self::Own(carried, _) => Some(*carried),
+            Self::ArpSender(_) => Some(Carried::Arp),
             Self::Tracked(_)
             | Self::Icmp(_)
             | Self::NeighbourDiscovery

@@ -11,10 +11,9 @@
 use super::compile::digit;
 use super::frame::{known_set, told_drop};
 use super::options::Options;
-use super::sources::{nobody_set, ports_set};
+use super::sources::nobody_set;
 use super::table::{
-    Chain, ChainName, CounterName, Element, End, Hook, Match, Rule, Ruleset, Set, SetKind, SetName,
-    Tracked, Verdict,
+    CounterName, Element, End, Match, Rule, Ruleset, Set, SetKind, SetName, Tracked, Verdict,
 };
 use super::terms::{Member, PeerKey};
 use crate::netpol::{Family, Protocol, Selector};
@@ -23,34 +22,17 @@ use crate::netpol::{Family, Protocol, Selector};
 const COUNTER: &str = "crafted";
 /// What becomes of it.
 const CHAIN: &str = "crafted";
-/// What asks before that whether it is an answer.
-const FIRST_WAY: &str = "crafted-forward";
+/// What asks of forwarded packets whether they are that.
+pub(super) const FORWARDED: &str = "crafted-forward";
+/// What asks it of packets to the node.
+pub(super) const TO_NODE: &str = "crafted-input";
 /// The ports of VXLAN.
 const PORTS: &str = "vxlan-ports";
-
-/// Adds what rules for forwarded packets lead to, besides what all do.
-pub(super) fn add_forward(ruleset: &mut Ruleset) {
-    let rules = vec![
-        Rule::new(
-            vec![Match::Tracked(Tracked::Reply)],
-            Verdict::Return,
-            "an answer to a node goes to the port that the node asked from",
-        ),
-        Rule::new(
-            Vec::new(),
-            Verdict::Goto(CHAIN.into()),
-            "what is no answer, or of no connection, is dropped",
-        ),
-    ];
-    let chain = Chain { hook: None, rules };
-    ruleset.chains.insert(ChainName::from(FIRST_WAY), chain);
-}
 
 /// The rule for what comes from a pod with an address that is nobody's.
 pub(super) fn from_nobody(family: Family) -> Rule {
     Rule::new(
         vec![
-            Match::Interface(ports_set()),
             Match::Address(family, End::Source, nobody_set(family)),
             Match::Protocol(Protocol::Udp),
             Match::Ports(PORTS.into()),
@@ -60,7 +42,7 @@ pub(super) fn from_nobody(family: Family) -> Rule {
     )
 }
 
-/// Adds what its rules lead to and ask.
+/// Adds what becomes of what pods make, and the ports by which it is known.
 pub(super) fn add(options: &Options, ruleset: &mut Ruleset) {
     let ports = options.vxlan_ports.iter();
     let ports = Set {
@@ -69,55 +51,54 @@ pub(super) fn add(options: &Options, ruleset: &mut Ruleset) {
     };
     ruleset.sets.insert(PORTS.into(), ports);
     ruleset.counters.insert(CounterName::from(COUNTER));
-    let chain = Chain {
-        hook: None,
-        rules: told_drop(
-            options,
-            COUNTER,
-            "ringfence crafted egress",
-            "what pods make to be taken for the overlay is counted and dropped",
-        ),
-    };
-    ruleset.chains.insert(ChainName::from(CHAIN), chain);
+    let rules = told_drop(
+        options,
+        COUNTER,
+        "ringfence crafted egress",
+        "what pods make to be taken for the overlay is counted and dropped",
+    );
+    ruleset.chain_mut(CHAIN.into()).rules = rules;
 }
 
-/// The rules for packets to this node, or on their way to others. They come before all others: a connection that was let in
-/// before is dropped, too.
-pub(super) fn rules(hook: Hook) -> Vec<Rule> {
-    let to_port = || vec![Match::Protocol(Protocol::Udp), Match::Ports(PORTS.into())];
-    let drop = |more: Vec<Match>, why: &str| {
-        let matches = to_port().into_iter().chain(more).collect();
-        let verdict = match hook {
-            Hook::Forward => Verdict::Jump(FIRST_WAY.into()),
-            Hook::Input | Hook::Prerouting => Verdict::Goto(CHAIN.into()),
-        };
-        Rule::new(matches, verdict, why)
-    };
-    let mut rules = Vec::new();
-    for family in Family::BOTH {
-        let from_pod = Match::Address(family, End::Source, known_set(family));
-        match hook {
-            Hook::Forward => rules.push(drop(
-                vec![
-                    from_pod,
-                    Match::Address(family, End::Destination, nodes_set(family)),
-                ],
-                "a pod sends no VXLAN to nodes: it would speak for any pod",
-            )),
-            Hook::Input => rules.push(drop(
-                vec![from_pod],
-                "a pod sends no VXLAN to its node: it would speak for any pod",
-            )),
-            Hook::Prerouting => {}
-        }
-    }
-    if hook == Hook::Input {
-        rules.push(drop(
-            vec![Match::FromOverlay],
-            "what comes out of the overlay is no overlay itself",
-        ));
-    }
-    rules
+/// Adds what is asked of packets to such a port, on their way to others and to this node.
+pub(super) fn add_asking(ruleset: &mut Ruleset) {
+    let drop =
+        |matches: Vec<Match>, why: &str| Rule::new(matches, Verdict::Goto(CHAIN.into()), why);
+    let from_pod = |family| Match::Address(family, End::Source, known_set(family));
+    let answer = Rule::new(
+        vec![Match::Tracked(Tracked::Reply)],
+        Verdict::Return,
+        "an answer to a node goes to the port that the node asked from",
+    );
+    let to_other = Family::BOTH.map(|family| {
+        let to_node = Match::Address(family, End::Destination, nodes_set(family));
+        drop(
+            vec![from_pod(family), to_node],
+            "a pod sends no VXLAN to nodes: it would speak for any pod",
+        )
+    });
+    ruleset.chain_mut(FORWARDED.into()).rules = [answer].into_iter().chain(to_other).collect();
+    let to_own = Family::BOTH.map(|family| {
+        drop(
+            vec![from_pod(family)],
+            "a pod sends no VXLAN to its node: it would speak for any pod",
+        )
+    });
+    let unpacked = drop(
+        vec![Match::FromOverlay],
+        "what comes out of the overlay is no overlay itself",
+    );
+    ruleset.chain_mut(TO_NODE.into()).rules = to_own.into_iter().chain([unpacked]).collect();
+}
+
+/// The rule that has packets to such a port asked about. It comes before all others: a connection that was let in before is
+/// dropped, too.
+pub(super) fn asks(chain: &'static str) -> Rule {
+    Rule::new(
+        vec![Match::Protocol(Protocol::Udp), Match::Ports(PORTS.into())],
+        Verdict::Jump(chain.into()),
+        "what may be VXLAN is asked about",
+    )
 }
 
 /// The set of all nodes' addresses.
@@ -137,23 +118,33 @@ pub(super) fn nodes() -> PeerKey {
 mod tests {
     use super::*;
     use crate::ruleset::render;
+    use crate::ruleset::table::ChainName;
 
     #[test]
     fn only_an_answer_is_forwarded_to_such_a_port_of_a_node() {
-        let last = |rule: &Rule| render::rule(rule).split("@nodes").last().map(str::to_owned);
-        let forward: Vec<_> = rules(Hook::Forward).iter().filter_map(last).collect();
-        assert_eq!(
-            forward,
-            ["4 jump crafted-forward", "6 jump crafted-forward"]
-        );
-        for rule in rules(Hook::Input) {
-            assert!(render::rule(&rule).ends_with(" goto crafted"));
-        }
         let mut ruleset = Ruleset::default();
-        add_forward(&mut ruleset);
-        let chain = &ruleset.chains[&ChainName::from(FIRST_WAY)];
-        let rules: Vec<_> = chain.rules.iter().map(render::rule).collect();
+        add_asking(&mut ruleset);
+        let rules = |chain: &str| -> Vec<String> {
+            let chain = &ruleset.chains[&ChainName::from(chain)];
+            chain.rules.iter().map(render::rule).collect()
+        };
+        let crafted = |from: &str, to: &str| format!("meta nfproto ipv{from} {to} goto crafted");
         // What is of no connection goes no way of one: it is no answer.
-        assert_eq!(rules, ["ct direction reply return", "goto crafted"]);
+        assert_eq!(
+            rules(FORWARDED),
+            [
+                "ct direction reply return".to_owned(),
+                crafted("4", "ip saddr @known4 ip daddr @nodes4"),
+                crafted("6", "ip6 saddr @known6 ip6 daddr @nodes6"),
+            ]
+        );
+        assert_eq!(
+            rules(TO_NODE),
+            [
+                crafted("4", "ip saddr @known4"),
+                crafted("6", "ip6 saddr @known6"),
+                "meta iifkind \"vxlan\" goto crafted".to_owned(),
+            ]
+        );
     }
 }

@@ -354,11 +354,11 @@ fn ports_of_a_bridge() -> Ruleset {
     }
     let chain = made.chain_mut("prerouting".into());
     chain.hook = Some(Hook::Prerouting);
-    let foreign = |carried| Match::Foreign(carried, "sources-4".into());
+    let own = |carried| Match::Own(carried, "sources-4".into());
     chain.rules = [Carried::Ip(Family::V4), Carried::Arp]
         .map(|carried| {
-            let matches = vec![Match::Interface("ports-1".into()), foreign(carried)];
-            Rule::new(matches, Verdict::Drop, "foreign")
+            let matches = vec![Match::Interface("ports-1".into()), own(carried)];
+            Rule::new(matches, Verdict::Accept, "own")
         })
         .to_vec();
     made
@@ -405,7 +405,7 @@ fn what_somebody_else_changes_shows() {
             "flush chain bridge ringfence prerouting",
             "add element bridge ringfence ports-1 { \"veth2\" }",
             "delete element bridge ringfence sources-4 { \"veth1\" . 10.0.0.1 }",
-            "add rule bridge ringfence prerouting iifname @ports-1 meta protocol ip iifname . ip saddr @sources-4 drop",
+            "add rule bridge ringfence prerouting iifname @ports-1 meta protocol ip iifname . ip saddr != @sources-4 accept",
             "add chain bridge ringfence prerouting { policy drop; }",
             "delete table bridge ringfence",
         ] {

@@ -207,7 +207,7 @@ fn matches(random: &mut Random, ruleset: &Ruleset, family: Family) -> Vec<Match>
             }
             SetKind::Interfaces => all.push(Match::Interface(name.clone())),
             SetKind::Sources(of) if of == family => {
-                all.push(Match::Foreign(Carried::Ip(family), name.clone()));
+                all.push(Match::Own(Carried::Ip(family), name.clone()));
             }
             _ => {}
         }
@@ -226,6 +226,13 @@ fn matches(random: &mut Random, ruleset: &Ruleset, family: Family) -> Vec<Match>
     if random.one_in(2) && !chosen.iter().any(kinds_of_protocol) {
         chosen.push(Match::Protocol(random.of(&Protocol::ALL)));
         chosen.push(random.of(&with_ports));
+    }
+    if random.one_in(4)
+        && chosen
+            .first()
+            .is_some_and(|first| first.carried().is_none())
+    {
+        chosen.insert(0, Match::Carries(Carried::Ip(family)));
     }
     chosen
 }
@@ -280,8 +287,10 @@ fn bridge(random: &mut Random) -> Ruleset {
         made.counters.insert("spoofed-1".into());
     }
     let (ports, link): (SetName, SetName) = ("interfaces-1".into(), "link-6".into());
+    let addresses: SetName = "nobody-4".into();
     let mut kinds = vec![
         (ports.clone(), SetKind::Interfaces),
+        (addresses.clone(), SetKind::Addresses(Family::V4)),
         (link.clone(), SetKind::Blocks(Family::V6)),
     ];
     let mut asked = vec![
@@ -290,18 +299,21 @@ fn bridge(random: &mut Random) -> Ruleset {
     ];
     for (family, name) in [(Family::V4, "sources-4"), (Family::V6, "sources-6")] {
         kinds.push((name.into(), SetKind::Sources(family)));
-        let foreign = Match::Foreign(Carried::Ip(family), name.into());
-        asked.push(vec![Match::Interface(ports.clone()), foreign.clone()]);
-        asked.push(vec![foreign]);
+        let own = Match::Own(Carried::Ip(family), name.into());
+        asked.push(vec![Match::Interface(ports.clone()), own.clone()]);
+        asked.push(vec![own]);
     }
+    let interface = Match::Interface(ports.clone());
+    asked.push(vec![Match::Carries(Carried::Arp), interface]);
     for tag in Tag::ALL {
         asked.push(vec![Match::Interface(ports.clone()), Match::Tagged(tag)]);
         asked.push(vec![Match::Tagged(tag)]);
     }
     asked.push(vec![
         Match::Interface(ports),
-        Match::Foreign(Carried::Arp, "sources-4".into()),
+        Match::Own(Carried::Arp, "sources-4".into()),
     ]);
+    asked.push(vec![Match::ArpSender(addresses)]);
     for (name, kind) in kinds {
         let elements = elements(random, kind, &[]);
         made.sets.insert(name, Set { kind, elements });

@@ -34,9 +34,12 @@ pub(crate) fn frame_fate(table: &Ruleset, frame: &Frame<'_>) -> Fate {
     let has = |set: &SetName, wanted: &Element| table.sets[set].elements.contains(wanted);
     let holds = |found: &Match| match found {
         Match::Interface(set) => has(set, &Element::Interface(frame.interface.clone())),
-        Match::Foreign(carried, set) => {
+        Match::Own(carried, set) => {
             let source = Element::Source(frame.interface.clone(), frame.sender);
-            *carried == frame.carried && !has(set, &source)
+            *carried == frame.carried && has(set, &source)
+        }
+        Match::ArpSender(set) => {
+            frame.carried == Carried::Arp && has(set, &Element::Address(frame.sender))
         }
         Match::Address(family, End::Source, set) => {
             let is_in = |element: &Element| match element {
@@ -45,6 +48,7 @@ pub(crate) fn frame_fate(table: &Ruleset, frame: &Frame<'_>) -> Fate {
             };
             frame.carried == Carried::Ip(*family) && table.sets[set].elements.iter().any(is_in)
         }
+        Match::Carries(carried) => *carried == frame.carried,
         Match::Tagged(tag) => frame.tag == Some(*tag),
         Match::Protocol(Protocol::Udp) => frame.port.is_some(),
         Match::Ports(set) => frame
@@ -52,16 +56,20 @@ pub(crate) fn frame_fate(table: &Ruleset, frame: &Frame<'_>) -> Fate {
             .is_some_and(|port| has(set, &Element::Ports(port, port))),
         other => panic!("{other:?} is nothing that is asked of frames"),
     };
-    for rule in &table.chains["prerouting"].rules {
-        if rule.matches.iter().all(holds) {
-            return match rule.does.as_slice() {
-                [Statement::Verdict(Verdict::Accept)] => Fate::Passed,
-                [Statement::Verdict(Verdict::Goto(_))] => Fate::Dropped,
-                other => panic!("{other:?}"),
-            };
+    let mut chain: &str = "prerouting";
+    loop {
+        let mut rules = table.chains[chain].rules.iter();
+        let Some(rule) = rules.find(|rule| rule.matches.iter().all(holds)) else {
+            return Fate::Passed;
+        };
+        match rule.does.last() {
+            Some(Statement::Verdict(Verdict::Accept)) => return Fate::Passed,
+            Some(Statement::Verdict(Verdict::Goto(next))) => chain = next.as_str(),
+            // What is counted there is dropped.
+            Some(Statement::Log(_)) => return Fate::Dropped,
+            other => panic!("{other:?}"),
         }
     }
-    Fate::Passed
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -159,7 +167,8 @@ fn asked(table: &Ruleset) -> BTreeSet<SetName> {
         | Match::Tuple(_, _, set)
         | Match::Ports(set)
         | Match::Interface(set)
-        | Match::Foreign(_, set) => Some(set.clone()),
+        | Match::Own(_, set)
+        | Match::ArpSender(set) => Some(set.clone()),
         _ => None,
     });
     let in_statements = rules(table).flat_map(|rule| &rule.does);
@@ -288,7 +297,9 @@ fn matches(table: &Ruleset, found: &Match, packet: &Packet) -> bool {
         | Match::FromOverlay
         | Match::Tagged(_)
         | Match::Interface(_)
-        | Match::Foreign(..) => false,
+        | Match::Own(..)
+        | Match::ArpSender(_) => false,
+        Match::Carries(carried) => matches!(carried, Carried::Ip(family) if is_of(family)),
         Match::Address(family, end, set) => {
             is_of(family) && has(set, Element::Address(at(packet, *end)))
         }

@@ -22,9 +22,6 @@ pub(super) const TRANSPORT: u32 = 2;
 /// The first register, which has room for 16 bytes.
 pub(super) const FIRST: u32 = 1;
 
-/// `NFT_LOOKUP_F_INV`.
-const INVERTED: u32 = 1;
-
 /// The register of verdicts.
 const VERDICT_REGISTER: u32 = 0;
 
@@ -90,13 +87,11 @@ pub(super) enum Expression {
         first: Vec<u8>,
         last: Vec<u8>,
     },
-    /// Ends the rule unless the register is in a set, or if it is in it where that is asked the other way round; a verdict is
-    /// taken from there where it is a map.
+    /// Ends the rule unless the register is in a set; a verdict is taken from there where it is a map.
     Lookup {
         set: String,
         register: u32,
         is_map: bool,
-        is_inverted: bool,
     },
     /// Counts with a counter of the table.
     Count { name: String },
@@ -193,15 +188,11 @@ impl Expression {
                 set,
                 register,
                 is_map,
-                is_inverted,
             } => {
                 w.text(1, set);
                 w.u32(2, *register);
                 if *is_map {
                     w.u32(3, VERDICT_REGISTER);
-                }
-                if *is_inverted {
-                    w.u32(5, INVERTED);
                 }
             }
             Self::Count { name } => {
@@ -281,13 +272,14 @@ impl Expression {
                 })
             }
             "lookup" if known(&[1, 2, 3, 5]) => {
-                let (to, flags) = (data.u32(3), data.u32(5).unwrap_or(0));
-                let is_known = to.is_none_or(|to| to == VERDICT_REGISTER) && flags <= INVERTED;
+                let to = data.u32(3);
+                // A flag asks it the other way round.
+                let is_plain = data.u32(5).unwrap_or(0) == 0;
+                let is_known = to.is_none_or(|to| to == VERDICT_REGISTER) && is_plain;
                 is_known.then_some(Self::Lookup {
                     set: data.text(1)?.to_owned(),
                     register: data.u32(2)?,
                     is_map: to.is_some(),
-                    is_inverted: flags == INVERTED,
                 })
             }
             "objref" if known(&[1, 2]) && data.u32(1)? == COUNTER => Some(Self::Count {

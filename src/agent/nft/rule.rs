@@ -184,7 +184,6 @@ fn lookup(set: &str, is_map: bool) -> Expression {
         set: set.to_owned(),
         register: FIRST,
         is_map,
-        is_inverted: false,
     }
 }
 
@@ -264,6 +263,8 @@ fn state(bit: u32, out: &mut Vec<Expression>) {
 
 fn matching(asked: &Match, out: &mut Vec<Expression>) {
     match asked {
+        // It is said already.
+        Match::Carries(_) => {}
         Match::Tracked(Tracked::Established) => state(2, out),
         Match::Tracked(Tracked::Related) => state(4, out),
         Match::Tracked(Tracked::Reply) => {
@@ -342,19 +343,14 @@ fn matching(asked: &Match, out: &mut Vec<Expression>) {
         Match::Interface(set) => {
             in_set(&[Part::Interface], set, out);
         }
-        Match::Foreign(carried, set) => {
+        Match::Own(carried, set) => {
             let sender = match carried {
                 Carried::Ip(family) => Part::Address(*family, End::Source),
                 Carried::Arp => Part::ArpSender,
             };
-            load(&[Part::Interface, sender], out);
-            out.push(Expression::Lookup {
-                set: set.as_str().to_owned(),
-                register: FIRST,
-                is_map: false,
-                is_inverted: true,
-            });
+            in_set(&[Part::Interface, sender], set, out);
         }
+        Match::ArpSender(set) => in_set(&[Part::ArpSender], set, out),
     }
 }
 

@@ -76,9 +76,10 @@ impl Writer<'_> {
         };
         let mut all = Vec::new();
         for (protocol, ranges) in numbers {
-            let mut matches: Vec<Match> = self.address(who, None).into_iter().collect();
-            matches.push(Match::Protocol(*protocol));
+            // What costs least comes first: a set is not asked about packets that are of another protocol.
+            let mut matches = vec![Match::Protocol(*protocol)];
             matches.extend(self.port(ranges));
+            matches.extend(self.address(who, None));
             all.push((matches, in_words(*protocol, ranges)));
         }
         for (name, protocol) in named {

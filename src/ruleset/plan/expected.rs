@@ -19,7 +19,7 @@ impl Plan {
             ObjectKey::Workload(workload) => Some(workload),
             _ => None,
         });
-        let pods = workloads.filter(|workload| old.pod(workload).filter(is_here).is_none());
+        let pods = workloads.filter(|workload| !old.pod(workload).as_ref().is_some_and(is_here));
         let pods = pods.filter_map(|workload| snapshot.pod(workload).filter(is_here));
         let mut written = Written::new();
         for pod in pods.filter(|pod| pod.is_held() && pod.ips.is_empty()) {

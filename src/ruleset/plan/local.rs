@@ -28,12 +28,11 @@ impl Plan {
             let before = old.any(is_behind)
                 || local.any(|(address, local)| is_behind(local) && stays(*address));
             let after = self.local.values().any(is_behind);
-            for (set, kind, element) in sources::of_port(&port) {
-                match (before, after) {
-                    (false, true) => draft.come(&set, kind, [element]),
-                    (true, false) => draft.leave(&set, kind, element),
-                    _ => {}
-                }
+            let (set, kind, element) = sources::of_port(&port);
+            match (before, after) {
+                (false, true) => draft.come(&set, kind, [element]),
+                (true, false) => draft.leave(&set, kind, element),
+                _ => {}
             }
         }
     }

@@ -24,25 +24,28 @@ pub(super) fn guess(mut rest: &[Expression]) -> Option<(Vec<Match>, Vec<Statemen
                 matches.push(Match::FromOverlay);
                 2
             }
-            (Expression::Meta { key, .. }, [Expression::Compare { with, .. }, ..])
-                if *key == META_PROTOCOL =>
+            (Expression::Meta { key, .. }, [Expression::Compare { with, .. }, tail @ ..])
+                if matches!(*key, META_NFPROTO | META_PROTOCOL) =>
             {
-                let is_said = |it: &Carried| ether_type(*it).as_slice() == with;
-                said = CARRIED.into_iter().find(is_said);
+                let is_said = |it: &Carried| match it {
+                    Carried::Ip(family) if *key == META_NFPROTO => *with == [number(*family)],
+                    _ => ether_type(*it).as_slice() == with,
+                };
+                let carried = CARRIED.into_iter().find(is_said)?;
+                said = Some(carried);
+                if !says_by_itself(tail, carried) {
+                    matches.push(Match::Carries(carried));
+                }
                 2
             }
             (Expression::Meta { key, .. }, _) if *key == META_IIFNAME => {
                 keep(asked(rest, said)?, &mut matches, &mut does)
             }
-            (Expression::Meta { key, .. }, [Expression::Compare { with, .. }, tail @ ..]) => {
+            (Expression::Meta { .. }, [Expression::Compare { with, .. }, tail @ ..]) => {
                 let [value] = with.as_slice() else {
                     return None;
                 };
-                if *key == META_NFPROTO {
-                    let family = Family::BOTH.into_iter().find(|f| number(*f) == *value);
-                    said = family.map(Carried::Ip);
-                    2
-                } else if matches!(tail, [Expression::Payload { length: 1, .. }, ..]) {
+                if matches!(tail, [Expression::Payload { length: 1, .. }, ..]) {
                     matches.push(Match::NeighbourDiscovery);
                     7
                 } else {
@@ -111,6 +114,15 @@ pub(super) fn guess(mut rest: &[Expression]) -> Option<(Vec<Match>, Vec<Statemen
     Some((matches, does))
 }
 
+/// Whether the next question is one of what is carried, which says that before it.
+fn says_by_itself(rest: &[Expression], carried: Carried) -> bool {
+    match asked(rest, Some(carried)) {
+        Some((Asked::Match(found), _)) => found.carried().is_some(),
+        Some((Asked::Statement(_), _)) => true,
+        None => false,
+    }
+}
+
 enum Asked {
     Match(Match),
     Statement(Statement),
@@ -140,7 +152,10 @@ fn asked(rest: &[Expression], said: Option<Carried>) -> Option<(Asked, usize)> {
     };
     let set = || set.as_str().into();
     let mut all = vec![Match::Ports(set()), Match::Interface(set())];
-    all.extend(said.map(|carried| Match::Foreign(carried, set())));
+    all.extend(said.map(|carried| Match::Own(carried, set())));
+    if said == Some(Carried::Arp) {
+        all.push(Match::ArpSender(set()));
+    }
     if let Some(Carried::Ip(family)) = said {
         all.extend([
             Match::Address(family, End::Source, set()),
