@@ -155,7 +155,7 @@ impl Plan {
     pub fn advance(&mut self, snapshot: Snapshot, changed: &[ObjectKey]) -> Transaction {
         let mut draft = Draft::default();
         let old = self.follow(snapshot, changed, &mut draft);
-        self.expect(&old, changed, &mut draft);
+        self.prepare(&old, changed, &mut draft);
         draft.finish()
     }
 

@@ -1,16 +1,17 @@
 //! Pods that are bound to the node and have no address yet: their chains are made while their sandboxes are, idle, and the address
 //! that comes then costs its own elements only, however many peers its policies name.
 
+use std::collections::BTreeSet;
+
 use super::chains::MOST_CHAINS;
 use super::{Plan, Written};
 use crate::netpol::{Family, ObjectKey, Pod, Snapshot};
 use crate::ruleset::draft::Draft;
-use std::collections::BTreeSet;
 
 impl Plan {
     /// Makes the chains of pods that are bound to the node since the last snapshot, as far as there is room for idle ones. Of which
     /// families their addresses will be is known from the pods that are here.
-    pub(super) fn expect(&mut self, old: &Snapshot, changed: &[ObjectKey], draft: &mut Draft) {
+    pub(super) fn prepare(&mut self, old: &Snapshot, changed: &[ObjectKey], draft: &mut Draft) {
         let families: BTreeSet<Family> = self.local.keys().copied().map(Family::of).collect();
         let snapshot = self.snapshot.clone();
         let node = self.options.node.clone();
