@@ -102,12 +102,14 @@ impl Plan {
     /// The table of a node in a cluster.
     pub fn of(options: Options, snapshot: &Snapshot) -> Self {
         let mut plan = Self::new(options);
+        // Of pods elsewhere the sets are made with the chains that ask them.
         let pods = snapshot.pods();
+        let pods = pods.filter(|pod| pod.node.as_ref() == Some(&plan.options.node));
         let pods = pods.map(|pod| ObjectKey::Workload(pod.workload.clone()));
         let nodes = snapshot.nodes();
         let nodes = nodes.map(|node| ObjectKey::Node(node.name.clone()));
-        let everything: Vec<ObjectKey> = pods.chain(nodes).collect();
-        plan.follow(snapshot.clone(), &everything, &mut Draft::default());
+        let new: Vec<ObjectKey> = pods.chain(nodes).collect();
+        plan.follow(snapshot.clone(), &new, &mut Draft::default());
         plan
     }
 
