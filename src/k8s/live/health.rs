@@ -37,6 +37,9 @@ pub struct Watch {
     pub lists: u64,
     /// How many changes have been taken in.
     pub changes: u64,
+    /// How many lists, or that there is none, were told, and how many of these were taken in.
+    told: u64,
+    taken: u64,
     broken: Option<Broken>,
 }
 
@@ -50,7 +53,8 @@ struct Broken {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Doubted {
     Until(Instant),
-    UntilListed,
+    /// Until so many lists are taken in.
+    UntilListed(u64),
 }
 
 impl Health {
@@ -71,19 +75,28 @@ impl Health {
         if watch.listed && !watch.absent {
             watch.broken = Some(Broken {
                 since: watch.doubted(now).map_or(now, |broken| broken.since),
-                doubted: Doubted::UntilListed,
+                doubted: Doubted::UntilListed(watch.told.saturating_add(1)),
             });
         }
     }
 
-    /// A list is complete; tells whether it was the first.
+    /// A complete list is told, to be taken in later: another one may be asked for before.
+    pub(super) fn telling(&self, kind: Kind) {
+        let mut known = self.known();
+        let watch = known.watches.entry(kind).or_default();
+        watch.told = watch.told.saturating_add(1);
+    }
+
+    /// A list is complete and taken in; tells whether it was the first.
     pub(super) fn listed(&self, kind: Kind, absent: bool) -> bool {
         let mut known = self.known();
         let watch = known.watches.entry(kind).or_default();
         let first = !watch.listed;
         watch.listed = true;
         watch.absent = absent;
-        watch.broken = None;
+        watch.taken = watch.taken.saturating_add(1);
+        let taken = watch.taken;
+        watch.broken = watch.broken.filter(|broken| broken.is_of_later(taken));
         watch.lists = watch.lists.saturating_add(u64::from(!absent));
         first
     }
@@ -157,7 +170,7 @@ impl Watch {
     fn doubted(&self, now: Instant) -> Option<Broken> {
         self.broken.filter(|broken| match broken.doubted {
             Doubted::Until(end) => now < end,
-            Doubted::UntilListed => true,
+            Doubted::UntilListed(_) => true,
         })
     }
 }
@@ -166,7 +179,12 @@ impl Watch {
 
 impl Broken {
     fn is_until_listed(&self) -> bool {
-        matches!(self.doubted, Doubted::UntilListed)
+        matches!(self.doubted, Doubted::UntilListed(_))
+    }
+
+    /// Whether it is until a list that comes after the one of a number.
+    fn is_of_later(&self, taken: u64) -> bool {
+        matches!(self.doubted, Doubted::UntilListed(number) if taken < number)
     }
 }
 
@@ -211,6 +229,20 @@ mod tests {
         assert_eq!(health.age(begun + SECOND * 101), SECOND * 100);
         health.listed(Kind::Pod, false);
         assert_eq!(health.age(begun + SECOND * 101), Duration::ZERO);
+
+        // A list that is still on its way when the next one is asked for is not that one.
+        health.telling(Kind::Service);
+        health.listed(Kind::Service, false);
+        for _ in 0..2 {
+            health.telling(Kind::Service);
+            health.listing(Kind::Service, begun);
+        }
+        health.telling(Kind::Service);
+        for _ in 0..3 {
+            assert_eq!(health.age(begun + SECOND), SECOND);
+            health.listed(Kind::Service, false);
+        }
+        assert_eq!(health.age(begun + SECOND), Duration::ZERO);
 
         health.listed(Kind::Guardrail, true);
         health.listing(Kind::Guardrail, begun);

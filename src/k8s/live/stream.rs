@@ -111,6 +111,9 @@ impl Following {
     }
 
     async fn send(&self, change: Change) -> Result<(), Closed> {
+        if matches!(change, Change::Restart(_) | Change::Absent) {
+            self.health.telling(self.kind);
+        }
         let sent = self.changes.send((self.kind, change)).await;
         sent.map_err(|_| Closed)
     }
