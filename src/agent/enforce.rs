@@ -27,7 +27,7 @@ use super::ports::{Ports, Shared};
 use crate::guard::enforcement::HeldPolicy;
 use crate::k8s::live::{Ended, Feed, Kind, Undecodable, Update};
 use crate::netpol::{ObjectKey, Pod, Snapshot, WorkloadRef};
-use crate::ruleset::{Change, Options, Plan, Ruleset, SetKind, Transaction};
+use crate::ruleset::{Options, Plan, Ruleset, Transaction};
 use crate::runtime::{Phase, Readiness, Shutdown};
 use crate::telemetry::agent::{AgentMetrics, Rebuild};
 
@@ -261,7 +261,7 @@ impl Enforcer {
         }
         self.apply(&transaction);
         let has_cut = self.cut_until.is_some_and(|until| Instant::now() < until);
-        if has_cut || is_stricter(&transaction) {
+        if has_cut || transaction.is_stricter() {
             self.sweep
                 .get_or_insert_with(|| Instant::now() + self.sweep_pace);
         }
@@ -478,16 +478,6 @@ fn left_out(undecodable: &[Undecodable]) -> Option<String> {
         first.key,
         first.reason
     ))
-}
-
-/// Whether a change may forbid what was allowed: everything but new members of sets of peers.
-fn is_stricter(transaction: &Transaction) -> bool {
-    !transaction.changes.iter().all(|change| {
-        matches!(
-            change,
-            Change::AddElements(_, SetKind::Addresses(_) | SetKind::AddressPorts(_), _)
-        )
-    })
 }
 
 async fn due(at: Option<Instant>) {

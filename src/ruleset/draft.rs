@@ -42,6 +42,11 @@ impl Draft {
             .push(element);
     }
 
+    /// Whether chains or sets go.
+    pub(super) fn takes_away(&self) -> bool {
+        !(self.old_chains.is_empty() && self.old_sets.is_empty())
+    }
+
     /// A set goes; what was to be done to it is not.
     pub(super) fn forget(&mut self, set: &SetName) {
         self.coming.remove(set);

@@ -49,7 +49,7 @@ pub(super) fn frame(options: &Options) -> Ruleset {
     if options.own_sources {
         sources::add(options, Layer::Inet, &mut ruleset);
     }
-    let (mut forwarded, mut to_node) = (forward(), input());
+    let (mut forwarded, mut to_node) = (forward(options), input());
     if !options.vxlan_ports.is_empty() {
         vxlan::add(options, &mut ruleset);
         vxlan::add_asking(&mut ruleset);
@@ -69,21 +69,27 @@ pub(super) fn frame(options: &Options) -> Ruleset {
     ruleset
 }
 
-fn forward() -> Vec<Rule> {
-    let established = Rule::new(
+fn forward(options: &Options) -> Vec<Rule> {
+    let mut rules = vec![Rule::new(
         vec![Match::Tracked(Tracked::Established)],
         Verdict::Accept,
         "connections that were let in, and their replies",
-    );
-    let of = |family| {
+    )];
+    rules.extend(Family::BOTH.map(|family| {
         Rule::new(
             vec![Match::Carries(Carried::Ip(family))],
-            Verdict::Goto(forward_chain(family)),
+            Verdict::Jump(forward_chain(family)),
             "what begins is asked about by its family",
         )
-    };
-    let of_families = Family::BOTH.map(of);
-    [established].into_iter().chain(of_families).collect()
+    }));
+    if options.sample_rate > 0 {
+        rules.push(Rule {
+            matches: Vec::new(),
+            does: Statement::tell(options.log_group, options.sample_rate, "ringfence allowed"),
+            why: "some of the connections that are let in are told".into(),
+        });
+    }
+    rules
 }
 
 /// What is asked of the first packets of one family.
@@ -133,13 +139,6 @@ fn forward_of(family: Family, options: &Options) -> Vec<Rule> {
     for (way, end) in [(Way::Egress, End::Source), (Way::Ingress, End::Destination)] {
         rules.push(to_chains(way, end, family));
     }
-    if options.sample_rate > 0 {
-        rules.push(Rule {
-            matches: Vec::new(),
-            does: Statement::tell(options.log_group, options.sample_rate, "ringfence allowed"),
-            why: "some of the connections that are let in are told".into(),
-        });
-    }
     rules
 }
 
@@ -161,7 +160,14 @@ fn input() -> Vec<Rule> {
             Verdict::Accept,
             "connections that were let in, and replies to the node",
         ),
-        Rule::new(vec![Match::NeighbourDiscovery], Verdict::Accept, ND),
+        Rule::new(
+            vec![
+                Match::Carries(Carried::Ip(Family::V6)),
+                Match::NeighbourDiscovery,
+            ],
+            Verdict::Accept,
+            ND,
+        ),
     ];
     for family in Family::BOTH {
         rules.push(to_chains(Way::ToNode, End::Source, family));

@@ -246,14 +246,14 @@ pub fn rule(rule: &Rule) -> String {
     line(rule, Layer::Inet, Reader::People)
 }
 
-/// What a frame must carry, as it is asked at a layer.
+/// What a frame must carry, as it is asked at a layer: of one with a tag nothing is known but that.
 fn carried(layer: Layer, carried: Carried) -> String {
     match (layer, carried) {
         (Layer::Inet, Carried::Ip(Family::V4)) => "meta nfproto ipv4",
         (Layer::Inet, Carried::Ip(Family::V6)) => "meta nfproto ipv6",
-        (Layer::Bridge, Carried::Ip(Family::V4)) => "meta protocol ip",
-        (Layer::Bridge, Carried::Ip(Family::V6)) => "meta protocol ip6",
-        (_, Carried::Arp) => "meta protocol arp",
+        (Layer::Bridge, Carried::Ip(Family::V4)) => "ether type ip",
+        (Layer::Bridge, Carried::Ip(Family::V6)) => "ether type ip6",
+        (_, Carried::Arp) => "ether type arp",
     }
     .to_owned()
 }

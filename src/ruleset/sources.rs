@@ -13,7 +13,8 @@
 //! A pod may have no address yet: `0.0.0.0` and `::` are nobody's. Link-local addresses of IPv6 are no pod's in any policy, and
 //! IPv6 does not work without them. So what has one of these as its sender is asked here whether it is for the overlay.
 //!
-//! Nearly all that comes from a pod has its own address and is done with one question.
+//! Nearly all that comes from a pod has its own address, and is asked nothing else. Frames at ports of bridges are pods' nearly all;
+//! of packets that come in elsewhere it is asked first whether a pod is there.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -30,8 +31,8 @@ use crate::netpol::Family;
 
 /// The chain that all packets meet.
 const PREROUTING: &str = "prerouting";
-/// What is asked of packets from pods with another sender than the pod.
-const NOT_OWN: &str = "not-own";
+/// What is asked of packets from pods.
+const FROM_POD: &str = "from-pod";
 /// What becomes of packets with a sender that is not theirs, and what counts them.
 const SPOOFED: &str = "spoofed";
 /// What becomes of frames with a tag; they are counted with those.
@@ -64,7 +65,7 @@ pub(super) fn add(options: &Options, layer: Layer, ruleset: &mut Ruleset) {
     ruleset.counters.insert(CounterName::from(SPOOFED));
     let mut chains = vec![
         (PREROUTING, Some(Hook::Prerouting), prerouting(layer)),
-        (NOT_OWN, None, not_own(options, layer)),
+        (FROM_POD, None, from_pod(options, layer)),
         (
             SPOOFED,
             None,
@@ -154,9 +155,19 @@ fn carried(layer: Layer) -> &'static [Carried] {
 fn prerouting(layer: Layer) -> Vec<Rule> {
     let mut rules = match layer {
         Layer::Inet => Vec::new(),
-        Layer::Bridge => Tag::ALL.map(untagged).to_vec(),
+        Layer::Bridge => own(layer),
     };
-    for carried in carried(layer) {
+    rules.push(Rule::new(
+        vec![Match::Interface(ports_set())],
+        Verdict::Goto(FROM_POD.into()),
+        "what comes from a pod is asked about",
+    ));
+    rules
+}
+
+/// Lets go on what has its own sender. What a frame with a tag carries is not seen.
+fn own(layer: Layer) -> Vec<Rule> {
+    let own = |carried: &Carried| {
         let (set, why) = match carried {
             Carried::Ip(family) => (
                 sources_set(*family),
@@ -167,19 +178,16 @@ fn prerouting(layer: Layer) -> Vec<Rule> {
                 "a pod answers for its own addresses",
             ),
         };
-        let own = Match::Own(*carried, set);
-        rules.push(Rule::new(vec![own], Verdict::Accept, why));
-    }
-    rules.push(Rule::new(
-        vec![Match::Interface(ports_set())],
-        Verdict::Goto(NOT_OWN.into()),
-        "what else comes from a pod is asked about",
-    ));
-    rules
+        Rule::new(vec![Match::Own(*carried, set)], Verdict::Accept, why)
+    };
+    carried(layer).iter().map(own).collect()
 }
 
-fn not_own(options: &Options, layer: Layer) -> Vec<Rule> {
-    let mut rules = Vec::new();
+fn from_pod(options: &Options, layer: Layer) -> Vec<Rule> {
+    let mut rules = match layer {
+        Layer::Inet => own(layer),
+        Layer::Bridge => Tag::ALL.map(untagged).to_vec(),
+    };
     if !options.vxlan_ports.is_empty() {
         rules.extend(Family::BOTH.map(vxlan::from_nobody));
     }
@@ -213,7 +221,7 @@ fn not_own(options: &Options, layer: Layer) -> Vec<Rule> {
 
 fn untagged(tag: Tag) -> Rule {
     Rule::new(
-        vec![Match::Tagged(tag), Match::Interface(ports_set())],
+        vec![Match::Tagged(tag)],
         Verdict::Goto(TAGGED.into()),
         "no policy is asked of a frame with the tag of a VLAN",
     )

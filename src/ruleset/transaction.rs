@@ -50,6 +50,29 @@ impl Transaction {
         self.changes.is_empty() && self.bridge.is_empty()
     }
 
+    /// Whether it may forbid what was allowed, done as a step of a plan. New members of the sets that chains ask do not, nor do chains
+    /// that come or go: nothing leads to them but elements of other sets.
+    pub fn is_stricter(&self) -> bool {
+        self.changes.iter().any(|change| match change {
+            Change::AddElements(_, kind, _) => !matches!(
+                kind,
+                SetKind::Addresses(_)
+                    | SetKind::AddressPorts(_)
+                    | SetKind::Blocks(_)
+                    | SetKind::Ports
+            ),
+            Change::DeleteElements(..) | Change::AddTable | Change::DeleteTable => true,
+            Change::AddCounter(_)
+            | Change::DeleteCounter(_)
+            | Change::AddSet(..)
+            | Change::DeleteSet(_)
+            | Change::AddChain(..)
+            | Change::FlushChain(_)
+            | Change::DeleteChain(_)
+            | Change::AddRules(..) => false,
+        })
+    }
+
     /// Changes of the one table, and of no other.
     pub fn of(changes: Vec<Change>) -> Self {
         Self {

@@ -385,6 +385,20 @@ fn what_somebody_else_changes_shows() {
             .sets
             .insert("more".into(), set.sets[&SetName::from("set-a")].clone());
         wanted.bridge = Some(Box::new(ports_of_a_bridge()));
+        // The same rules, the first one asking for the contrary.
+        let again = |how: &str| {
+            let rule = |asked: &str| {
+                format!(
+                    "add rule bridge ringfence prerouting iifname @ports-1 {asked} @sources-4 accept comment \"own\"\n"
+                )
+            };
+            let ip = rule(&format!("ether type ip iifname . ip saddr {how}"));
+            let arp = rule("ether type arp iifname . arp saddr ip");
+            format!("flush chain bridge ringfence prerouting\n{ip}{arp}")
+        };
+        apply(&mut socket, &Transaction::whole(&wanted));
+        nft(&again("")).expect("rules of nft");
+        assert_eq!(read(&mut socket), wanted);
         for tampering in [
             "add rule inet ringfence a accept",
             "insert rule inet ringfence forward ip saddr 10.0.0.7 accept",
@@ -405,7 +419,7 @@ fn what_somebody_else_changes_shows() {
             "flush chain bridge ringfence prerouting",
             "add element bridge ringfence ports-1 { \"veth2\" }",
             "delete element bridge ringfence sources-4 { \"veth1\" . 10.0.0.1 }",
-            "add rule bridge ringfence prerouting iifname @ports-1 meta protocol ip iifname . ip saddr != @sources-4 accept",
+            &again("!= "),
             "add chain bridge ringfence prerouting { policy drop; }",
             "delete table bridge ringfence",
         ] {

@@ -372,14 +372,17 @@ fn a_pod_that_is_bound_finds_its_chains_when_its_address_comes() {
     let is_made = |change: &Change| matches!(change, Change::AddChain(..) | Change::AddSet(..));
     let binding = next(&mut plan, &bound);
     assert!(binding.iter().any(is_made), "{binding:?}");
+    assert!(
+        !Transaction::of(binding).is_stricter(),
+        "nothing leads there"
+    );
     let coming = next(&mut plan, second);
+    assert!(Transaction::of(coming.clone()).is_stricter());
     assert!(
         !coming.is_empty() && !coming.iter().any(is_made),
         "{coming:?}"
     );
     assert!(next(&mut plan, second).is_empty());
-    // What is made for nobody goes like what nobody uses any more.
-    assert!(plan.drop_idle().is_empty() && plan.drop_idle().is_empty());
     // Chains that are used are not made once more.
     let Object::Pod(pod) = first else {
         panic!("{first:?}")
@@ -394,6 +397,74 @@ fn a_pod_that_is_bound_finds_its_chains_when_its_address_comes() {
         ..pod.clone()
     });
     assert!(next(&mut plan, &like_first).is_empty());
+
+    // What was made for an address that does not come goes like what nobody uses any more.
+    snapshot.remove(&second.key());
+    let mut plan = Plan::of(Options::new("here"), &snapshot);
+    let without = plan.whole();
+    snapshot.insert(bound);
+    plan.advance(snapshot, &[second.key()]);
+    assert_ne!(plan.whole(), without);
+    assert!(plan.drop_idle().is_empty(), "it is idle since now");
+    assert!(!plan.drop_idle().is_empty());
+    assert_eq!(plan.whole(), without);
+}
+
+#[test]
+fn what_is_made_for_pods_that_are_bound_is_bounded_and_made_once() {
+    // Both directions ask the same set, which is too large to be kept.
+    let number = u32::try_from((1 << 16) + 1).unwrap();
+    let pod = |namespace: &str, name: &str, node: &str, address: Option<std::net::Ipv4Addr>| {
+        let ips: Vec<Value> = address
+            .iter()
+            .map(|ip| serde_json::json!({"ip": ip}))
+            .collect();
+        serde_json::json!({
+            "apiVersion": "v1", "kind": "Pod", "metadata": {"namespace": namespace, "name": name},
+            "spec": {"nodeName": node, "containers": []},
+            "status": {"phase": "Running", "podIPs": ips},
+        })
+    };
+    let there = (0..number).map(|at| {
+        let address = std::net::Ipv4Addr::from(0x0b00_0000 + at);
+        pod("far", &format!("pod-{at}"), "there", Some(address))
+    });
+    let policy = serde_json::json!({
+        "apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy",
+        "metadata": {"namespace": "near", "name": "all"},
+        "spec": {
+            "podSelector": {},
+            "ingress": [{"from": [{"namespaceSelector": {}}]}],
+            "egress": [{"to": [{"namespaceSelector": {}}]}],
+        },
+    });
+    let first = pod("first", "first", "here", Some([10, 0, 0, 1].into()));
+    let values: Vec<Value> = there.chain([policy, first]).collect();
+    let mut all = objects(&values);
+    all.extend(of_many_namespaces(40));
+    let servers: Vec<Object> = all.iter().skip(values.len()).step_by(3).cloned().collect();
+    let mut snapshot: Snapshot = all.into_iter().collect();
+    let mut plan = Plan::of(Options::new("here"), &snapshot);
+    let mut table = plan.whole();
+    // Those that were used are idle; the ones that are made for nobody yet take no place of theirs.
+    let keys: Vec<ObjectKey> = servers.iter().map(Object::key).collect();
+    for key in &keys {
+        snapshot.remove(key);
+    }
+    apply(&mut table, &plan.advance(snapshot.clone(), &keys));
+    let idle = table.chains.len();
+    let bound = ["one", "two"].map(|name| pod("near", name, "here", None));
+    let bound = objects(&bound);
+    let keys: Vec<ObjectKey> = bound.iter().map(Object::key).collect();
+    for object in bound {
+        snapshot.insert(object);
+    }
+    let made = plan.advance(snapshot.clone(), &keys);
+    apply(&mut table, &made);
+    assert_eq!(table, plan.whole());
+    assert_eq!(table.chains.len(), idle, "what is too large is not kept");
+    let sets = |change: &Change| matches!(change, Change::AddSet(..));
+    assert_eq!(made.changes.iter().filter(|change| sets(change)).count(), 1);
 }
 
 #[test]

@@ -32,23 +32,23 @@ pub(crate) struct Frame<'i> {
 /// What becomes of it by the rules of one table.
 pub(crate) fn frame_fate(table: &Ruleset, frame: &Frame<'_>) -> Fate {
     let has = |set: &SetName, wanted: &Element| table.sets[set].elements.contains(wanted);
+    // What a frame with a tag carries is not seen.
+    let shows = |carried: Carried| frame.tag.is_none() && frame.carried == carried;
     let holds = |found: &Match| match found {
         Match::Interface(set) => has(set, &Element::Interface(frame.interface.clone())),
         Match::Own(carried, set) => {
             let source = Element::Source(frame.interface.clone(), frame.sender);
-            *carried == frame.carried && has(set, &source)
+            shows(*carried) && has(set, &source)
         }
-        Match::ArpSender(set) => {
-            frame.carried == Carried::Arp && has(set, &Element::Address(frame.sender))
-        }
+        Match::ArpSender(set) => shows(Carried::Arp) && has(set, &Element::Address(frame.sender)),
         Match::Address(family, End::Source, set) => {
             let is_in = |element: &Element| match element {
                 Element::Block(first, last) => (first..=last).contains(&&frame.sender),
                 element => *element == Element::Address(frame.sender),
             };
-            frame.carried == Carried::Ip(*family) && table.sets[set].elements.iter().any(is_in)
+            shows(Carried::Ip(*family)) && table.sets[set].elements.iter().any(is_in)
         }
-        Match::Carries(carried) => *carried == frame.carried,
+        Match::Carries(carried) => shows(*carried),
         Match::Tagged(tag) => frame.tag == Some(*tag),
         Match::Protocol(Protocol::Udp) => frame.port.is_some(),
         Match::Ports(set) => frame

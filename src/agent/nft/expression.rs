@@ -5,9 +5,8 @@
 
 use crate::agent::netlink::wire::{Attributes, Writer, text};
 
-/// What is read of a packet besides its bytes: `NFT_META_PROTOCOL`, `NFT_META_IIFNAME`, `NFT_META_NFPROTO`,
+/// What is read of a packet besides its bytes: `NFT_META_IIFNAME`, `NFT_META_NFPROTO`,
 /// `NFT_META_L4PROTO`, `NFT_META_IIFKIND`.
-pub(super) const META_PROTOCOL: u32 = 1;
 pub(super) const META_IIFNAME: u32 = 6;
 pub(super) const META_NFPROTO: u32 = 15;
 pub(super) const META_L4PROTO: u32 = 16;

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::expression::{
     ACCEPT, Code, Comparison, DROP, Expression, FIRST, GOTO, JUMP, LINK, META_IIFKIND,
-    META_IIFNAME, META_L4PROTO, META_NFPROTO, META_PROTOCOL, NETWORK, RETURN, TRANSPORT,
+    META_IIFNAME, META_L4PROTO, META_NFPROTO, NETWORK, RETURN, TRANSPORT,
 };
 use crate::netpol::{Family, Port, Protocol};
 use crate::ruleset::render;
@@ -94,7 +94,7 @@ fn say(layer: Layer, carried: Carried, said: &mut Option<Carried>, out: &mut Vec
             out.extend([meta(META_NFPROTO), equal(&[number(family)])]);
         }
         (Layer::Bridge, _) | (_, Carried::Arp) => {
-            out.extend([meta(META_PROTOCOL), equal(&ether_type(carried))]);
+            out.extend([frame_type(), equal(&ether_type(carried))]);
         }
     }
     *said = Some(carried);

@@ -79,9 +79,9 @@ pub const REDUNDANT_RULE: Check = Check {
     description: "Other rules of the namespace allow all that this one does, to each of its peers, for all pods that it is \
                   for: by the meaning of selectors, blocks and ports, so for pods to come as well. All that RF606 and \
                   RF607 name can be removed together, and nothing changes. Rules without peers do not count, since they are what is \
-                  to be narrowed. Namespaces with more than 500 policies or 10 000 \
-                  peers in their rules (32 and 1 000 at admission; each label or value that a peer asks for counts as \
-                  one more) are not looked at.",
+                  to be narrowed. Namespaces with more than 500 policies, or with \
+                  more than 10 000 peers, excepted blocks, ports, labels and values in them (32 and 1 000 at admission), are not \
+                  looked at.",
 };
 
 /// A policy that adds nothing.

@@ -14,7 +14,7 @@ use super::wanted::Wanted;
 use crate::netpol::coverage::Direction;
 use crate::netpol::labels::NAMESPACE_NAME_LABEL;
 use crate::netpol::name::{NamespaceName, PolicyName};
-use crate::netpol::policy::{NamespaceScope, NetworkPolicy, Peer, Peers, Rule};
+use crate::netpol::policy::{NamespaceScope, NetworkPolicy, Peer, Peers, Ports, Rule};
 use crate::netpol::selector::{Operator, Requirement, Selector};
 use crate::netpol::snapshot::NamespaceState;
 
@@ -165,7 +165,7 @@ impl Redundant {
     }
 }
 
-/// How much a policy says: each peer, and each label or value that it asks for.
+/// How much a policy says: each peer, each block that one excepts, each port, and each label or value that is asked for.
 fn words(policy: &NetworkPolicy) -> usize {
     let of_peer = |peer: &Peer| match peer {
         Peer::Pods { namespaces, pods } => match namespaces {
@@ -180,9 +180,16 @@ fn words(policy: &NetworkPolicy) -> usize {
     let rules = Direction::BOTH
         .into_iter()
         .flat_map(|way| policy.rules(way));
-    let of_rules = rules.map(|rule| match &rule.peers {
-        Peers::Any => 1,
-        Peers::Only(peers) => peers.iter().map(of_peer).sum::<usize>(),
+    let of_rules = rules.map(|rule| {
+        let peers = match &rule.peers {
+            Peers::Any => 1,
+            Peers::Only(peers) => peers.iter().map(of_peer).sum::<usize>(),
+        };
+        let ports = match &rule.ports {
+            Ports::Any => 0,
+            Ports::Only(ports) => ports.len(),
+        };
+        peers.saturating_add(ports)
     });
     asked(&policy.selector).saturating_add(of_rules.sum())
 }

@@ -31,7 +31,7 @@ pub(super) struct Fixed {
 /// The chains that no address uses any more or yet, from the one that was left first.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Idle {
-    pub(super) chains: VecDeque<ChainName>,
+    chains: VecDeque<ChainName>,
     /// How many of them were idle when they were looked at last.
     long: usize,
 }
@@ -57,6 +57,11 @@ impl Shared {
 // === impl Idle ===
 
 impl Idle {
+    /// How many there are.
+    pub(super) fn len(&self) -> usize {
+        self.chains.len()
+    }
+
     /// A chain is used; whether it was there, idle.
     fn take(&mut self, chain: &ChainName) -> bool {
         let Some(at) = self.chains.iter().position(|idle| idle == chain) else {
@@ -150,14 +155,27 @@ impl Plan {
     /// One address less uses a chain; with the last one it is idle, and the longest idle ones go where there are too many. Those that
     /// are too much by themselves go at once, and leave the others.
     pub(super) fn leave_chain(&mut self, chain: &ChainName, draft: &mut Draft) {
-        let Some(shared) = self.chains.get_mut(chain) else {
-            return;
-        };
-        shared.users = shared.users.saturating_sub(1);
-        if shared.users > 0 {
-            return;
+        if self.has_left(chain) {
+            self.idle.chains.push_back(chain.clone());
+            self.bound_idle(draft);
         }
-        self.idle.chains.push_back(chain.clone());
+    }
+
+    /// The same for a chain that was made for an address to come: it goes before those that were used lately.
+    pub(super) fn set_aside(&mut self, chain: &ChainName, draft: &mut Draft) {
+        if self.has_left(chain) {
+            self.idle.chains.insert(self.idle.long, chain.clone());
+            self.bound_idle(draft);
+        }
+    }
+
+    /// One address less uses a chain; whether it was the last.
+    fn has_left(&mut self, chain: &ChainName) -> bool {
+        let shared = self.chains.get_mut(chain);
+        shared.is_some_and(|shared| last(&mut shared.users))
+    }
+
+    fn bound_idle(&mut self, draft: &mut Draft) {
         if self.idle_elements() > MOST_ELEMENTS {
             for chain in self.too_large() {
                 self.idle.take(&chain);

@@ -7,11 +7,16 @@ use super::chains::MOST_CHAINS;
 use super::{Plan, Written};
 use crate::netpol::{Family, ObjectKey, Pod, Snapshot};
 use crate::ruleset::draft::Draft;
+use crate::ruleset::table::ChainName;
 
 impl Plan {
     /// Makes the chains of pods that are bound to the node since the last snapshot, as far as there is room for idle ones. Of which
     /// families their addresses will be is known from the pods that are here.
     pub(super) fn prepare(&mut self, old: &Snapshot, changed: &[ObjectKey], draft: &mut Draft) {
+        // What goes in a transaction does not come in the same one.
+        if draft.takes_away() {
+            return;
+        }
         let families: BTreeSet<Family> = self.local.keys().copied().map(Family::of).collect();
         let snapshot = self.snapshot.clone();
         let node = self.options.node.clone();
@@ -23,16 +28,22 @@ impl Plan {
         let pods = workloads.filter(|workload| !old.pod(workload).as_ref().is_some_and(is_here));
         let pods = pods.filter_map(|workload| snapshot.pod(workload).filter(is_here));
         let mut written = Written::new();
+        let mut made: BTreeSet<ChainName> = BTreeSet::new();
         for pod in pods.filter(|pod| pod.is_held() && pod.ips.is_empty()) {
             for family in &families {
-                if self.idle.chains.len() >= MOST_CHAINS {
-                    return;
+                if self.idle.len().saturating_add(made.len()) >= MOST_CHAINS {
+                    break;
                 }
                 for chain in self.chains_for(pod, *family, &mut written).into_values() {
-                    self.use_chain(&chain, *family, draft);
-                    self.leave_chain(&chain, draft);
+                    if made.insert(chain.clone()) {
+                        self.use_chain(&chain, *family, draft);
+                    }
                 }
             }
+        }
+        // None is made once more when one of them had to go.
+        for chain in made {
+            self.set_aside(&chain, draft);
         }
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::{CARRIED, ICMP, ICMPV6, ether_type, matching, number, protocol, tag_type};
 use crate::agent::nft::expression::{
     ACCEPT, Code, Comparison, DROP, Expression, GOTO, JUMP, LINK, META_IIFKIND, META_IIFNAME,
-    META_NFPROTO, META_PROTOCOL, RETURN,
+    META_NFPROTO, RETURN,
 };
 use crate::netpol::{Family, Port};
 use crate::ruleset::table::{
@@ -25,17 +25,12 @@ pub(super) fn guess(mut rest: &[Expression]) -> Option<(Vec<Match>, Vec<Statemen
                 2
             }
             (Expression::Meta { key, .. }, [Expression::Compare { with, .. }, tail @ ..])
-                if matches!(*key, META_NFPROTO | META_PROTOCOL) =>
+                if *key == META_NFPROTO =>
             {
-                let is_said = |it: &Carried| match it {
-                    Carried::Ip(family) if *key == META_NFPROTO => *with == [number(*family)],
-                    _ => ether_type(*it).as_slice() == with,
-                };
-                let carried = CARRIED.into_iter().find(is_said)?;
+                let is_it = |family: &Family| *with == [number(*family)];
+                let carried = Carried::Ip(Family::BOTH.into_iter().find(is_it)?);
+                matches.extend(says(carried, tail));
                 said = Some(carried);
-                if !says_by_itself(tail, carried) {
-                    matches.push(Match::Carries(carried));
-                }
                 2
             }
             (Expression::Meta { key, .. }, _) if *key == META_IIFNAME => {
@@ -70,9 +65,13 @@ pub(super) fn guess(mut rest: &[Expression]) -> Option<(Vec<Match>, Vec<Statemen
                 matches.push(Match::Tracked(Tracked::Reply));
                 2
             }
-            (Expression::Payload { base: LINK, .. }, [Expression::Compare { with, .. }, ..]) => {
-                let is_it = |tag: &Tag| tag_type(*tag).as_slice() == with;
-                matches.push(Match::Tagged(Tag::ALL.into_iter().find(is_it)?));
+            (
+                Expression::Payload { base: LINK, .. },
+                [Expression::Compare { with, .. }, tail @ ..],
+            ) => {
+                let (carried, found) = of_frame(with, tail)?;
+                said = carried.or(said);
+                matches.extend(found);
                 2
             }
             (Expression::Payload { .. }, [Expression::Compare { with, .. }, tail @ ..]) => {
@@ -114,13 +113,25 @@ pub(super) fn guess(mut rest: &[Expression]) -> Option<(Vec<Match>, Vec<Statemen
     Some((matches, does))
 }
 
-/// Whether the next question is one of what is carried, which says that before it.
-fn says_by_itself(rest: &[Expression], carried: Carried) -> bool {
-    match asked(rest, Some(carried)) {
+/// What says that something is carried: the next question, where it is one of that, or a match of its own.
+fn says(carried: Carried, rest: &[Expression]) -> Option<Match> {
+    let by_itself = match asked(rest, Some(carried)) {
         Some((Asked::Match(found), _)) => found.carried().is_some(),
         Some((Asked::Statement(_), _)) => true,
         None => false,
+    };
+    (!by_itself).then_some(Match::Carries(carried))
+}
+
+/// What the type of a frame says: what it carries, or that it has a tag.
+fn of_frame(with: &[u8], rest: &[Expression]) -> Option<(Option<Carried>, Option<Match>)> {
+    let is_carried = |it: &Carried| ether_type(*it).as_slice() == with;
+    if let Some(carried) = CARRIED.into_iter().find(is_carried) {
+        return Some((Some(carried), says(carried, rest)));
     }
+    let is_it = |tag: &Tag| tag_type(*tag).as_slice() == with;
+    let tag = Tag::ALL.into_iter().find(is_it)?;
+    Some((None, Some(Match::Tagged(tag))))
 }
 
 enum Asked {
