@@ -145,8 +145,7 @@ impl Given {
             {
                 return false;
             }
-            let is_here = pod.node.as_ref() == Some(node);
-            is_here && pod.ips.iter().any(|own| self.addresses.contains(own))
+            pod.is_on(node) && pod.ips.iter().any(|own| self.addresses.contains(own))
         })
     }
 }

@@ -62,11 +62,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<Exit> {
 
 /// Says what makes a table emptier than its reader may expect.
 fn check(snapshot: &Snapshot, node: &NodeName) -> anyhow::Result<()> {
-    let here = || {
-        snapshot
-            .pods()
-            .filter(|pod| pod.node.as_ref() == Some(node))
-    };
+    let here = || snapshot.pods().filter(|pod| pod.is_on(node));
     if here().next().is_none() {
         let mut nodes: Vec<&str> = snapshot
             .pods()

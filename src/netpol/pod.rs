@@ -140,6 +140,11 @@ impl Pod {
         !self.host_network && !self.is_finished()
     }
 
+    /// Whether it is bound to a node.
+    pub fn is_on(&self, node: &NodeName) -> bool {
+        self.node.as_ref() == Some(node)
+    }
+
     /// The addresses of one family.
     pub fn ips_of(&self, family: Family) -> impl Iterator<Item = IpAddr> {
         self.ips

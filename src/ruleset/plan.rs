@@ -104,7 +104,7 @@ impl Plan {
         let mut plan = Self::new(options);
         // Of pods elsewhere the sets are made with the chains that ask them.
         let pods = snapshot.pods();
-        let pods = pods.filter(|pod| pod.node.as_ref() == Some(&plan.options.node));
+        let pods = pods.filter(|pod| pod.is_on(&plan.options.node));
         let pods = pods.map(|pod| ObjectKey::Workload(pod.workload.clone()));
         let nodes = snapshot.nodes();
         let nodes = nodes.map(|node| ObjectKey::Node(node.name.clone()));
@@ -298,7 +298,7 @@ impl Plan {
             let snapshot = self.snapshot.clone();
             let pod = snapshot
                 .pod_at(address)
-                .filter(|pod| pod.node.as_ref() == Some(&self.options.node));
+                .filter(|pod| pod.is_on(&self.options.node));
             let new = pod.map(|pod| self.place(pod, address, &mut written));
             let old = self.local.get(&address);
             if old == new.as_ref() {

@@ -140,16 +140,9 @@ fn link_local() -> BTreeSet<Element> {
 }
 
 /// What carries the address of a sender at a layer.
-fn carried(layer: Layer) -> &'static [Carried] {
-    const ALL: [Carried; 3] = [
-        Carried::Ip(Family::V4),
-        Carried::Ip(Family::V6),
-        Carried::Arp,
-    ];
-    match layer {
-        Layer::Inet => ALL.split_at(2).0,
-        Layer::Bridge => &ALL,
-    }
+fn carried(layer: Layer) -> impl Iterator<Item = Carried> {
+    let is_there = move |carried: &Carried| layer == Layer::Bridge || *carried != Carried::Arp;
+    Carried::ALL.into_iter().filter(is_there)
 }
 
 fn prerouting(layer: Layer) -> Vec<Rule> {
@@ -167,10 +160,10 @@ fn prerouting(layer: Layer) -> Vec<Rule> {
 
 /// Lets go on what has its own sender. What a frame with a tag carries is not seen.
 fn own(layer: Layer) -> Vec<Rule> {
-    let own = |carried: &Carried| {
+    let own = |carried: Carried| {
         let (set, why) = match carried {
             Carried::Ip(family) => (
-                sources_set(*family),
+                sources_set(family),
                 "what comes from a pod has an address of the pod as its sender",
             ),
             Carried::Arp => (
@@ -178,9 +171,9 @@ fn own(layer: Layer) -> Vec<Rule> {
                 "a pod answers for its own addresses",
             ),
         };
-        Rule::new(vec![Match::Own(*carried, set)], Verdict::Accept, why)
+        Rule::new(vec![Match::Own(carried, set)], Verdict::Accept, why)
     };
-    carried(layer).iter().map(own).collect()
+    carried(layer).map(own).collect()
 }
 
 fn from_pod(options: &Options, layer: Layer) -> Vec<Rule> {
@@ -194,7 +187,7 @@ fn from_pod(options: &Options, layer: Layer) -> Vec<Rule> {
     for carried in carried(layer) {
         let (matches, why) = match carried {
             Carried::Ip(family) => (
-                Match::Address(*family, End::Source, nobody_set(*family)),
+                Match::Address(family, End::Source, nobody_set(family)),
                 match family {
                     Family::V4 => "a pod may have no address yet",
                     Family::V6 => {
@@ -209,9 +202,9 @@ fn from_pod(options: &Options, layer: Layer) -> Vec<Rule> {
         };
         rules.push(Rule::new(vec![matches], Verdict::Accept, why));
     }
-    rules.extend(carried(layer).iter().map(|carried| {
+    rules.extend(carried(layer).map(|carried| {
         Rule::new(
-            vec![Match::Carries(*carried)],
+            vec![Match::Carries(carried)],
             Verdict::Goto(SPOOFED.into()),
             "it speaks for somebody else",
         )

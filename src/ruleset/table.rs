@@ -340,6 +340,13 @@ impl Interface {
     }
 }
 
+// === impl Carried ===
+
+impl Carried {
+    /// All that is told apart.
+    pub const ALL: [Self; 3] = [Self::Ip(Family::V4), Self::Ip(Family::V6), Self::Arp];
+}
+
 // === impl Tag ===
 
 impl Tag {

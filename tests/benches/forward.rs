@@ -3,7 +3,8 @@
 //! `cargo bench --bench forward`, as root: two nodes as network namespaces with two pods each. One node has the table of a
 //! large cluster (2 000 policies, 20 of the cluster), the other one a chain without rules; both track connections. First packets,
 //! connections and streams go through one and the other in turns and on one processor, so that what else the machine does falls on both alike:
-//! what counts is the median of the differences, or the ratio. As a test it has a few packets only.
+//! what counts is the median of the differences, or the ratio. Each with policies alone, and with what pods send held to their
+//! addresses and kept off the overlay. As a test it has a few packets only.
 
 // What a bench cannot prepare has failed.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
@@ -161,7 +162,7 @@ fn enforce(cluster: &Cluster, pods: usize, options: Options) {
     });
 }
 
-/// With what holds pods to their addresses and keeps them off the overlay, and policies alone.
+/// What is measured, each with its name.
 fn variants() -> [(&'static str, Options); 2] {
     let alone = Options {
         own_sources: false,

@@ -110,13 +110,6 @@ fn ether_type(carried: Carried) -> [u8; 2] {
     number.to_be_bytes()
 }
 
-/// All that is told apart.
-const CARRIED: [Carried; 3] = [
-    Carried::Ip(Family::V4),
-    Carried::Ip(Family::V6),
-    Carried::Arp,
-];
-
 /// The type of a frame with a tag (`ETH_P_8021Q`, `ETH_P_8021AD`).
 fn tag_type(tag: Tag) -> [u8; 2] {
     let number: u16 = match tag {

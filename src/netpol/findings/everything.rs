@@ -187,7 +187,7 @@ fn of(
         }
     }
     for group in by_peers.into_values() {
-        let all = Wanted::together(group.iter().map(|opening| &opening.ports));
+        let all: Wanted<'_> = group.iter().map(|opening| &opening.ports).collect();
         for protocol in Protocol::ALL {
             let is_said = group.iter().any(|one| one.said.contains(&protocol));
             if !is_said && all.has_all(protocol) {

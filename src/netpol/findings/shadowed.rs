@@ -241,16 +241,9 @@ fn enough<'e, 's>(taking: &[&&'e Earlier<'s>], ports: &Wanted<'s>) -> Option<Vec
     if let Some(one) = alone {
         return Some(vec![**one]);
     }
-    let mut all = Wanted::default();
-    let mut needed = Vec::new();
-    for one in taking {
-        let own = of(one);
-        if ports.meets(&own) {
-            all.add(&own);
-            needed.push(**one);
-        }
-    }
-    ports.is_within(&all).then_some(needed)
+    let own = taking.iter().map(|one| (**one, of(one)));
+    let (needed, own): (Vec<_>, Vec<Wanted<'s>>) = own.filter(|(_, own)| ports.meets(own)).unzip();
+    ports.is_within(&own.iter().collect()).then_some(needed)
 }
 
 /// The rules with all ports whose blocks make up a block together.

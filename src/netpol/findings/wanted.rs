@@ -63,25 +63,6 @@ impl<'s> Wanted<'s> {
         wanted
     }
 
-    /// All of them together.
-    pub(super) fn together(all: impl IntoIterator<Item = &'s Wanted<'s>> + Clone) -> Self {
-        let numbers = all.clone().into_iter();
-        Self {
-            numbers: numbers.flat_map(|wanted| wanted.numbers.ranges()).collect(),
-            names: all
-                .into_iter()
-                .flat_map(|wanted| &wanted.names)
-                .copied()
-                .collect(),
-        }
-    }
-
-    /// Both together.
-    pub(super) fn add(&mut self, other: &Wanted<'s>) {
-        self.numbers = self.numbers.or(&other.numbers);
-        self.names.extend(&other.names);
-    }
-
     /// Whether some of these ports may be among the others.
     pub(super) fn meets(&self, other: &Wanted<'_>) -> bool {
         !self.numbers.and(&other.numbers).is_empty()
@@ -115,5 +96,20 @@ impl<'s> Wanted<'s> {
             last: u16::MAX,
         };
         self.numbers.ranges().any(|range| range == all)
+    }
+}
+
+/// All of them together.
+impl<'w, 's: 'w> FromIterator<&'w Wanted<'s>> for Wanted<'s> {
+    fn from_iter<I: IntoIterator<Item = &'w Wanted<'s>>>(parts: I) -> Self {
+        let (mut ranges, mut names) = (Vec::new(), BTreeSet::new());
+        for part in parts {
+            ranges.extend(part.numbers.ranges());
+            names.extend(&part.names);
+        }
+        Self {
+            numbers: ranges.into_iter().collect(),
+            names,
+        }
     }
 }

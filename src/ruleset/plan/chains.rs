@@ -37,7 +37,7 @@ pub(super) struct Idle {
 }
 
 /// Most chains that are kept for pods that may come back.
-pub(super) const MOST_CHAINS: usize = 64;
+const MOST_CHAINS: usize = 64;
 /// Most elements of the sets that only these ask.
 const MOST_ELEMENTS: usize = 1 << 16;
 
@@ -57,9 +57,9 @@ impl Shared {
 // === impl Idle ===
 
 impl Idle {
-    /// How many there are.
-    pub(super) fn len(&self) -> usize {
-        self.chains.len()
+    /// For how many more there is room.
+    pub(super) fn room(&self) -> usize {
+        MOST_CHAINS.saturating_sub(self.chains.len())
     }
 
     /// A chain is used; whether it was there, idle.

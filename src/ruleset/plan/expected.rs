@@ -3,9 +3,8 @@
 
 use std::collections::BTreeSet;
 
-use super::chains::MOST_CHAINS;
 use super::{Plan, Written};
-use crate::netpol::{Family, ObjectKey, Pod, Snapshot};
+use crate::netpol::{Family, ObjectKey, Pod, Snapshot, WorkloadRef};
 use crate::ruleset::draft::Draft;
 use crate::ruleset::table::ChainName;
 
@@ -17,21 +16,24 @@ impl Plan {
         if draft.takes_away() {
             return;
         }
-        let families: BTreeSet<Family> = self.local.keys().copied().map(Family::of).collect();
-        let snapshot = self.snapshot.clone();
-        let node = self.options.node.clone();
-        let is_here = |pod: &&Pod| pod.node.as_ref() == Some(&node);
+        let (snapshot, node) = (self.snapshot.clone(), self.options.node.clone());
         let workloads = changed.iter().filter_map(|key| match key {
             ObjectKey::Workload(workload) => Some(workload),
             _ => None,
         });
-        let pods = workloads.filter(|workload| !old.pod(workload).as_ref().is_some_and(is_here));
-        let pods = pods.filter_map(|workload| snapshot.pod(workload).filter(is_here));
+        let is_new = |workload: &&WorkloadRef| !old.pod(workload).is_some_and(|it| it.is_on(&node));
+        let pods = workloads.filter(is_new).filter_map(|it| snapshot.pod(it));
+        let is_bound = |pod: &&Pod| pod.is_on(&node) && pod.is_held() && pod.ips.is_empty();
+        let pods: Vec<&Pod> = pods.filter(is_bound).collect();
+        if pods.is_empty() {
+            return;
+        }
+        let families: BTreeSet<Family> = self.local.keys().copied().map(Family::of).collect();
         let mut written = Written::new();
         let mut made: BTreeSet<ChainName> = BTreeSet::new();
-        for pod in pods.filter(|pod| pod.is_held() && pod.ips.is_empty()) {
+        for pod in pods {
             for family in &families {
-                if self.idle.len().saturating_add(made.len()) >= MOST_CHAINS {
+                if made.len() >= self.idle.room() {
                     break;
                 }
                 for chain in self.chains_for(pod, *family, &mut written).into_values() {

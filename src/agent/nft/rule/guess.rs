@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{CARRIED, ICMP, ICMPV6, ether_type, matching, number, protocol, tag_type};
+use super::{ICMP, ICMPV6, ether_type, matching, number, protocol, tag_type};
 use crate::agent::nft::expression::{
     ACCEPT, Code, Comparison, DROP, Expression, GOTO, JUMP, LINK, META_IIFKIND, META_IIFNAME,
     META_NFPROTO, RETURN,
@@ -126,7 +126,7 @@ fn says(carried: Carried, rest: &[Expression]) -> Option<Match> {
 /// What the type of a frame says: what it carries, or that it has a tag.
 fn of_frame(with: &[u8], rest: &[Expression]) -> Option<(Option<Carried>, Option<Match>)> {
     let is_carried = |it: &Carried| ether_type(*it).as_slice() == with;
-    if let Some(carried) = CARRIED.into_iter().find(is_carried) {
+    if let Some(carried) = Carried::ALL.into_iter().find(is_carried) {
         return Some((Some(carried), says(carried, rest)));
     }
     let is_it = |tag: &Tag| tag_type(*tag).as_slice() == with;
