@@ -81,7 +81,7 @@ pub(super) fn workload(
                 "apply a default-deny NetworkPolicy in namespace `{namespace}` before it, or together with it"
             ),
             patch: None,
-            manifest: Some(default_deny(namespace, &missing)),
+            manifest: Some(default_deny(context.snapshot, namespace, &missing)),
         }
     };
     Some(Finding::of(
@@ -224,7 +224,7 @@ pub(super) fn last_cover(
     let fix = Fix {
         summary: "apply a default-deny NetworkPolicy that takes its place first".to_owned(),
         patch: None,
-        manifest: Some(default_deny(namespace, &directions)),
+        manifest: Some(default_deny(before, namespace, &directions)),
     };
     let field = weakened_field(old, review.object.as_ref());
     Ok(Some(Finding::of(
@@ -265,7 +265,7 @@ pub(super) fn last_cover_of_labels(
         summary: "apply a policy that selects the new labels first, or a default-deny for all pods"
             .to_owned(),
         patch: None,
-        manifest: Some(default_deny(new.namespace(), &ways)),
+        manifest: Some(default_deny(before, new.namespace(), &ways)),
     };
     let field = FieldPath::of(new.workload.kind.pod_at().iter().copied());
     let field = field.key("metadata").key("labels");
@@ -313,7 +313,19 @@ fn weakened_field(old: &NetworkPolicy, new: Option<&Subject>) -> FieldPath {
 }
 
 /// The policy that denies everything in these directions: to apply, and to show what was meant.
-pub fn default_deny(namespace: &NamespaceName, directions: &[Direction]) -> Value {
+///
+/// Its name says the direction where it is one, and is none that another policy of the namespace has in the cluster as it is
+/// before it is applied: in that one's place it would take away what that isolates.
+pub fn default_deny(
+    snapshot: &Snapshot,
+    namespace: &NamespaceName,
+    directions: &[Direction],
+) -> Value {
+    let wanted = match directions {
+        [one] => format!("default-deny-{one}"),
+        _ => "default-deny".to_owned(),
+    };
+    let name = snapshot.free_policy_name(namespace, &wanted);
     let types: Vec<&str> = directions
         .iter()
         .map(|direction| direction.policy_type())
@@ -321,7 +333,7 @@ pub fn default_deny(namespace: &NamespaceName, directions: &[Direction]) -> Valu
     json!({
         "apiVersion": "networking.k8s.io/v1",
         "kind": "NetworkPolicy",
-        "metadata": {"name": "default-deny", "namespace": namespace.as_str()},
+        "metadata": {"name": name, "namespace": namespace},
         "spec": {"podSelector": {}, "policyTypes": types}
     })
 }

@@ -101,6 +101,22 @@ impl Snapshot {
             .flat_map(NamespaceState::policies)
     }
 
+    /// The name that is wanted for another policy of a namespace, or with a number where one has it: applied under that,
+    /// it would take the other's place.
+    #[must_use]
+    pub fn free_policy_name(&self, namespace: &NamespaceName, wanted: &str) -> PolicyName {
+        let state = self.namespace(namespace);
+        let is_taken = |name: &str| {
+            state.is_some_and(|state| {
+                state.policies.contains_key(name) || state.trials.contains_key(name)
+            })
+        };
+        let numbered = (2..=u64::MAX).map(|number| format!("{wanted}-{number}"));
+        let mut names = std::iter::once(wanted.to_owned()).chain(numbered);
+        let free = names.find(|name| !is_taken(name));
+        free.map_or_else(|| wanted.into(), PolicyName::from)
+    }
+
     /// The services in a namespace, by name.
     pub fn services_in(&self, name: &NamespaceName) -> impl Iterator<Item = &Service> {
         self.namespace(name)

@@ -147,6 +147,45 @@ fn deleting_the_last_cover_is_refused_and_names_who_loses_it() {
 }
 
 #[test]
+fn what_is_proposed_takes_no_other_policys_place() {
+    let one_way =
+        |name: &str, way: &str| policy(name, &json!({"podSelector": {}, "policyTypes": [way]}));
+    let proposed = |decision: &Decision| {
+        let fix = decision.judged[0].finding.fix.as_ref().unwrap();
+        fix.manifest.clone().unwrap()
+    };
+    // What there is keeps its name, also where it is about to go, or has the name that the proposed one would like.
+    for there in [
+        vec![default_deny()],
+        vec![
+            one_way("default-deny", "Ingress"),
+            one_way("default-deny-2", "Egress"),
+        ],
+        vec![
+            one_way("default-deny-egress", "Ingress"),
+            one_way("default-deny", "Egress"),
+        ],
+    ] {
+        let mut objects = vec![namespace("shop"), web()];
+        objects.extend(there.iter().cloned());
+        let refused = Cluster::of(&objects).delete(&there[0]);
+        assert!(!refused.allowed());
+        objects.push(proposed(&refused));
+        assert!(Cluster::of(&objects).delete(&there[0]).allowed());
+    }
+    // A workload that lacks one direction keeps the other.
+    let mut objects = vec![namespace("shop"), one_way("default-deny", "Ingress")];
+    objects.push(one_way("default-deny-egress", "Ingress"));
+    let refused = Cluster::of(&objects).create(&web());
+    assert_eq!(
+        proposed(&refused)["metadata"]["name"],
+        "default-deny-egress-2"
+    );
+    objects.push(proposed(&refused));
+    assert!(Cluster::of(&objects).create(&web()).allowed());
+}
+
+#[test]
 fn weakening_the_last_cover_is_refused_at_the_field_that_weakens() {
     let cluster = Cluster::of(&[namespace("shop"), default_deny(), web()]);
     let shorter = policy(

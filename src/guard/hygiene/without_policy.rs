@@ -54,7 +54,7 @@ pub(super) fn pods(
         let fix = Fix {
             summary: format!("apply a policy that isolates them, such as a default-deny for {way}"),
             patch: None,
-            manifest: Some(coverage::default_deny(namespace, &[way])),
+            manifest: Some(coverage::default_deny(snapshot, namespace, &[way])),
         };
         let check = &registry::WITHOUT_POLICY;
         let finding = Finding::of(

@@ -54,7 +54,7 @@ pub(in crate::guard) fn judge(
             if !told.insert(rule.name.clone()) {
                 continue;
             }
-            let finding = words::of_change(review, subject, rule, &violation, after);
+            let finding = words::of_change(review, subject, rule, &violation, [known, after]);
             let exemption = context
                 .exemptions
                 .covering(&finding, &rule.name, now)

@@ -164,6 +164,54 @@ fn a_deletion_that_opens_and_one_that_closes_are_seen() {
 }
 
 #[test]
+fn what_is_proposed_is_enough_and_takes_no_other_policys_place() {
+    let named = |name: &str, mut policy: Value| {
+        policy["metadata"]["name"] = json!(name);
+        policy
+    };
+    let proposed = |decision: &Decision| {
+        let fix = decision.judged[0].finding.fix.clone().expect("a fix");
+        fix.manifest.expect("a policy to apply")
+    };
+    let workloads = ["web", "db"].map(|name| deployment(name, &json!({"app": name})));
+    let with = |policies: &[Value], rule: &Value| {
+        let objects = [namespace("shop")].into_iter().chain(workloads.clone());
+        let objects: Vec<Value> = objects.chain(policies.iter().cloned()).collect();
+        of(&objects, std::slice::from_ref(rule))
+    };
+    let deny = policy(
+        "default-deny-ingress",
+        &json!({"podSelector": {}, "policyTypes": ["Ingress"]}),
+    );
+    let closed = with(std::slice::from_ref(&deny), &not_db("Enforce"));
+    let refused = closed.delete(&deny);
+    assert_eq!(ids(&refused), ["RF701"]);
+    let also = with(&[deny.clone(), proposed(&refused)], &not_db("Enforce"));
+    assert!(also.delete(&deny).allowed());
+
+    let mut demands = not_db("Enforce");
+    demands["spec"]["expect"] = json!("Allow");
+    let open = named("db-ingress", opens());
+    let refused = with(&[deny.clone(), open.clone()], &demands).delete(&open);
+    assert_eq!(ids(&refused), ["RF702"]);
+    let also = with(&[deny.clone(), open.clone(), proposed(&refused)], &demands);
+    assert!(also.delete(&open).allowed());
+
+    // A policy that has to stay as open as it is, with what else is changed of it.
+    let mut narrower = open.clone();
+    narrower["metadata"]["annotations"] = json!({"why": "less"});
+    narrower["spec"]["ingress"][0]["from"] =
+        json!([{"podSelector": {"matchLabels": {"app": "api"}}}]);
+    let cluster = with(&[deny, open.clone()], &demands);
+    let refused = cluster.update(&open, &narrower);
+    assert_eq!(ids(&refused), ["RF702"]);
+    let instead = proposed(&refused);
+    assert_eq!(instead["metadata"]["annotations"], json!({"why": "less"}));
+    assert_eq!(instead["spec"]["ingress"].as_array().map(Vec::len), Some(2));
+    assert!(cluster.update(&open, &instead).allowed());
+}
+
+#[test]
 fn a_workload_is_held_to_the_flows_of_its_pods_to_be() {
     let open = of(
         &[namespace("shop"), deployment("db", &json!({"app": "db"}))],

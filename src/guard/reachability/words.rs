@@ -1,5 +1,7 @@
 //! Violations in words: the flow, what lets it through or keeps it out, and the smallest remedy.
 
+use serde_json::{Value, json};
+
 use super::whole::{Party, Violation};
 use super::{Expect, ReachabilityRule};
 use crate::guard::audit;
@@ -7,7 +9,7 @@ use crate::guard::coverage::default_deny;
 use crate::guard::finding::{Finding, Fix, ObjectRef};
 use crate::guard::registry;
 use crate::guard::review::{Operation, Review, Subject};
-use crate::netpol::reach::root;
+use crate::netpol::reach::{Change, root};
 use crate::netpol::{
     self, ClusterPolicyRef, Direction, EndVerdict, FieldPath, Node, NotHeld, Object, PolicyKind,
     PolicyRef, RuleRef, Snapshot, Verdict,
@@ -31,7 +33,7 @@ pub(super) fn of_change(
     subject: &Subject,
     rule: &ReachabilityRule,
     violation: &Violation,
-    after: &Snapshot,
+    [before, after]: [&Snapshot; 2],
 ) -> Finding {
     let own = match subject.model() {
         Some(Object::NetworkPolicy(policy)) if review.operation != Operation::Delete => {
@@ -74,12 +76,17 @@ pub(super) fn of_change(
         }
         (None, _) => FieldPath::root(),
     };
+    // What is proposed is applied before the change is tried again.
+    let meanwhile = match review.operation {
+        Operation::Delete => before,
+        Operation::Create | Operation::Update | Operation::Connect => after,
+    };
     let fix = match (rule.spec.expect, by_own) {
         (Expect::Deny, Some(by)) => {
-            without(by, subject, violation, after).or_else(|| Some(seen.remedy()))
+            without(by, subject, violation, after).or_else(|| Some(seen.remedy(meanwhile)))
         }
-        (Expect::Deny, None) => Some(seen.remedy()),
-        (Expect::Allow, _) => allow(violation, after),
+        (Expect::Deny, None) => Some(seen.remedy(meanwhile)),
+        (Expect::Allow, _) => allow(violation, after, meanwhile),
     };
     finding(rule, review.object_ref(), field, message, fix)
 }
@@ -109,8 +116,8 @@ pub(super) fn of_rule(
     };
     let message = format!("{} {is}; {}", seen.flow, seen.reason);
     let fix = match rule.spec.expect {
-        Expect::Deny => Some(seen.remedy()),
-        Expect::Allow => allow(violation, snapshot),
+        Expect::Deny => Some(seen.remedy(snapshot)),
+        Expect::Allow => allow(violation, snapshot, snapshot),
     };
     let field = FieldPath::of(["spec", "expect"]);
     Told {
@@ -231,8 +238,8 @@ impl<'v> Seen<'v> {
         own.map_or_else(FieldPath::root, |ruled| ruled.by.field())
     }
 
-    /// What would close the flow, in words or as a policy.
-    fn remedy(&self) -> Fix {
+    /// What would close the flow, in words or as a policy that takes no other's place in the cluster where it is applied.
+    fn remedy(&self, meanwhile: &Snapshot) -> Fix {
         let Some(verdict) = &self.verdict else {
             return Fix::words("close the flow at one of its ends");
         };
@@ -259,7 +266,7 @@ impl<'v> Seen<'v> {
                             "apply a default-deny NetworkPolicy in namespace `{namespace}`, and allow what is meant"
                         ),
                         patch: None,
-                        manifest: Some(default_deny(namespace, &[direction])),
+                        manifest: Some(default_deny(meanwhile, namespace, &[direction])),
                     };
                 }
                 _ => {}
@@ -280,7 +287,7 @@ fn without(
     let peers = field.parent()?;
     let is_only = peers
         .lookup(&subject.value)
-        .and_then(serde_json::Value::as_array)
+        .and_then(Value::as_array)
         .is_none_or(|peers| peers.len() < 2);
     // An empty list of peers would be everyone.
     let field = match by.peer {
@@ -297,8 +304,8 @@ fn without(
 }
 
 /// What would let the flow pass.
-fn allow(violation: &Violation, snapshot: &Snapshot) -> Option<Fix> {
-    let explained = snapshot.explain(&violation.flow()?);
+fn allow(violation: &Violation, after: &Snapshot, meanwhile: &Snapshot) -> Option<Fix> {
+    let explained = after.explain(&violation.flow()?);
     let first = explained.changes.first()?;
     let said: Vec<String> = explained
         .changes
@@ -321,8 +328,24 @@ fn allow(violation: &Violation, snapshot: &Snapshot) -> Option<Fix> {
     Some(Fix {
         summary: said.join(", and "),
         patch: None,
-        manifest: Some(new.unwrap_or(first).manifest.clone()),
+        manifest: applied(new.unwrap_or(first), after, meanwhile),
     })
+}
+
+/// What applies a change: the policy that is to be made, or the one that gets a rule more.
+fn applied(change: &Change, after: &Snapshot, meanwhile: &Snapshot) -> Option<Value> {
+    let namespace = &change.policy.namespace;
+    if change.is_new {
+        let mut manifest = change.manifest.clone();
+        let name = meanwhile.free_policy_name(namespace, change.policy.name.as_str());
+        *manifest.pointer_mut("/metadata/name")? = json!(name);
+        return Some(manifest);
+    }
+    let mut manifest = after.policy(&change.policy)?.manifest();
+    let spec = manifest.get_mut("spec")?.as_object_mut()?;
+    let rules = spec.entry(change.direction.field()).or_insert(json!([]));
+    rules.as_array_mut()?.push(change.manifest.clone());
+    Some(manifest)
 }
 
 /// One end by the workload that it belongs to.

@@ -92,10 +92,9 @@ impl Snapshot {
             };
             return Some((change, policy));
         }
-        let name = PolicyRef::new(
-            pod.namespace().clone(),
-            self.free_name(pod, direction).as_str(),
-        );
+        let namespace = pod.namespace();
+        let wanted = format!("{}-{direction}", pod.name());
+        let name = PolicyRef::new(namespace.clone(), self.free_policy_name(namespace, &wanted));
         let manifest = manifest(&name, &own_labels, direction, &rule);
         let policy = read(&manifest)?;
         let change = Change {
@@ -144,20 +143,6 @@ impl Snapshot {
         }
         let lasting = pod.labels.iter().filter(|(key, _)| !VOLATILE.contains(key));
         lasting.collect()
-    }
-
-    /// A name for a policy that is not taken yet.
-    fn free_name(&self, pod: &Pod, direction: Direction) -> String {
-        let base = format!("{}-{direction}", pod.name());
-        let is_taken = |name: &str| {
-            let mut policies = self.policies_in(pod.namespace());
-            policies.any(|policy| policy.name == *name)
-        };
-        if !is_taken(&base) {
-            return base;
-        }
-        let mut numbered = (2..).map(|number: u64| format!("{base}-{number}"));
-        numbered.find(|name| !is_taken(name)).unwrap_or(base)
     }
 }
 
