@@ -61,7 +61,8 @@ pub(super) fn frame(options: &Options) -> Ruleset {
         (INPUT.into(), Some(Hook::Input), to_node),
     ];
     for family in Family::BOTH {
-        chains.push((forward_chain(family), None, forward_of(family, options)));
+        chains.push((forward_chain(family), None, forward_of(family)));
+        chains.push((asked_chain(family), None, asked(family, options)));
     }
     for (name, hook, rules) in chains {
         ruleset.chains.insert(name, Chain { hook, rules });
@@ -93,8 +94,9 @@ fn forward(options: &Options) -> Vec<Rule> {
 }
 
 /// What is asked of the first packets of one family.
-fn forward_of(family: Family, options: &Options) -> Vec<Rule> {
+fn forward_of(family: Family) -> Vec<Rule> {
     let pass = |matches, why: &str| Rule::new(matches, Verdict::Accept, why);
+    let ask = |matches, why: &str| Rule::new(matches, Verdict::Goto(asked_chain(family)), why);
     let mut rules = vec![pass(
         vec![Match::Tracked(Tracked::Related), Match::Icmp(family)],
         "what goes wrong with such a connection is told to its ends",
@@ -102,6 +104,10 @@ fn forward_of(family: Family, options: &Options) -> Vec<Rule> {
     if family == Family::V6 {
         rules.push(pass(vec![Match::NeighbourDiscovery], ND));
     }
+    rules.push(ask(
+        vec![Match::Opening],
+        "what asks for a connection is no part of one that was cut",
+    ));
     for (first, set, why) in [
         (
             End::Source,
@@ -123,10 +129,17 @@ fn forward_of(family: Family, options: &Options) -> Vec<Rule> {
             why: why.into(),
         });
     }
-    rules.push(pass(
+    rules.push(ask(Vec::new(), "what was not cut is held to policies"));
+    rules
+}
+
+/// What policies, and what comes before them, are asked of the first packets of one family.
+fn asked(family: Family, options: &Options) -> Vec<Rule> {
+    let mut rules = vec![Rule::new(
         vec![Match::Pair(family, own_set(family))],
+        Verdict::Accept,
         "a pod to itself, by way of a Service",
-    ));
+    )];
     if !options.known_only.is_empty() {
         for end in [End::Source, End::Destination] {
             rules.push(Rule::new(
@@ -259,6 +272,11 @@ pub(super) fn dispatch(way: Way, family: Family) -> SetName {
 /// The chain for the first packets of one family that are forwarded.
 fn forward_chain(family: Family) -> ChainName {
     format!("{FORWARD}{}", digit(family)).into()
+}
+
+/// The chain for those of them that are no part of a connection that was cut.
+fn asked_chain(family: Family) -> ChainName {
+    format!("policies{}", digit(family)).into()
 }
 
 /// The set of local pods to themselves.

@@ -107,6 +107,8 @@ pub enum Match {
     Icmp(Family),
     /// It finds neighbours and routers, or groups of receivers: IPv6 does not work without (RFC 4861, RFC 3810).
     NeighbourDiscovery,
+    /// It asks for a connection of TCP: SYN without ACK (RFC 9293, section 3.5).
+    Opening,
     /// The address of one end is in a set ([`SetKind::Addresses`] or [`SetKind::Blocks`]).
     Address(Family, End, SetName),
     /// Source and destination address, in this order, are in a [`SetKind::Pairs`].
@@ -369,6 +371,7 @@ impl Match {
             Self::Tracked(_)
             | Self::Icmp(_)
             | Self::NeighbourDiscovery
+            | Self::Opening
             | Self::Protocol(_)
             | Self::Port(..)
             | Self::Ports(_)

@@ -182,6 +182,7 @@ fn matches(random: &mut Random, ruleset: &Ruleset, family: Family) -> Vec<Match>
         Match::Tracked(Tracked::Reply),
         Match::Icmp(family),
         Match::Protocol(random.of(&Protocol::ALL)),
+        Match::Opening,
         Match::FromOverlay,
     ];
     if family == Family::V6 {
@@ -217,7 +218,7 @@ fn matches(random: &mut Random, ruleset: &Ruleset, family: Family) -> Vec<Match>
     let kinds_of_protocol = |one: &Match| {
         matches!(
             one,
-            Match::Icmp(_) | Match::NeighbourDiscovery | Match::Protocol(_)
+            Match::Icmp(_) | Match::NeighbourDiscovery | Match::Opening | Match::Protocol(_)
         )
     };
     let mut seen = false;

@@ -299,6 +299,7 @@ fn matches(table: &Ruleset, found: &Match, packet: &Packet) -> bool {
         | Match::Interface(_)
         | Match::Own(..)
         | Match::ArpSender(_) => false,
+        Match::Opening => packet.protocol == Protocol::Tcp,
         Match::Carries(carried) => matches!(carried, Carried::Ip(family) if is_of(family)),
         Match::Address(family, end, set) => {
             is_of(family) && has(set, Element::Address(at(packet, *end)))

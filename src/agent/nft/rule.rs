@@ -129,6 +129,10 @@ fn frame_type() -> Expression {
     }
 }
 
+/// Flags of TCP.
+const SYN: u8 = 0x02;
+const ACK: u8 = 0x10;
+
 /// The number of replies among the ways of a connection (`IP_CT_DIR_REPLY`).
 const REPLY: u8 = 1;
 
@@ -254,6 +258,45 @@ fn state(bit: u32, out: &mut Vec<Expression>) {
     ]);
 }
 
+/// A byte of the header of TCP, UDP or ICMP.
+fn byte(offset: u32) -> Expression {
+    Expression::Payload {
+        base: TRANSPORT,
+        offset,
+        length: 1,
+        to: FIRST,
+    }
+}
+
+fn neighbour_discovery() -> [Expression; 7] {
+    [
+        meta(META_L4PROTO),
+        equal(&[ICMPV6]),
+        byte(0),
+        compare(Comparison::AtLeast, &[130]),
+        compare(Comparison::AtMost, &[143]),
+        byte(0),
+        Expression::Outside {
+            register: FIRST,
+            first: vec![138],
+            last: vec![142],
+        },
+    ]
+}
+
+fn opening() -> [Expression; 5] {
+    [
+        meta(META_L4PROTO),
+        equal(&[protocol_number(Protocol::Tcp)]),
+        byte(13),
+        Expression::Mask {
+            register: FIRST,
+            mask: vec![SYN | ACK],
+        },
+        equal(&[SYN]),
+    ]
+}
+
 fn matching(asked: &Match, out: &mut Vec<Expression>) {
     match asked {
         // It is said already.
@@ -270,27 +313,8 @@ fn matching(asked: &Match, out: &mut Vec<Expression>) {
             };
             out.extend([meta(META_L4PROTO), equal(&[icmp])]);
         }
-        Match::NeighbourDiscovery => {
-            let kind = Expression::Payload {
-                base: TRANSPORT,
-                offset: 0,
-                length: 1,
-                to: FIRST,
-            };
-            out.extend([
-                meta(META_L4PROTO),
-                equal(&[ICMPV6]),
-                kind.clone(),
-                compare(Comparison::AtLeast, &[130]),
-                compare(Comparison::AtMost, &[143]),
-                kind,
-                Expression::Outside {
-                    register: FIRST,
-                    first: vec![138],
-                    last: vec![142],
-                },
-            ]);
-        }
+        Match::NeighbourDiscovery => out.extend(neighbour_discovery()),
+        Match::Opening => out.extend(opening()),
         Match::Address(family, end, set) => {
             in_set(&[Part::Address(*family, *end)], set, out);
         }

@@ -37,20 +37,9 @@ pub(super) fn guess(mut rest: &[Expression]) -> Option<(Vec<Match>, Vec<Statemen
                 keep(asked(rest, said)?, &mut matches, &mut does)
             }
             (Expression::Meta { .. }, [Expression::Compare { with, .. }, tail @ ..]) => {
-                let [value] = with.as_slice() else {
-                    return None;
-                };
-                if matches!(tail, [Expression::Payload { length: 1, .. }, ..]) {
-                    matches.push(Match::NeighbourDiscovery);
-                    7
-                } else {
-                    matches.push(match *value {
-                        ICMP => Match::Icmp(Family::V4),
-                        ICMPV6 => Match::Icmp(Family::V6),
-                        other => Match::Protocol(protocol(other)?),
-                    });
-                    2
-                }
+                let (found, taken) = of_protocol(with, tail)?;
+                matches.push(found);
+                taken
             }
             (Expression::State { .. }, [Expression::Mask { mask, .. }, _, ..]) => {
                 let is_established = mask.as_slice() == 2_u32.to_ne_bytes();
@@ -111,6 +100,27 @@ pub(super) fn guess(mut rest: &[Expression]) -> Option<(Vec<Match>, Vec<Statemen
         rest = rest.get(taken..)?;
     }
     Some((matches, does))
+}
+
+/// What is asked of a protocol, and how many expressions that takes.
+fn of_protocol(with: &[u8], rest: &[Expression]) -> Option<(Match, usize)> {
+    let [value] = with else {
+        return None;
+    };
+    Some(match (*value, rest) {
+        (
+            _,
+            [
+                Expression::Payload { length: 1, .. },
+                Expression::Mask { .. },
+                ..,
+            ],
+        ) => (Match::Opening, 5),
+        (_, [Expression::Payload { length: 1, .. }, ..]) => (Match::NeighbourDiscovery, 7),
+        (ICMP, _) => (Match::Icmp(Family::V4), 2),
+        (ICMPV6, _) => (Match::Icmp(Family::V6), 2),
+        (other, _) => (Match::Protocol(protocol(other)?), 2),
+    })
 }
 
 /// What says that something is carried: the next question, where it is one of that, or a match of its own.
