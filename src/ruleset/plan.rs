@@ -21,7 +21,7 @@ use super::transaction::Transaction;
 use super::vxlan;
 use crate::netpol::{Family, NamespaceName, ObjectKey, Pod, PolicyRef, Snapshot, WorkloadRef};
 use chains::{Fixed, Idle, Shared};
-use following::Following;
+use following::{Following, Occupied};
 
 mod chains;
 mod expected;
@@ -168,8 +168,12 @@ impl Plan {
         addresses.append(&mut self.retold);
         let moved = self.relocate(&addresses, changed, draft);
         self.take_ports(&moved, draft);
-        let occupant = |address: &IpAddr| (*address, Occupant::of(*address, &self.snapshot));
-        let occupied: Vec<_> = addresses.iter().map(occupant).collect();
+        let occupied = |address: &IpAddr| Occupied {
+            address: *address,
+            before: Occupant::of(*address, &old),
+            after: Occupant::of(*address, &self.snapshot),
+        };
+        let occupied: Vec<_> = addresses.iter().map(occupied).collect();
         for (name, following) in &mut self.peers {
             following.follow(name, &occupied, draft);
         }

@@ -12,7 +12,7 @@ use crate::netpol::cluster_policy::Reading;
 use crate::netpol::spans::{self, Span};
 use crate::netpol::{
     Action, ClusterPeer, ClusterPort, ClusterPorts, ClusterRule, Family, Labels, NamespaceName,
-    NamespaceScope, NetworkPolicy, Node, Peer, Peers, Pod, Port, PortName, PortSpec, Ports,
+    NamespaceScope, NetworkPolicy, Node, Peer, Peers, Pod, PortName, PortSpec, Ports,
     Protocol, Rule, Selector, Snapshot,
 };
 
@@ -393,20 +393,4 @@ impl<'s> Occupant<'s> {
             Self::Nodes(_) => None,
         }
     }
-}
-
-/// The elements of a set that an address can have: the first and the last in order.
-pub(super) fn elements_of(
-    set: &BTreeSet<Element>,
-    address: IpAddr,
-) -> impl Iterator<Item = &Element> {
-    let plain = set.get(&Element::Address(address));
-    let lowest = Port::new(1).map(|port| Element::AddressPort(address, port));
-    let highest = Port::new(u16::MAX).map(|port| Element::AddressPort(address, port));
-    let ports = lowest.zip(highest);
-    plain.into_iter().chain(
-        ports
-            .into_iter()
-            .flat_map(|(first, last)| set.range(first..=last)),
-    )
 }

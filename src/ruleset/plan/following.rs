@@ -6,7 +6,14 @@ use std::net::IpAddr;
 use crate::netpol::{Family, Snapshot};
 use crate::ruleset::draft::Draft;
 use crate::ruleset::table::{Element, SetKind, SetName};
-use crate::ruleset::terms::{Occupant, PeerKey, elements_of};
+use crate::ruleset::terms::{Occupant, PeerKey};
+
+/// Who was at an address, and who is there now.
+pub(super) struct Occupied<'s> {
+    pub(super) address: IpAddr,
+    pub(super) before: Occupant<'s>,
+    pub(super) after: Occupant<'s>,
+}
 
 /// A set that follows the cluster.
 #[derive(Clone, Debug)]
@@ -36,24 +43,24 @@ impl Following {
         }
     }
 
-    /// Looks again at some addresses, and who is at each.
-    pub(super) fn follow(
-        &mut self,
-        name: &SetName,
-        occupied: &[(IpAddr, Occupant<'_>)],
-        draft: &mut Draft,
-    ) {
-        let own = |(address, _): &&(IpAddr, _)| Family::of(*address) == self.family;
-        for (address, occupant) in occupied.iter().filter(own) {
-            let new = self.key.elements_at(*address, occupant);
-            let old: BTreeSet<Element> = elements_of(&self.elements, *address).cloned().collect();
+    /// Goes on to who is at some addresses now. Most are in few sets: whether they were is asked of who was there, since to find
+    /// nothing in a large set takes longer.
+    pub(super) fn follow(&mut self, name: &SetName, occupied: &[Occupied<'_>], draft: &mut Draft) {
+        for one in occupied {
+            if Family::of(one.address) != self.family {
+                continue;
+            }
+            let at = |occupant| self.key.elements_at(one.address, occupant);
+            let (old, new) = (at(&one.before), at(&one.after));
             for gone in old.difference(&new) {
-                self.elements.remove(gone);
-                draft.leave(name, self.kind, gone.clone());
+                if self.elements.remove(gone) {
+                    draft.leave(name, self.kind, gone.clone());
+                }
             }
             for come in new.difference(&old) {
-                self.elements.insert(come.clone());
-                draft.come(name, self.kind, [come.clone()]);
+                if self.elements.insert(come.clone()) {
+                    draft.come(name, self.kind, [come.clone()]);
+                }
             }
         }
     }
