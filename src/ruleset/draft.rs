@@ -16,17 +16,29 @@ pub(super) struct Draft {
     pub(super) flushed: Vec<Change>,
     pub(super) old_chains: Vec<Change>,
     old_sets: Vec<Change>,
+    is_ignored: bool,
 }
 
 // === impl Draft ===
 
 impl Draft {
+    /// One of which nobody asks what changes: the table is wanted as a whole.
+    pub(super) fn ignored() -> Self {
+        Self {
+            is_ignored: true,
+            ..Self::default()
+        }
+    }
+
     pub(super) fn come(
         &mut self,
         set: &SetName,
         kind: SetKind,
         elements: impl IntoIterator<Item = Element>,
     ) {
+        if self.is_ignored {
+            return;
+        }
         let coming = self.coming.entry(set.clone());
         coming
             .or_insert_with(|| (kind, Vec::new()))

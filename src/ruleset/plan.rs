@@ -82,7 +82,7 @@ impl Plan {
         let mut peers = BTreeMap::new();
         if !options.vxlan_ports.is_empty() {
             for family in Family::BOTH {
-                let following = Following::new(vxlan::nodes(), family, &snapshot);
+                let following = Following::new(vxlan::nodes(), family, BTreeSet::new());
                 peers.insert(vxlan::nodes_set(family), following);
             }
         }
@@ -109,7 +109,7 @@ impl Plan {
         let nodes = snapshot.nodes();
         let nodes = nodes.map(|node| ObjectKey::Node(node.name.clone()));
         let new: Vec<ObjectKey> = pods.chain(nodes).collect();
-        plan.follow(snapshot.clone(), &new, &mut Draft::default());
+        plan.follow(snapshot.clone(), &new, &mut Draft::ignored());
         plan
     }
 
@@ -177,12 +177,11 @@ impl Plan {
         for (name, following) in &mut self.peers {
             following.follow(name, &occupied, draft);
         }
-        for Moved { address, new, .. } in &moved {
+        let used = moved.iter().flat_map(|Moved { address, new, .. }| {
             let family = Family::of(*address);
-            for chain in chains_of(new.as_ref()) {
-                self.use_chain(chain, family, draft);
-            }
-        }
+            chains_of(new.as_ref()).map(move |chain| (chain, family))
+        });
+        self.use_chains(&used.collect::<Vec<_>>(), draft);
         for Moved { old, .. } in &moved {
             for chain in chains_of(old.as_ref()) {
                 self.leave_chain(chain, draft);

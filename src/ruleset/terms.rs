@@ -11,9 +11,9 @@ use super::table::Element;
 use crate::netpol::cluster_policy::Reading;
 use crate::netpol::spans::{self, Span};
 use crate::netpol::{
-    Action, ClusterPeer, ClusterPort, ClusterPorts, ClusterRule, Family, Labels, NamespaceName,
-    NamespaceScope, NetworkPolicy, Node, Peer, Peers, Pod, PortName, PortSpec, Ports,
-    Protocol, Rule, Selector, Snapshot,
+    Action, ClusterPeer, ClusterPort, ClusterPorts, ClusterRule, Labels, NamespaceName,
+    NamespaceScope, NamespaceState, NetworkPolicy, Node, Peer, Peers, Pod, PortName, PortSpec,
+    Ports, Protocol, Rule, Selector, Snapshot,
 };
 
 /// Who is selected by what changes with the cluster.
@@ -238,7 +238,7 @@ impl Member {
     }
 
     /// Whether who is at an address is meant.
-    fn means(&self, address: IpAddr, occupant: &Occupant<'_>) -> bool {
+    pub(super) fn means(&self, address: IpAddr, occupant: &Occupant<'_>) -> bool {
         match (self, occupant) {
             (Self::PodsOf(namespace, pods), Occupant::Pod(pod, _)) => {
                 namespace == pod.namespace() && pods.matches(&pod.labels)
@@ -255,39 +255,24 @@ impl Member {
         }
     }
 
-    /// The pods that are meant.
-    fn pods<'s>(&'s self, snapshot: &'s Snapshot) -> Box<dyn Iterator<Item = &'s Pod> + 's> {
+    /// Whether some pods of a namespace may be meant.
+    pub(super) fn may_mean_of(&self, namespace: &NamespaceState) -> bool {
         match self {
-            Self::PodsOf(namespace, pods) => Box::new(matching(pods, snapshot.pods_in(namespace))),
-            Self::PodsIn { namespaces, pods } => {
-                let namespaces = snapshot
-                    .namespaces()
-                    .filter(|namespace| namespaces.matches(namespace.labels()));
-                let all = namespaces.flat_map(crate::netpol::NamespaceState::pods);
-                Box::new(matching(pods, all))
-            }
-            Self::PodsAt(_) | Self::Pods => Box::new(snapshot.pods()),
-            Self::Nodes(_) => Box::new(std::iter::empty()),
+            Self::PodsOf(name, _) => name == namespace.name(),
+            Self::PodsIn { namespaces, .. } => namespaces.matches(namespace.labels()),
+            Self::PodsAt(_) | Self::Pods => true,
+            Self::Nodes(_) => false,
         }
     }
-}
 
-/// Those of some pods that a selector matches. Replicas follow each other and hold their labels together: they are asked once.
-fn matching<'s>(
-    selector: &'s Selector,
-    pods: impl Iterator<Item = &'s Pod> + 's,
-) -> impl Iterator<Item = &'s Pod> + 's {
-    let mut last: Option<(&Labels, bool)> = None;
-    pods.filter(move |pod| {
-        if let Some((labels, matched)) = last
-            && labels.is_held_with(&pod.labels)
-        {
-            return matched;
+    /// Whether pods with some labels may be meant, of namespaces of which some are.
+    pub(super) fn may_mean_with(&self, labels: &Labels) -> bool {
+        match self {
+            Self::PodsOf(_, pods) | Self::PodsIn { pods, .. } => pods.matches(labels),
+            Self::PodsAt(_) | Self::Pods => true,
+            Self::Nodes(_) => false,
         }
-        let matched = selector.matches(&pod.labels);
-        last = Some((&pod.labels, matched));
-        matched
-    })
+    }
 }
 
 impl fmt::Display for Member {
@@ -339,27 +324,6 @@ impl PeerKey {
         }
     }
 
-    /// All elements of one family.
-    pub(super) fn elements(&self, family: Family, snapshot: &Snapshot) -> BTreeSet<Element> {
-        if self.member.is_of_nodes() {
-            let addresses = snapshot.nodes().flat_map(|node| &node.addresses);
-            return addresses
-                .filter(|address| Family::of(**address) == family)
-                .flat_map(|address| self.elements_at(*address, &Occupant::of(*address, snapshot)))
-                .collect();
-        }
-        let pods = self.member.pods(snapshot).filter(|pod| pod.is_held());
-        let at = pods.flat_map(|pod| pod.ips_of(family).map(move |address| (address, pod)));
-        at.filter(|(address, _)| match &self.member {
-            Member::PodsAt(addresses) => addresses.contains(*address),
-            _ => true,
-        })
-        // Another pod that claims it may be no member.
-        .filter(|(address, pod)| snapshot.has(pod, *address))
-        .flat_map(|(address, pod)| self.of_occupant(address, Some(pod)))
-        .collect()
-    }
-
     /// What the address of a member is in the set.
     fn of_occupant<'a>(
         &'a self,
@@ -387,7 +351,7 @@ impl<'s> Occupant<'s> {
         }
     }
 
-    fn pod(&self) -> Option<&'s Pod> {
+    pub(super) fn pod(&self) -> Option<&'s Pod> {
         match self {
             Self::Pod(pod, _) => Some(pod),
             Self::Nodes(_) => None,

@@ -11,6 +11,7 @@ use crate::netpol::Family;
 use crate::ruleset::compile::Compiled;
 use crate::ruleset::draft::Draft;
 use crate::ruleset::table::{ChainName, Element, Ruleset, SetKind, SetName};
+use crate::ruleset::terms::PeerKey;
 use crate::ruleset::transaction::{Change, Transaction};
 
 /// The chains of pods with equal policies.
@@ -111,8 +112,37 @@ impl Plan {
         whole
     }
 
-    /// One more address uses a chain; the first one has it made, with the sets that it asks.
-    pub(super) fn use_chain(&mut self, chain: &ChainName, family: Family, draft: &mut Draft) {
+    /// One more address each uses chains of its family; the first one has a chain made, with the sets that it asks.
+    pub(super) fn use_chains(&mut self, used: &[(&ChainName, Family)], draft: &mut Draft) {
+        self.make_sets(used, draft);
+        for (chain, _) in used {
+            self.use_chain(chain, draft);
+        }
+    }
+
+    /// Makes the sets of peers that chains ask and that are not there.
+    fn make_sets(&mut self, used: &[(&ChainName, Family)], draft: &mut Draft) {
+        let mut missing: BTreeMap<&SetName, (PeerKey, Family)> = BTreeMap::new();
+        for (chain, family) in used.iter().copied() {
+            let asked = self.chains.get(chain).into_iter();
+            for (name, key) in asked.flat_map(|shared| &shared.compiled.peers) {
+                if !self.peers.contains_key(name) {
+                    missing.entry(name).or_insert_with(|| (key.clone(), family));
+                }
+            }
+        }
+        let (names, keys): (Vec<SetName>, Vec<(PeerKey, Family)>) = missing
+            .into_iter()
+            .map(|(name, key)| (name.clone(), key))
+            .unzip();
+        for (name, made) in names.into_iter().zip(Following::all(keys, &self.snapshot)) {
+            draft.new_sets.push(Change::AddSet(name.clone(), made.kind));
+            draft.come(&name, made.kind, made.elements.iter().cloned());
+            self.peers.insert(name, made);
+        }
+    }
+
+    fn use_chain(&mut self, chain: &ChainName, draft: &mut Draft) {
         let Some(shared) = self.chains.get_mut(chain) else {
             return;
         };
@@ -120,15 +150,10 @@ impl Plan {
         if shared.users > 1 || self.idle.take(chain) {
             return;
         }
-        for (name, key) in &shared.compiled.peers {
-            let following = self.peers.entry(name.clone()).or_insert_with(|| {
-                let following = Following::new(key.clone(), family, &self.snapshot);
-                let (kind, elements) = (following.kind, &following.elements);
-                draft.new_sets.push(Change::AddSet(name.clone(), kind));
-                draft.come(name, kind, elements.iter().cloned());
-                following
-            });
-            following.users = following.users.saturating_add(1);
+        for name in shared.compiled.peers.keys() {
+            if let Some(following) = self.peers.get_mut(name) {
+                following.users = following.users.saturating_add(1);
+            }
         }
         for (name, (kind, elements)) in &shared.compiled.fixed {
             let fixed = self.fixed.entry(name.clone()).or_insert_with(|| {

@@ -1,7 +1,7 @@
 //! Pods that are bound to the node and have no address yet: their chains are made while their sandboxes are, idle, and the address
 //! that comes then costs its own elements only, however many peers its policies name.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Plan, Written};
 use crate::netpol::{Family, ObjectKey, Pod, Snapshot, WorkloadRef};
@@ -30,22 +30,22 @@ impl Plan {
         }
         let families: BTreeSet<Family> = self.local.keys().copied().map(Family::of).collect();
         let mut written = Written::new();
-        let mut made: BTreeSet<ChainName> = BTreeSet::new();
+        let mut made: BTreeMap<ChainName, Family> = BTreeMap::new();
         for pod in pods {
             for family in &families {
                 if made.len() >= self.idle.room() {
                     break;
                 }
                 for chain in self.chains_for(pod, *family, &mut written).into_values() {
-                    if made.insert(chain.clone()) {
-                        self.use_chain(&chain, *family, draft);
-                    }
+                    made.insert(chain, *family);
                 }
             }
         }
+        let used = made.iter().map(|(chain, family)| (chain, *family));
+        self.use_chains(&used.collect::<Vec<_>>(), draft);
         // None is made once more when one of them had to go.
-        for chain in made {
-            self.set_aside(&chain, draft);
+        for chain in made.keys() {
+            self.set_aside(chain, draft);
         }
     }
 }

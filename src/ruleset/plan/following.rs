@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use crate::netpol::{Family, Snapshot};
 use crate::ruleset::draft::Draft;
+use crate::ruleset::members;
 use crate::ruleset::table::{Element, SetKind, SetName};
 use crate::ruleset::terms::{Occupant, PeerKey};
 
@@ -28,17 +29,26 @@ pub(super) struct Following {
 // === impl Following ===
 
 impl Following {
-    pub(super) fn new(key: PeerKey, family: Family, snapshot: &Snapshot) -> Self {
+    /// Sets of one family each, that nothing asks yet.
+    pub(super) fn all(sets: Vec<(PeerKey, Family)>, snapshot: &Snapshot) -> Vec<Self> {
+        let keys: Vec<_> = sets.iter().map(|(key, family)| (key, *family)).collect();
+        let elements = members::elements(&keys, snapshot);
+        let made = sets.into_iter().zip(elements);
+        made.map(|((key, family), elements)| Self::new(key, family, elements))
+            .collect()
+    }
+
+    pub(super) fn new(key: PeerKey, family: Family, elements: BTreeSet<Element>) -> Self {
         let kind = if key.named.is_some() {
             SetKind::AddressPorts(family)
         } else {
             SetKind::Addresses(family)
         };
         Self {
-            elements: key.elements(family, snapshot),
             key,
             family,
             kind,
+            elements,
             users: 0,
         }
     }
