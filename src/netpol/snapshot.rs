@@ -32,6 +32,9 @@ mod addresses;
 mod trials;
 mod wide;
 
+/// How much of a name that is wanted is kept: it may have 253 bytes (RFC 1123, section 2.1), and a number comes behind it.
+const LONGEST_WANTED: usize = 240;
+
 /// The objects of a cluster; cheap to clone, to change and to send to other threads.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Snapshot {
@@ -106,6 +109,8 @@ impl Snapshot {
     #[must_use]
     pub fn free_policy_name(&self, namespace: &NamespaceName, wanted: &str) -> PolicyName {
         let state = self.namespace(namespace);
+        let wanted = wanted.get(..LONGEST_WANTED).unwrap_or(wanted);
+        let wanted = wanted.trim_end_matches(['-', '.']);
         let is_taken = |name: &str| {
             state.is_some_and(|state| {
                 state.policies.contains_key(name) || state.trials.contains_key(name)

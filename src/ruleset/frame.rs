@@ -104,31 +104,30 @@ fn forward_of(family: Family) -> Vec<Rule> {
     if family == Family::V6 {
         rules.push(pass(vec![Match::NeighbourDiscovery], ND));
     }
-    rules.push(ask(
-        vec![Match::Opening],
-        "what asks for a connection is no part of one that was cut",
-    ));
-    for (first, set, why) in [
-        (
+    let drop = |end, set, why: &str| Rule {
+        matches: vec![Match::Tuple(family, end, set)],
+        does: vec![
+            Statement::Count(CUT_COUNTER.into()),
+            Statement::Verdict(Verdict::Drop),
+        ],
+        why: why.into(),
+    };
+    rules.extend([
+        drop(
+            End::Destination,
+            back_set(family),
+            "the way back of connections that were cut, which must not look like the first way of another one",
+        ),
+        ask(
+            vec![Match::Opening],
+            "what asks for a connection is no part of one that was cut",
+        ),
+        drop(
             End::Source,
             cut_set(family),
             "connections that were cut when policies changed",
         ),
-        (
-            End::Destination,
-            back_set(family),
-            "their way back, which must not look like the first way of another one",
-        ),
-    ] {
-        rules.push(Rule {
-            matches: vec![Match::Tuple(family, first, set)],
-            does: vec![
-                Statement::Count(CUT_COUNTER.into()),
-                Statement::Verdict(Verdict::Drop),
-            ],
-            why: why.into(),
-        });
-    }
+    ]);
     rules.push(ask(Vec::new(), "what was not cut is held to policies"));
     rules
 }

@@ -1,7 +1,7 @@
 //! The wanted table of one node, kept up with the cluster.
 //!
 //! [`Plan::advance`] takes a new snapshot and what has changed in it, and gives the transaction that makes the old table
-//! the new one. Its cost follows the change: a pod is looked up in each set that follows pods, a policy touches the local pods of its
+//! the new one. Its cost follows the change: of a pod each set that follows pods is asked whether it means it, a policy touches the local pods of its
 //! namespace only. [`Plan::whole`] is the same table at once; going there step by step or in one leap comes to the same, but for
 //! the chains that no pod uses any more or yet, which [`Plan::drop_idle`] takes away.
 

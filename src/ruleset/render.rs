@@ -273,7 +273,7 @@ fn matching(asked: &Match) -> Option<String> {
         Match::NeighbourDiscovery => {
             "meta l4proto ipv6-icmp icmpv6 type 130-143 icmpv6 type != 138-142".into()
         }
-        Match::Opening => "tcp flags syn / syn,ack".into(),
+        Match::Opening => "tcp flags syn / fin,syn,rst,ack".into(),
         Match::Address(of, at, set) => format!("{} @{set}", address(*of, *at)),
         Match::Pair(of, set) => format!(
             "{} . {} @{set}",

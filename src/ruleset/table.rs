@@ -107,7 +107,7 @@ pub enum Match {
     Icmp(Family),
     /// It finds neighbours and routers, or groups of receivers: IPv6 does not work without (RFC 4861, RFC 3810).
     NeighbourDiscovery,
-    /// It asks for a connection of TCP: SYN without ACK (RFC 9293, section 3.5).
+    /// It asks for a connection of TCP: SYN, and neither ACK nor FIN nor RST (RFC 9293, section 3.5).
     Opening,
     /// The address of one end is in a set ([`SetKind::Addresses`] or [`SetKind::Blocks`]).
     Address(Family, End, SetName),

@@ -449,6 +449,13 @@ async fn open_connections_are_cut_when_policies_forbid_them_and_others_are_not()
         }
     }
     assert!(!datagrams.passes(Side::Server, quiet) && !datagrams.passes(Side::Client, quiet));
+    // Nor may a connection that it asks for, which is allowed, be taken for the one that was cut.
+    for _ in 0..3 {
+        by_client.ask_back(db).unwrap();
+        for side in [Side::Client, Side::Server] {
+            assert!(!by_client.passes(side, quiet), "{side:?} brought it back");
+        }
+    }
     println!("cut within {:?}", begun.elapsed());
     for connection in &mut kept {
         for side in [Side::Server, Side::Client] {

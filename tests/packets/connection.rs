@@ -1,8 +1,10 @@
 //! Connections that stay open, with both ends in the test's hands: either side sends, and the other hears it or not.
 
 use std::io::{self, Read as _, Write as _};
-use std::net::{Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::time::{Duration, Instant};
+
+use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType, ipproto, socket_with};
 
 use crate::cluster::Place;
 
@@ -66,6 +68,45 @@ impl Connection {
         };
         hears.set_read_timeout(Some(within)).unwrap();
         sends.write_all(b"x").is_ok() && hears.read_exact(&mut [0]).is_ok()
+    }
+
+    /// The server asks for a connection the other way round, between the same ports, in a packet made by hand
+    /// (RFC 9293, section 3.1). Over IPv4.
+    pub(crate) fn ask_back(&self, server: &Place) -> io::Result<()> {
+        let (from, to) = (self.server.local_addr()?, self.server.peer_addr()?);
+        let (IpAddr::V4(source), IpAddr::V4(destination)) =
+            (from.ip().to_canonical(), to.ip().to_canonical())
+        else {
+            return Err(io::ErrorKind::Unsupported.into());
+        };
+        let mut segment = Vec::new();
+        segment.extend(from.port().to_be_bytes());
+        segment.extend(to.port().to_be_bytes());
+        // Its number, nothing that it answers, five words, SYN, a window, and no checksum yet.
+        segment.extend([1, 0, 0, 0, 0, 0, 0, 0, 5 << 4, 0x02, 0xff, 0xff, 0, 0, 0, 0]);
+        let length = u16::try_from(segment.len()).unwrap();
+        let pseudo = [
+            &source.octets()[..],
+            &destination.octets(),
+            &[0, 6],
+            &length.to_be_bytes(),
+            &segment,
+        ];
+        let words = pseudo.concat();
+        let words = words.chunks(2);
+        let sum: u32 = words
+            .map(|it| u32::from(u16::from_be_bytes([it[0], it[1]])))
+            .sum();
+        let folded = (sum & 0xffff) + (sum >> 16);
+        let checksum = !u16::try_from((folded & 0xffff) + (folded >> 16)).unwrap();
+        segment[16..18].copy_from_slice(&checksum.to_be_bytes());
+        server.namespace.inside(|| {
+            let (family, flags) = (AddressFamily::INET, SocketFlags::CLOEXEC);
+            let socket = socket_with(family, SocketType::RAW, flags, Some(ipproto::TCP))?;
+            let to = SocketAddr::from((destination, 0));
+            rustix::net::sendto(&socket, &segment, SendFlags::empty(), &to)?;
+            Ok(())
+        })
     }
 
     /// How long it takes until nothing that one side sends arrives within the time, sending again and again; none when

@@ -130,7 +130,9 @@ fn frame_type() -> Expression {
 }
 
 /// Flags of TCP.
+const FIN: u8 = 0x01;
 const SYN: u8 = 0x02;
+const RST: u8 = 0x04;
 const ACK: u8 = 0x10;
 
 /// The number of replies among the ways of a connection (`IP_CT_DIR_REPLY`).
@@ -291,7 +293,7 @@ fn opening() -> [Expression; 5] {
         byte(13),
         Expression::Mask {
             register: FIRST,
-            mask: vec![SYN | ACK],
+            mask: vec![FIN | SYN | RST | ACK],
         },
         equal(&[SYN]),
     ]

@@ -47,6 +47,12 @@ pub(in crate::guard) fn judge(
         return Judgement::default();
     }
     let (known, pods) = (context.snapshot, budget.pods);
+    let was = before(review, known);
+    // What is proposed is applied before the change is tried again.
+    let meanwhile = match review.operation {
+        Operation::Delete => &was,
+        Operation::Create | Operation::Update | Operation::Connect => after,
+    };
     let mut judgement = Judgement::default();
     let mut told = BTreeSet::new();
     let mut tell = |broken: Broken<'_>, after: &Snapshot| {
@@ -54,7 +60,7 @@ pub(in crate::guard) fn judge(
             if !told.insert(rule.name.clone()) {
                 continue;
             }
-            let finding = words::of_change(review, subject, rule, &violation, [known, after]);
+            let finding = words::of_change(review, subject, rule, &violation, after, meanwhile);
             let exemption = context
                 .exemptions
                 .covering(&finding, &rule.name, now)
@@ -65,8 +71,7 @@ pub(in crate::guard) fn judge(
         let cut = broken.cut.map(|cut| (cut, strictest(rules)));
         judgement.cut = judgement.cut.or(cut);
     };
-    let change = [known, &before(review, known), after];
-    let mut broken = breaks(review, subject, change, rules, pods);
+    let mut broken = breaks(review, subject, [known, &was, after], rules, pods);
     if let Some(Object::StagedNetworkPolicy(staged)) = subject.model() {
         // Nobody has counted on what it was: that it closes less than before breaks nothing.
         let without = known.without(&ObjectKey::StagedNetworkPolicy(staged.reference()));

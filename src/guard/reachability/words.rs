@@ -27,13 +27,14 @@ pub(super) struct Told {
     pub(super) policies: Vec<PolicyRef>,
 }
 
-/// What a change breaks, told of the object that is changed.
+/// What a change breaks, told of the object that is changed. What is proposed is applied to what there is meanwhile.
 pub(super) fn of_change(
     review: &Review,
     subject: &Subject,
     rule: &ReachabilityRule,
     violation: &Violation,
-    [before, after]: [&Snapshot; 2],
+    after: &Snapshot,
+    meanwhile: &Snapshot,
 ) -> Finding {
     let own = match subject.model() {
         Some(Object::NetworkPolicy(policy)) if review.operation != Operation::Delete => {
@@ -75,11 +76,6 @@ pub(super) fn of_change(
             FieldPath::of(["spec"])
         }
         (None, _) => FieldPath::root(),
-    };
-    // What is proposed is applied before the change is tried again.
-    let meanwhile = match review.operation {
-        Operation::Delete => before,
-        Operation::Create | Operation::Update | Operation::Connect => after,
     };
     let fix = match (rule.spec.expect, by_own) {
         (Expect::Deny, Some(by)) => {
@@ -318,8 +314,8 @@ fn allow(violation: &Violation, after: &Snapshot, meanwhile: &Snapshot) -> Optio
                 )
             } else {
                 format!(
-                    "add a rule for the flow to spec.{} of NetworkPolicy {}",
-                    change.direction, change.policy
+                    "add this rule to spec.{} of NetworkPolicy {}: {}",
+                    change.direction, change.policy, change.manifest
                 )
             }
         })

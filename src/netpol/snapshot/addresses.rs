@@ -1,6 +1,7 @@
 //! Which pod has an address.
 //!
-//! Asked for each address of each set of peers at each change, so that one step must not grow with the cluster.
+//! Asked for each address that a change is about and for each member of a set that is made, so that one step must not grow with
+//! the cluster.
 
 use std::net::IpAddr;
 use std::sync::Arc;

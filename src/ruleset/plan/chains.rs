@@ -124,8 +124,8 @@ impl Plan {
     fn make_sets(&mut self, used: &[(&ChainName, Family)], draft: &mut Draft) {
         let mut missing: BTreeMap<&SetName, (PeerKey, Family)> = BTreeMap::new();
         for (chain, family) in used.iter().copied() {
-            let asked = self.chains.get(chain).into_iter();
-            for (name, key) in asked.flat_map(|shared| &shared.compiled.peers) {
+            let first = self.chains.get(chain).filter(|shared| shared.users == 0);
+            for (name, key) in first.into_iter().flat_map(|shared| &shared.compiled.peers) {
                 if !self.peers.contains_key(name) {
                     missing.entry(name).or_insert_with(|| (key.clone(), family));
                 }
