@@ -75,10 +75,7 @@ impl Agent {
         let begun = (Instant::now(), computed());
         let transaction = self.plan.advance(snapshot, &[changed]);
         self.socket.apply(&transaction).expect("applied");
-        Took {
-            passed: begun.0.elapsed(),
-            computed: computed().saturating_sub(begun.1),
-        }
+        Took::since(begun)
     }
 }
 
@@ -87,6 +84,16 @@ impl Agent {
 struct Took {
     passed: Duration,
     computed: Duration,
+}
+
+impl Took {
+    /// What has passed and was computed since.
+    fn since((then, before): (Instant, Duration)) -> Self {
+        Self {
+            passed: then.elapsed(),
+            computed: computed().saturating_sub(before),
+        }
+    }
 }
 
 /// What this thread has computed so far, in the kernel too.
@@ -119,22 +126,28 @@ fn percentiles(name: &str, all: &[Took]) -> Duration {
 
 fn measure(pods: usize, times: usize) -> [Duration; 5] {
     let snapshot = snapshot(pods);
-    let begun = Instant::now();
+    let begun = (Instant::now(), computed());
     let plan = Plan::of(Options::new(NODE), &snapshot);
-    let planned = begun.elapsed();
+    let planned = Took::since(begun);
     let mut socket = Socket::open().expect("a socket");
-    let begun = Instant::now();
+    let begun = (Instant::now(), computed());
     socket
         .apply(&Transaction::whole(&plan.whole()))
         .expect("applied");
+    let applied = Took::since(begun);
     let whole = plan.whole();
     let elements: usize = whole.sets.values().map(|set| set.elements.len()).sum();
     println!(
-        "{pods} pods, {} of the node: {elements} elements in {} sets, {} chains; planned in {planned:.1?}, in the kernel {:.1?}",
+        "{pods} pods, {} of the node: {elements} elements in {} sets, {} chains; planned in {:.1?}, in the kernel after {:.1?} \
+         more; computed {:.1?} and {:.1?}, of 100 000 elements {:.1?}",
         plan.local_pods().len(),
         whole.sets.len(),
         whole.chains.len(),
-        begun.elapsed()
+        planned.passed,
+        applied.passed,
+        planned.computed,
+        applied.computed,
+        (planned.computed + applied.computed) * 100_000 / u32::try_from(elements).expect("a table")
     );
     let mut agent = Agent { plan, socket };
     let is_here = |pod: &&Pod| pod.node.as_ref().is_some_and(|node| node.as_str() == NODE);
