@@ -260,7 +260,8 @@ async fn work(args: &Args) -> anyhow::Result<Exit> {
         tasks.spawn("cni-chain", async move {
             // Nobody stops it but the end of the process: the plugin stays for the next agent.
             let (_forever, stop) = watch::channel(false);
-            installer.keep(stop, tell_chain).await
+            installer.keep(stop, tell_chain).await;
+            Ok::<(), Infallible>(())
         });
     }
     let feed = live::feed(&client, &mut tasks);

@@ -46,8 +46,6 @@ pub enum Command {
     Check,
     /// It is gone.
     Del,
-    /// Nothing: the runtime asks whether pods may start at all.
-    Status,
 }
 
 /// A pod's names.

@@ -83,6 +83,9 @@ const TRIES: usize = 5;
 /// How often a look is taken without being told of a change.
 const LOOK: Duration = Duration::from_secs(5);
 
+/// How often it is taken where nothing can be told: a second is what others may be without the plugin.
+const DEAF: Duration = Duration::from_millis(500);
+
 /// The largest configuration that is read, in bytes.
 const LARGEST: u64 = 4 << 20;
 
@@ -135,11 +138,25 @@ impl Installer {
         &self,
         mut stop: watch::Receiver<bool>,
         mut tell: impl FnMut(Result<Change, InstallError>),
-    ) -> Result<(), InstallError> {
-        let (_watcher, mut changes) = self.watch()?;
-        let mut failed = String::new();
+    ) {
+        let mut heard: Option<(RecommendedWatcher, mpsc::Receiver<()>)> = None;
+        let (mut failed, mut is_deaf) = (String::new(), false);
         let mut known = None;
         loop {
+            // The kernel may have no room for one more that listens: then a look now and then must do.
+            if heard.is_none() {
+                match self.watch() {
+                    Ok(watched) => {
+                        heard = Some(watched);
+                        is_deaf = false;
+                    }
+                    Err(error) if !is_deaf => {
+                        tell(Err(error));
+                        is_deaf = true;
+                    }
+                    Err(_) => {}
+                }
+            }
             let this = self.clone();
             let work = move || {
                 let done = this.install_again(&mut known);
@@ -165,15 +182,26 @@ impl Installer {
                 }
                 Err(_) => {}
             }
+            let told = async {
+                match &mut heard {
+                    Some((_, changes)) => timeout(LOOK, changes.recv()).await.is_ok(),
+                    None => {
+                        sleep(DEAF).await;
+                        false
+                    }
+                }
+            };
             tokio::select! {
-                _ = stop.wait_for(|stop| *stop) => return Ok(()),
-                _ = timeout(LOOK, changes.recv()) => {}
+                _ = stop.wait_for(|stop| *stop) => return,
+                _ = told => {}
             }
             tokio::select! {
-                _ = stop.wait_for(|stop| *stop) => return Ok(()),
+                _ = stop.wait_for(|stop| *stop) => return,
                 () = sleep(SETTLE) => {}
             }
-            while changes.try_recv().is_ok() {}
+            if let Some((_, changes)) = &mut heard {
+                while changes.try_recv().is_ok() {}
+            }
         }
     }
 
@@ -336,14 +364,23 @@ fn read(path: &Path) -> Result<String, InstallError> {
 
 /// Writes a changed text, unless somebody else wrote another one since it was read.
 fn write(path: &Path, old: &str, wanted: &str) -> Result<Change, InstallError> {
+    let fresh = prepare(path, wanted, mode(path)).map_err(at(path))?;
+    // Asked last: until what is new is on the disk, others may write.
     if read(path)? == old {
-        replace(path, wanted, mode(path)).map_err(at(path))?;
+        fs::rename(&fresh, path).map_err(at(path))?;
+    } else {
+        fs::remove_file(&fresh).map_err(at(&fresh))?;
     }
     Ok(Change::Written)
 }
 
 /// Replaces a file in one step.
 fn replace(path: &Path, text: &str, mode: u32) -> io::Result<()> {
+    fs::rename(prepare(path, text, mode)?, path)
+}
+
+/// Writes what is to replace a file beside it.
+fn prepare(path: &Path, text: &str, mode: u32) -> io::Result<PathBuf> {
     // No runtime reads a file of this ending.
     let mut fresh = path.as_os_str().to_owned();
     fresh.push(".ringfence-new");
@@ -351,8 +388,7 @@ fn replace(path: &Path, text: &str, mode: u32) -> io::Result<()> {
     file.set_permissions(Permissions::from_mode(mode))?;
     file.write_all(text.as_bytes())?;
     file.sync_all()?;
-    drop(file);
-    fs::rename(&fresh, path)
+    Ok(fresh.into())
 }
 
 fn stamp(path: &Path) -> Option<Stamp> {

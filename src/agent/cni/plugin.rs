@@ -58,7 +58,6 @@ mod code {
     pub(super) const DECODING: u32 = 6;
     pub(super) const CONFIGURATION: u32 = 7;
     pub(super) const LATER: u32 = 11;
-    pub(super) const UNAVAILABLE: u32 = 50;
     /// Our own: the agent said no.
     pub(super) const REFUSED: u32 = 100;
 }
@@ -156,12 +155,7 @@ fn answer(environment: &Environment, config: &Config) -> Result<String, Failure>
     match &*environment.command {
         "ADD" => {
             let request = request(environment, config, Command::Add)?;
-            ask(
-                config,
-                &request,
-                Duration::from_secs(config.seconds()),
-                code::LATER,
-            )?;
+            ask(config, &request, Duration::from_secs(config.seconds()))?;
             let result = config.prev_result.as_deref();
             Ok(result
                 .map(|result| result.get().to_owned())
@@ -169,26 +163,18 @@ fn answer(environment: &Environment, config: &Config) -> Result<String, Failure>
         }
         "CHECK" => {
             let request = request(environment, config, Command::Check)?;
-            ask(
-                config,
-                &request,
-                Duration::from_secs(config.seconds()),
-                code::LATER,
-            )?;
+            ask(config, &request, Duration::from_secs(config.seconds()))?;
             Ok(String::new())
         }
         "DEL" => {
             let request = request(environment, config, Command::Del)?;
-            ask(config, &request, GONE, code::LATER)?;
+            ask(config, &request, GONE)?;
             Ok(String::new())
         }
-        "STATUS" => {
-            let request = named(environment, Command::Status);
-            ask(config, &request, GONE, code::UNAVAILABLE)?;
-            Ok(String::new())
-        }
-        // Nothing is kept that could be left behind.
-        "GC" => Ok(String::new()),
+        // Where this fails, runtimes say that the node has no network, and its pods leave their Services. An agent that is away for
+        // a moment takes no rule with it; what it must hold back is held back by `ADD`.
+        // And nothing is kept that could be left behind.
+        "STATUS" | "GC" => Ok(String::new()),
         other => {
             let details =
                 format!("CNI_COMMAND is {other:?}; {NAME} is called by a container runtime");
@@ -257,7 +243,7 @@ fn named(environment: &Environment, command: Command) -> Request {
 }
 
 /// Asks until the agent answers or the time is over. An agent that is being replaced is tried again.
-fn ask(config: &Config, request: &Request, within: Duration, down: u32) -> Result<(), Failure> {
+fn ask(config: &Config, request: &Request, within: Duration) -> Result<(), Failure> {
     let socket = &config.agent_socket;
     let deadline = Instant::now() + within;
     loop {
@@ -286,7 +272,7 @@ fn ask(config: &Config, request: &Request, within: Duration, down: u32) -> Resul
             within.as_secs()
         );
         return Err(Failure::new(
-            down,
+            code::LATER,
             "the ringfence agent does not answer",
             details,
         ));

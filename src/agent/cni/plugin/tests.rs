@@ -120,7 +120,8 @@ fn without_an_agent_the_wait_is_bounded_and_the_error_says_what_to_do() {
             "{words}"
         );
     }
-    assert_eq!(failure("STATUS", &config(&agent, "")).0, 50);
+    // A node without an agent has a network still.
+    assert_eq!(call("STATUS", &config(&agent, "")), (true, String::new()));
     let pass = config(
         &agent,
         &format!(r#","prevResult":{RESULT},"whenAgentIsDown":"pass""#),
