@@ -5,7 +5,7 @@
 //! before.
 //!
 //! A pod that is deleted by force is gone from the API server at once, while its containers run until the kubelet ends them. It
-//! stays what it was until the CNI takes its address back.
+//! stays what it was until the CNI takes its address back, under a name of its own where another pod has got its name by then.
 //!
 //! From then on the address is nobody's, whatever the API server still says: until it says another one, which a sandbox of
 //! which nobody told may have, or has another pod of that name, or another pod is given it. Of a sandbox of which nothing was told the API server's word counts to
@@ -20,6 +20,8 @@ use crate::netpol::{NodeName, Object, ObjectKey, Pod, Snapshot, Uid, WorkloadRef
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Overlay {
     given: BTreeMap<WorkloadRef, Given>,
+    /// The pods whose containers run still while others have their names, by their sandboxes, with what these were given.
+    outlived: BTreeMap<String, Pod>,
     /// The pods that were other than the API server's word in the snapshot that was made last.
     shown: BTreeSet<WorkloadRef>,
     /// That snapshot.
@@ -31,6 +33,8 @@ pub(super) struct Overlay {
 struct Given {
     /// For which of its sandboxes: one that ends late takes nothing from the next one.
     sandbox: String,
+    /// Which pod of its name it was for, where that was said.
+    uid: Option<Uid>,
     addresses: Vec<IpAddr>,
     standing: Standing,
 }
@@ -46,9 +50,17 @@ enum Standing {
 
 impl Overlay {
     /// A sandbox of a pod got these addresses; whoever had them before has them no more.
-    pub(super) fn give(&mut self, pod: WorkloadRef, sandbox: String, addresses: Vec<IpAddr>) {
+    pub(super) fn give(
+        &mut self,
+        pod: WorkloadRef,
+        uid: Option<Uid>,
+        sandbox: String,
+        addresses: Vec<IpAddr>,
+    ) {
         let is_free = |others: &[IpAddr]| others.iter().all(|other| !addresses.contains(other));
         self.given.retain(|_, given| is_free(&given.addresses));
+        self.outlived.retain(|_, pod| is_free(&pod.ips));
+        self.outlive(&pod, uid);
         if addresses.is_empty() {
             // Nothing was said: what the API server says counts.
             self.given.remove(&pod);
@@ -56,6 +68,7 @@ impl Overlay {
         }
         let given = Given {
             sandbox,
+            uid,
             addresses,
             standing: Standing::Has,
         };
@@ -64,6 +77,7 @@ impl Overlay {
 
     /// The network of a sandbox is gone, and with it the pod's addresses.
     pub(super) fn take(&mut self, pod: &WorkloadRef, sandbox: &str) {
+        self.outlived.remove(sandbox);
         let given = self.given.get_mut(pod);
         if let Some(given) = given.filter(|given| given.sandbox == sandbox) {
             let uid = self.last.pod(pod).and_then(|pod| pod.uid);
@@ -74,8 +88,33 @@ impl Overlay {
     /// These sandboxes are gone, and nobody said so when they went. What became of their pods since then only the API server
     /// knows.
     pub(super) fn forget(&mut self, sandboxes: &[String]) {
+        self.outlived.retain(|it, _| !sandboxes.contains(it));
         self.given
             .retain(|_, given| given.is_taken() || !sandboxes.contains(&given.sandbox));
+    }
+
+    /// Keeps the pod that has had a name up to now, where its sandbox is there and the name is another one's from now on.
+    fn outlive(&mut self, name: &WorkloadRef, next: Option<Uid>) {
+        let (Some(given), Some(last), Some(next)) =
+            (self.given.get(name), self.last.pod(name), next)
+        else {
+            return;
+        };
+        let is_its = given.uid.is_some() && given.uid == last.uid && given.uid != Some(next);
+        if is_its && !given.is_taken() {
+            let workload = WorkloadRef {
+                // No pod of the API server has such a name.
+                name: format!("{} (sandbox {})", name.name, given.sandbox).into(),
+                ..name.clone()
+            };
+            let pod = Pod {
+                workload,
+                ips: given.addresses.clone(),
+                ..last.clone()
+            };
+            self.outlived.insert(given.sandbox.clone(), pod);
+            self.given.remove(name);
+        }
     }
 
     /// The pod that a sandbox is the newest one of, and what it was given.
@@ -91,8 +130,16 @@ impl Overlay {
         self.given.retain(|workload, given| {
             !given.is_taken() || given.is_said_by(raw.pod(workload), node)
         });
+        let names: Vec<WorkloadRef> = self.given.keys().cloned().collect();
+        for name in names {
+            self.outlive(&name, raw.pod(&name).and_then(|pod| pod.uid));
+        }
         let mut snapshot = raw.clone();
         let mut shown = BTreeSet::new();
+        for pod in self.outlived.values() {
+            shown.insert(pod.workload.clone());
+            snapshot.insert(Object::Pod(pod.clone()));
+        }
         for (workload, given) in &self.given {
             // One that is not there any more runs still.
             let known = raw.pod(workload);
@@ -105,7 +152,12 @@ impl Overlay {
                 continue;
             }
             let is_elsewhere = pod.node.as_ref().is_some_and(|there| there != node);
-            if is_elsewhere || known.is_some() && pod.ips == given.addresses {
+            let has = |address: &IpAddr| {
+                let occupant = snapshot.pod_at(*address);
+                occupant.is_some_and(|it| it.workload == *workload)
+            };
+            let is_said = known.is_some() && pod.ips == given.addresses;
+            if is_elsewhere || is_said && given.addresses.iter().all(has) {
                 continue;
             }
             for address in &given.addresses {
@@ -184,7 +236,7 @@ mod tests {
         let raw: Snapshot = [old.clone(), new.clone()].into_iter().collect();
         let (node, address) = ("n".into(), "10.0.0.7".parse().unwrap());
         let mut overlay = Overlay::default();
-        overlay.give(workload(&new), "first".to_owned(), vec![address]);
+        overlay.give(workload(&new), None, "first".to_owned(), vec![address]);
         let (snapshot, changed) = overlay.over(&raw, &node);
         assert_eq!(snapshot.pod_at(address).unwrap().name().as_str(), "new");
         assert_eq!(changed, [new.key(), old.key()]);
@@ -222,7 +274,12 @@ mod tests {
         ];
         let [first, second]: [Snapshot; 2] = uids.map(|uid| [of(uid)].into_iter().collect());
         let mut overlay = Overlay::default();
-        overlay.give(workload(&of(uids[0])), "first".to_owned(), vec![address]);
+        overlay.give(
+            workload(&of(uids[0])),
+            None,
+            "first".to_owned(),
+            vec![address],
+        );
         overlay.over(&first, &node);
         overlay.take(&workload(&of(uids[0])), "first");
         assert_eq!(overlay.over(&first, &node).0.pod_at(address), None);
@@ -239,7 +296,7 @@ mod tests {
         let told = pod("web", &["10.0.0.7", "fd00::7"]);
         let raw: Snapshot = [told.clone()].into_iter().collect();
         let mut overlay = Overlay::default();
-        overlay.give(workload(&told), "first".to_owned(), vec![address]);
+        overlay.give(workload(&told), None, "first".to_owned(), vec![address]);
         overlay.take(&workload(&told), "first");
         for _ in 0..2 {
             let (snapshot, changed) = overlay.over(&raw, &node);
@@ -254,9 +311,9 @@ mod tests {
         assert_eq!(overlay.over(&raw, &node).0, raw);
 
         // Its next sandbox is given the same one.
-        overlay.give(workload(&told), "second".to_owned(), vec![address]);
+        overlay.give(workload(&told), None, "second".to_owned(), vec![address]);
         overlay.take(&workload(&told), "second");
-        overlay.give(workload(&told), "third".to_owned(), vec![address]);
+        overlay.give(workload(&told), None, "third".to_owned(), vec![address]);
         overlay.take(&workload(&told), "second");
         let (snapshot, _) = overlay.over(&raw, &node);
         assert!(snapshot.pod_at(address).is_some());
@@ -268,7 +325,7 @@ mod tests {
         let told = pod("web", &[]);
         let raw: Snapshot = [told.clone()].into_iter().collect();
         let mut overlay = Overlay::default();
-        overlay.give(workload(&told), "first".to_owned(), vec![address]);
+        overlay.give(workload(&told), None, "first".to_owned(), vec![address]);
         let (pod, addresses) = overlay.of_sandbox("first").unwrap();
         assert_eq!((pod, addresses), (&workload(&told), &[address][..]));
         overlay.over(&raw, &node);
@@ -291,7 +348,7 @@ mod tests {
         let gone = pod("gone", &["10.0.0.7"]);
         let raw: Snapshot = [gone.clone()].into_iter().collect();
         let mut overlay = Overlay::default();
-        overlay.give(workload(&gone), "first".to_owned(), vec![address]);
+        overlay.give(workload(&gone), None, "first".to_owned(), vec![address]);
         assert_eq!(overlay.over(&raw, &node), (raw.clone(), Vec::new()));
         for _ in 0..2 {
             let (snapshot, changed) = overlay.over(&Snapshot::default(), &node);
@@ -304,16 +361,94 @@ mod tests {
         assert_eq!(overlay, Overlay::default());
 
         // One of the same name on another node is not what runs here.
-        overlay.give(workload(&gone), "first".to_owned(), vec![address]);
+        overlay.give(workload(&gone), None, "first".to_owned(), vec![address]);
         let other = pod("gone", &["10.0.9.9"]);
         let there: Snapshot = [other].into_iter().collect();
         assert_eq!(overlay.over(&there, &"m".into()).0, there);
         // One that takes the address of a pod that is gone is the only one that has it.
         overlay.over(&raw, &node);
         let new = pod("new", &[]);
-        overlay.give(workload(&new), "second".to_owned(), vec![address]);
+        overlay.give(workload(&new), None, "second".to_owned(), vec![address]);
         let (snapshot, _) = overlay.over(&[new].into_iter().collect(), &node);
         assert_eq!(snapshot.pod_at(address).unwrap().name().as_str(), "new");
         assert_eq!(snapshot.pods().count(), 1);
+    }
+
+    #[test]
+    fn a_pod_that_runs_is_held_when_another_has_its_name() {
+        let (node, address) = ("n".into(), "10.0.0.7".parse().unwrap());
+        let uid = |last: u8| Uid::parse(&format!("0b1c4c2e-6a0e-4b0f-9a53-0000000000{last:02}"));
+        let of = |last: u8, at: &str, addresses: &[&str]| {
+            let Object::Pod(pod) = pod("web-0", addresses) else {
+                panic!("a pod");
+            };
+            assert!(uid(last).is_some());
+            Object::Pod(Pod {
+                node: Some(at.into()),
+                uid: uid(last),
+                ..pod
+            })
+        };
+        let first = of(1, "n", &["10.0.0.7"]);
+        let name = workload(&first);
+        let raw: Snapshot = [first].into_iter().collect();
+        let runs = |snapshot: &Snapshot| {
+            let pod = snapshot.pod_at(address);
+            pod.is_some_and(|pod| pod.uid == uid(1) && pod.is_on(&"n".into()))
+        };
+        // Its next one is elsewhere, or comes here before the API server tells of it, or after.
+        let elsewhere: Snapshot = [of(2, "m", &["10.0.9.9"])].into_iter().collect();
+        let here: Snapshot = [of(2, "n", &[])].into_iter().collect();
+        for (is_given, told) in [(false, &elsewhere), (true, &here), (false, &here)] {
+            let mut overlay = Overlay::default();
+            overlay.give(name.clone(), uid(1), "first".to_owned(), vec![address]);
+            assert!(runs(&overlay.over(&raw, &node).0));
+            let next = "10.0.0.8".parse().unwrap();
+            if is_given {
+                overlay.give(name.clone(), uid(2), "second".to_owned(), vec![next]);
+                assert!(runs(&overlay.over(&raw, &node).0));
+            }
+            let (snapshot, changed) = overlay.over(told, &node);
+            assert!(runs(&snapshot), "{told:?}");
+            assert_eq!(snapshot.pods().count(), 2);
+            let new = snapshot.pod(&name).unwrap();
+            assert_eq!(new.uid, uid(2));
+            assert_eq!(is_given, new.ips == [next]);
+            assert!(changed.len() <= 2, "{changed:?}");
+            assert!(runs(&overlay.over(told, &node).0), "until it has ended");
+            overlay.take(&name, "first");
+            let (snapshot, changed) = overlay.over(told, &node);
+            assert_eq!(snapshot.pod_at(address), None);
+            assert_eq!(snapshot.pods().count(), 1);
+            assert!(!changed.is_empty());
+        }
+        // Who has its address is another one, and a sandbox that went unheard is no more.
+        for is_gone in [true, false] {
+            let mut overlay = Overlay::default();
+            overlay.give(name.clone(), uid(1), "first".to_owned(), vec![address]);
+            overlay.over(&raw, &node);
+            overlay.over(&elsewhere, &node);
+            if is_gone {
+                overlay.forget(&["first".to_owned()]);
+            } else {
+                let new = workload(&pod("new", &[]));
+                overlay.give(new, None, "second".to_owned(), vec![address]);
+            }
+            assert!(!runs(&overlay.over(&elsewhere, &node).0));
+        }
+    }
+
+    #[test]
+    fn of_two_that_the_api_server_has_at_an_address_the_one_has_it_that_was_given_it() {
+        let (node, address) = ("n".into(), "10.0.0.7".parse().unwrap());
+        let [before, new] = ["a", "b"].map(|name| pod(name, &["10.0.0.7"]));
+        let raw: Snapshot = [before, new.clone()].into_iter().collect();
+        assert_eq!(raw.pod_at(address).unwrap().name().as_str(), "a");
+        let mut overlay = Overlay::default();
+        overlay.give(workload(&new), None, "first".to_owned(), vec![address]);
+        for _ in 0..2 {
+            let (snapshot, _) = overlay.over(&raw, &node);
+            assert_eq!(snapshot.pod_at(address).unwrap().name().as_str(), "b");
+        }
     }
 }

@@ -262,7 +262,7 @@ fn a_list_that_another_installer_rewrites_asks_again_within_a_second() {
                 // A list that is being written is none for a moment.
                 assert_ne!(outcome.ok(), Some(Change::None));
             })
-            .await
+            .await;
     });
     for _ in 0..3 {
         fs::write(node.list(), node.without_us()).unwrap();
@@ -272,7 +272,7 @@ fn a_list_that_another_installer_rewrites_asks_again_within_a_second() {
         assert_eq!(requests.try_recv().unwrap().pod.unwrap().name, pod.id);
     }
     stop.send(true).unwrap();
-    runtime().block_on(keeping).unwrap().unwrap();
+    runtime().block_on(keeping).unwrap();
 }
 
 #[test]

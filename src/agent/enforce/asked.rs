@@ -42,7 +42,8 @@ impl Enforcer {
             if let Some(pod) = &sandbox.pod {
                 let workload = workload_of(&pod.namespace, &pod.name);
                 let addresses = pod.addresses.clone();
-                self.overlay.give(workload, sandbox.id.clone(), addresses);
+                self.overlay
+                    .give(workload, None, sandbox.id.clone(), addresses);
             }
             self.ports.name_again(sandbox.id, port, sandbox.number);
         }
@@ -96,8 +97,9 @@ impl Enforcer {
                 self.ports
                     .give(container_id, addresses, host_interface.as_deref(), look);
                 self.know_ports();
-                self.overlay
-                    .give(workload, container_id.clone(), addresses.clone());
+                let uid = pod.as_ref().and_then(uid_of);
+                let (id, addresses) = (container_id.clone(), addresses.clone());
+                self.overlay.give(workload, uid, id, addresses);
                 self.keep();
                 self.waiting.push((asked, Instant::now() + STARTING));
                 if self.started {
@@ -117,7 +119,7 @@ impl Enforcer {
             }
             // Containers that Kubernetes did not start have no policies.
             (Command::Add | Command::Del, None) => reply(asked, Answer::Ready),
-            (Command::Check | Command::Status, _) => {
+            (Command::Check, _) => {
                 let answer = self.readiness_in_words().map_or(Answer::Ready, refused);
                 reply(asked, answer);
             }
@@ -148,7 +150,7 @@ impl Enforcer {
             return Some(reason);
         }
         let pod = self.raw.pod(&workload(name));
-        let uid = name.uid.as_deref().and_then(Uid::parse);
+        let uid = uid_of(name);
         let is_known = pod.is_some_and(|pod| uid.is_none() || pod.uid.is_none() || pod.uid == uid);
         (!is_known).then(|| {
             format!(
@@ -172,6 +174,13 @@ impl Enforcer {
     }
 }
 
+/// Which pod of its name it is. The kubelet names a static pod by a digest without hyphens, and the API server has a mirror of it
+/// with another identity.
+fn uid_of(name: &PodName) -> Option<Uid> {
+    let uid = name.uid.as_deref().filter(|uid| uid.contains('-'));
+    uid.and_then(Uid::parse)
+}
+
 /// The pod that the runtime names, as the model knows it.
 fn workload(name: &PodName) -> WorkloadRef {
     workload_of(&name.namespace, &name.name)
@@ -192,4 +201,24 @@ fn reply(asked: Asked, answer: Answer) {
 
 fn refused(message: String) -> Answer {
     Answer::Refused { message }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_static_pod_is_known_by_its_name() {
+        let named = |uid: Option<&str>| PodName {
+            namespace: "kube-system".to_owned(),
+            name: "proxy-node-1".to_owned(),
+            uid: uid.map(str::to_owned),
+        };
+        assert_eq!(uid_of(&named(None)), None);
+        let digest = "0b1c4c2e6a0e4b0f9a53000000000001";
+        assert_eq!(uid_of(&named(Some(digest))), None);
+        let uid = "0b1c4c2e-6a0e-4b0f-9a53-000000000001";
+        assert_eq!(uid_of(&named(Some(uid))), Uid::parse(uid));
+        assert!(Uid::parse(uid).is_some());
+    }
 }
