@@ -21,6 +21,7 @@ pub mod ports;
 pub mod receipt;
 pub mod told;
 
+mod addresses;
 mod counts;
 mod cut;
 mod kernel;

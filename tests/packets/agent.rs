@@ -414,12 +414,17 @@ async fn open_connections_are_cut_when_policies_forbid_them_and_others_are_not()
     site.start().await;
     let (web, db, other) = (site.place("web"), site.place("db"), site.place("other"));
     let node = site.cluster.node(0).clone();
+    // A node that may bind what it does not have, as those with floating addresses may.
+    let anything = ["ipv4", "ipv6"].map(|family| format!("{family}/ip_nonlocal_bind"));
+    let anything = anything.each_ref().map(|key| (&**key, "1"));
+    node.namespace.set(&anything);
     let mut kept: Vec<Connection> = [false, true]
         .map(|v6| Connection::open(web, db, v6, 5432).unwrap())
         .into();
     kept.push(Connection::open(&node, db, false, 9000).unwrap());
     let mut by_client = Connection::open(other, db, false, 5433).unwrap();
     let mut by_server = Connection::open(other, db, true, 5434).unwrap();
+    let mut from_outside = Connection::open(site.cluster.outside(), db, false, 5435).unwrap();
     let mut datagrams = Exchange::open(other, db, false, 53).unwrap();
     for side in [Side::Client, Side::Server] {
         assert!(by_client.passes(side, PATIENCE) && by_server.passes(side, PATIENCE));
@@ -438,6 +443,7 @@ async fn open_connections_are_cut_when_policies_forbid_them_and_others_are_not()
     for (connection, side) in [
         (&mut by_server, Side::Server),
         (&mut by_client, Side::Client),
+        (&mut from_outside, Side::Client),
     ] {
         assert!(
             connection.cut(side, quiet, PATIENCE).is_some(),
