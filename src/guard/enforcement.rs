@@ -12,8 +12,8 @@ use serde_json::Value;
 
 use crate::guard::audit;
 use crate::netpol::{
-    ClusterNetworkPolicy, NamespaceState, NetworkPolicy, Pod, Snapshot, Stage, StagedNetworkPolicy,
-    Tier,
+    ClusterNetworkPolicy, NamespaceState, NetworkPolicy, Pod, PolicyKind, Snapshot, Stage,
+    StagedNetworkPolicy, Tier,
 };
 
 pub mod answer;
@@ -188,7 +188,9 @@ impl HeldPolicy {
         let mut held = Vec::new();
         for pod in pods.into_iter().filter(|pod| pod.is_held()) {
             let own = snapshot.namespace(pod.namespace());
-            let in_force = own.into_iter().flat_map(NamespaceState::effective_policies);
+            // One in whose place another is tried holds those pods only that are not chosen for that.
+            let in_force = own.into_iter().flat_map(NamespaceState::policies_in_force);
+            let in_force = in_force.filter(|it| it.standing.kind() == PolicyKind::NetworkPolicy);
             held.extend(in_force.filter(|it| it.selects(pod)).map(Self::from));
             let tried = own.filter(|state| !state.is_terminating());
             let tried = tried.into_iter().flat_map(NamespaceState::staged_policies);

@@ -412,12 +412,30 @@ mod tests {
         assert_eq!(last(2, &receipt), None);
         assert_eq!(last(3, &receipt).unwrap(), "generation 2 of 3");
         // Of a node with very many policies, the last ones find no place.
+        receipt.policy_count = u32::try_from(receipt.policies.len()).unwrap();
         receipt.policies.pop();
-        receipt.policy_count = 3;
         assert_eq!(
             last(2, &receipt).unwrap(),
             "the receipt does not name it, and leaves 1 out for want of room"
         );
+    }
+
+    #[test]
+    fn a_policy_in_whose_place_another_is_tried_on_all_pods_holds_none() {
+        let kinds = |on: &str| {
+            let object = json!({
+                "apiVersion": "ringfence.dev/v1alpha1", "kind": "StagedNetworkPolicy",
+                "metadata": {"name": "web", "namespace": "shop", "generation": 1},
+                "spec": {"stage": "Canary", "canary": {"podSelector": {"matchLabels": {"app": on}}}, "podSelector": {"matchLabels": {"app": "web"}}},
+            });
+            let tried = cluster().with(parse(&object).unwrap().unwrap().object);
+            let held = HeldPolicy::of(&tried, tried.pods_in(&NamespaceName::from("shop")));
+            let named = held.into_iter().filter(|it| it.name == "web");
+            named.map(|it| it.kind).collect::<Vec<_>>()
+        };
+        let staged = Some("StagedNetworkPolicy".to_owned());
+        assert_eq!(kinds("web"), std::slice::from_ref(&staged));
+        assert_eq!(kinds("nobody"), [None, staged]);
     }
 
     #[test]
