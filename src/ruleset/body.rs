@@ -208,9 +208,25 @@ fn ruled(policies: &[&ClusterNetworkPolicy], way: Way, pod: &Pod) -> Vec<Tied> {
     };
     policies
         .chunk_by(|one, next| one.priority == next.priority)
-        .map(|tied| tied.iter().filter_map(clauses).collect::<Tied>())
+        .map(|tied| joined(tied.iter().filter_map(clauses).collect()))
         .filter(|tied| !tied.is_empty())
         .collect()
+}
+
+/// Policies of one priority in as few lists as can be, since each list but the first is one chain deeper, and the kernel follows
+/// 16. Where a policy has its stricter rules first, the first that matches is the strictest that does: of any number of such
+/// policies that is so for all their rules together, the strictest first.
+pub(super) fn joined(tied: Tied) -> Tied {
+    let (plain, others): (Tied, Tied) = tied.into_iter().partition(|it| is_plain(it));
+    let mut together: Vec<Clause> = plain.into_iter().flatten().collect();
+    together.sort_by_key(|clause| clause.action);
+    let lists = [together].into_iter().chain(others);
+    lists.filter(|clauses| !clauses.is_empty()).collect()
+}
+
+/// Whether the first rule that matches is the strictest that does.
+pub(super) fn is_plain(clauses: &[Clause]) -> bool {
+    clauses.is_sorted_by_key(|clause| clause.action)
 }
 
 /// Port names of an ingress rule are the pod's own.

@@ -7,13 +7,14 @@
 //! Where policies are on trial, the first chain is one that asks twice: what is in force, and after it what would be if all of
 //! them were promoted. The second answer is counted and told where it is another one, and changes nothing.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::body::{Body, Then, Tied, Way};
+use super::body::{Body, Then, Tied, Way, is_plain, joined};
 use super::digest::short;
 use super::table::{ChainName, Element, Match, Rule, SetKind, SetName, Statement, Verdict};
-use super::terms::PeerKey;
+use super::terms::{Clause, PeerKey};
 use crate::netpol::{Action, Family};
 pub(super) use ends::{Would, denied_counter, would_counter};
 
@@ -62,6 +63,8 @@ enum Start {
     Then(usize),
     /// One of several policies of the same priority, with the strictest that the ones before it have said.
     Tied(TierOf, usize, usize, Option<Action>),
+    /// What one of several policies of the same priority denies; all else comes back.
+    Refused(TierOf, usize, usize),
     /// The packet is denied.
     Denied,
 }
@@ -219,23 +222,27 @@ impl<'b> Writer<'b> {
             Start::Tied(tier, at, index, strictest) => {
                 self.tied(tier, at, index, strictest, &mut rules);
             }
+            Start::Refused(tier, at, index) => self.refused(tier, at, index, &mut rules),
         }
         rules
     }
 
     /// A tier from one priority on, and what follows it.
     fn tier(&mut self, tier: TierOf, from: usize, rules: &mut Vec<Draft>) {
-        let body = self.body();
-        for (at, tied) in tied_of(body, tier).iter().enumerate().skip(from) {
-            let [clauses] = tied.as_slice() else {
+        for at in from..tied_of(self.body(), tier).len() {
+            if self.is_split(tier, at) {
+                self.refuse(tier, at, rules);
+            }
+            let lists = self.lists(tier, at);
+            if lists.len() > 1 {
                 let then = self.go(Start::Tied(tier, at, 0, None));
                 rules.push(always(
                     then,
                     "policies of one priority: the strictest counts",
                 ));
                 return;
-            };
-            for clause in clauses {
+            }
+            for clause in lists.iter().flatten() {
                 let then = match clause.action {
                     Action::Accept => Next::Return,
                     Action::Deny => self.go(Start::Denied),
@@ -273,6 +280,60 @@ impl<'b> Writer<'b> {
         }
     }
 
+    /// Whether policies of a priority are first asked what they deny: then one that accepts before it denies makes no chain deeper.
+    /// Not where what is denied comes back, to be asked again.
+    fn is_split(&self, tier: TierOf, at: usize) -> bool {
+        let policies = tied_of(self.body(), tier).get(at);
+        self.asking != Asking::OfPassing && policies.is_some_and(|policies| policies.len() > 1)
+    }
+
+    /// The policies of a priority, without what was asked before. What matches none of their denials before all else matches the
+    /// same first rule without them.
+    fn lists(&self, tier: TierOf, at: usize) -> Cow<'b, [Vec<Clause>]> {
+        let policies = tied_of(self.body(), tier).get(at);
+        let policies = policies.map(Vec::as_slice).unwrap_or_default();
+        if !self.is_split(tier, at) {
+            return Cow::Borrowed(policies);
+        }
+        let is_left = |clause: &&Clause| clause.action != Action::Deny;
+        let left = policies.iter();
+        let left = left.map(|clauses| clauses.iter().filter(is_left).cloned().collect());
+        Cow::Owned(joined(left.collect()))
+    }
+
+    /// Asks each of several policies of a priority what it denies.
+    fn refuse(&mut self, tier: TierOf, at: usize, rules: &mut Vec<Draft>) {
+        let policies = tied_of(self.body(), tier).get(at);
+        for (index, clauses) in policies.into_iter().flatten().enumerate() {
+            let is_denial = |clause: &&Clause| clause.action == Action::Deny;
+            if is_plain(clauses) {
+                for clause in clauses.iter().filter(is_denial) {
+                    let then = self.go(Start::Denied);
+                    self.clause(clause, then, rules);
+                }
+            } else if clauses.iter().any(|clause| is_denial(&clause)) {
+                let then = self.place(self.asking, Start::Refused(tier, at, index));
+                rules.push(always(
+                    Next::Jump(then),
+                    "policies of one priority: what one of them denies does not come back",
+                ));
+            }
+        }
+    }
+
+    /// What one of several policies of a priority denies.
+    fn refused(&mut self, tier: TierOf, at: usize, index: usize, rules: &mut Vec<Draft>) {
+        let policies = tied_of(self.body(), tier).get(at);
+        let clauses = policies.and_then(|policies| policies.get(index));
+        for clause in clauses.into_iter().flatten() {
+            let then = match clause.action {
+                Action::Deny => self.go(Start::Denied),
+                Action::Accept | Action::Pass => Next::Return,
+            };
+            self.clause(clause, then, rules);
+        }
+    }
+
     /// One of several policies of a priority: each says what its first rule says that matches, and the strictest counts.
     fn tied(
         &mut self,
@@ -282,10 +343,8 @@ impl<'b> Writer<'b> {
         strictest: Option<Action>,
         rules: &mut Vec<Draft>,
     ) {
-        let body = self.body();
-        let policies = tied_of(body, tier).get(at);
-        let clauses = policies.and_then(|policies| policies.get(index));
-        for clause in clauses.into_iter().flatten() {
+        let policies = self.lists(tier, at);
+        for clause in policies.get(index).into_iter().flatten() {
             let strictest = strictest.map_or(clause.action, |before| before.min(clause.action));
             let then = self.after(tier, at, index, Some(strictest));
             self.clause(clause, then, rules);
@@ -300,8 +359,7 @@ impl<'b> Writer<'b> {
             return self.go(Start::Denied);
         }
         let next = index.saturating_add(1);
-        let policies = tied_of(self.body(), tier).get(at);
-        if policies.is_some_and(|policies| next < policies.len()) {
+        if next < self.lists(tier, at).len() {
             return self.go(Start::Tied(tier, at, next, strictest));
         }
         match (strictest, tier) {

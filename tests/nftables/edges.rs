@@ -5,11 +5,12 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::{Duration, Instant};
 
 use ringfence::agent::nft::{self, Socket};
-use ringfence::netpol::{Family, Protocol};
+use ringfence::netpol::{Family, Protocol, Snapshot, parse};
 use ringfence::ruleset::{
-    Carried, Change, Element, End, Hook, Interface, Match, Rule, Ruleset, Set, SetKind, SetName,
-    Statement, Transaction, Tuple, Verdict, render,
+    Carried, Change, Element, End, Hook, Interface, Match, Options, Plan, Rule, Ruleset, Set,
+    SetKind, SetName, Statement, Transaction, Tuple, Verdict, render,
 };
+use serde_json::{Value, json};
 
 use crate::apply::{apply, read};
 use crate::random::port;
@@ -50,6 +51,54 @@ fn dispatch(pods: &[(u8, &str)], chains: &[&str]) -> Ruleset {
         why: "pods".into(),
     }];
     made
+}
+
+/// The kernel follows 16 chains from one to the next.
+#[test]
+fn many_policies_of_one_priority_are_taken_also_with_a_trial() {
+    let everyone = json!({"namespaces": {}});
+    let wide = |(at, rules): (usize, Vec<Value>)| {
+        json!({
+            "apiVersion": "policy.networking.k8s.io/v1alpha2", "kind": "ClusterNetworkPolicy",
+            "metadata": {"name": format!("wide-{at}")},
+            "spec": {"tier": "Admin", "priority": 7, "subject": everyone, "ingress": rules},
+        })
+    };
+    let rule = |action: &str, team: usize| {
+        let of_team = json!({"namespaces": {"matchLabels": {"team": format!("t{team}")}}});
+        json!({"action": action, "from": [of_team]})
+    };
+    let each = |team: usize| match team % 4 {
+        0 => vec![rule("Pass", team)],
+        1 => vec![rule("Deny", team), rule("Accept", team + 1)],
+        2 => vec![rule("Accept", team)],
+        _ => vec![rule("Accept", team), rule("Deny", team + 1)],
+    };
+    let shop = json!({"namespace": "shop", "name": "web"});
+    let objects = [
+        json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "shop", "labels": {"team": "t1"}}}),
+        json!({
+            "apiVersion": "v1", "kind": "Pod", "metadata": shop,
+            "spec": {"nodeName": "n", "containers": [{"name": "main", "image": "main"}]},
+            "status": {"phase": "Running", "podIPs": [{"ip": "10.0.0.1"}]},
+        }),
+        json!({
+            "apiVersion": "ringfence.dev/v1alpha1", "kind": "StagedNetworkPolicy", "metadata": shop,
+            "spec": {"stage": "Shadow", "podSelector": {}},
+        }),
+    ];
+    let wide = (0..25).map(|at| wide((at, each(at))));
+    let snapshot: Snapshot = objects
+        .into_iter()
+        .chain(wide)
+        .map(|value| parse(&value).expect("valid").expect("known").object)
+        .collect();
+    let table = Plan::of(Options::new("n"), &snapshot).whole();
+    alone(|| {
+        let mut socket = Socket::open().expect("a socket");
+        apply(&mut socket, &Transaction::whole(&table));
+        assert_eq!(read(&mut socket), table.as_kept());
+    });
 }
 
 #[test]
