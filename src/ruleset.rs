@@ -43,6 +43,7 @@ mod compile;
 mod digest;
 mod draft;
 mod frame;
+mod link;
 mod members;
 mod options;
 mod sources;

@@ -32,6 +32,9 @@ impl Counts {
                 "spoofed" => {
                     to.spoofed.inc_by(more);
                 }
+                "link-local" => {
+                    to.link_local.inc_by(more);
+                }
                 "crafted" => {
                     to.crafted.inc_by(more);
                 }

@@ -32,7 +32,7 @@ use crate::telemetry::agent::AgentMetrics;
 
 mod meaning;
 
-use meaning::{Because, CRAFTED, Meaning, TAGGED, meaning};
+use meaning::{Because, CRAFTED, LINK, Meaning, TAGGED, meaning};
 
 /// How long equal flows are gathered before they are told again.
 const WINDOW: Duration = Duration::from_secs(10);
@@ -161,7 +161,7 @@ impl Teller {
                 continue;
             };
             let from = match meaning.because {
-                Some(Because::Spoofed | Because::Tagged) => {
+                Some(Because::Spoofed | Because::Tagged | Because::Link) => {
                     self.behind(&logged, &snapshot, header.source)
                 }
                 // It may have come with an address that is nobody's.
@@ -260,6 +260,7 @@ fn explain(
     let (policies, reason) = match because {
         Some(Because::Crafted) => (Vec::new(), CRAFTED.to_owned()),
         Some(Because::Tagged) => (Vec::new(), TAGGED.to_owned()),
+        Some(Because::Link) => (Vec::new(), LINK.to_owned()),
         Some(Because::Spoofed) => {
             let reason = format!("the source address {} is not the pod's", header.source);
             (Vec::new(), reason)
@@ -511,6 +512,9 @@ mod tests {
         let tagged = meaning("ringfence tagged egress").unwrap();
         let record = explain((&header, liar), tagged, &cluster, &node, now);
         assert_eq!(record.details.reason, TAGGED);
+        let link = meaning("ringfence link egress").unwrap();
+        let record = explain((&header, liar), link, &cluster, &node, now);
+        assert_eq!(record.details.reason, LINK);
         let crafted = meaning("ringfence crafted egress").unwrap();
         let record = told(&header, crafted, &cluster);
         assert_eq!(record.details.reason, CRAFTED);

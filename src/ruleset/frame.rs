@@ -12,7 +12,7 @@ use super::table::{
     Carried, Chain, ChainName, CounterName, End, Hook, Layer, Match, Rule, Ruleset, Set, SetKind,
     SetName, Statement, Tracked, Verdict,
 };
-use super::{sources, vxlan};
+use super::{link, sources, vxlan};
 use crate::netpol::Family;
 
 /// What is there whatever the policies say.
@@ -48,6 +48,7 @@ pub(super) fn frame(options: &Options) -> Ruleset {
     }
     if options.own_sources {
         sources::add(options, Layer::Inet, &mut ruleset);
+        link::add(options, &mut ruleset);
     }
     let (mut forwarded, mut to_node) = (forward(options), input());
     if !options.vxlan_ports.is_empty() {
@@ -61,7 +62,7 @@ pub(super) fn frame(options: &Options) -> Ruleset {
         (INPUT.into(), Some(Hook::Input), to_node),
     ];
     for family in Family::BOTH {
-        chains.push((forward_chain(family), None, forward_of(family)));
+        chains.push((forward_chain(family), None, forward_of(family, options)));
         chains.push((asked_chain(family), None, asked(family, options)));
     }
     for (name, hook, rules) in chains {
@@ -94,7 +95,7 @@ fn forward(options: &Options) -> Vec<Rule> {
 }
 
 /// What is asked of the first packets of one family.
-fn forward_of(family: Family) -> Vec<Rule> {
+fn forward_of(family: Family, options: &Options) -> Vec<Rule> {
     let pass = |matches, why: &str| Rule::new(matches, Verdict::Accept, why);
     let ask = |matches, why: &str| Rule::new(matches, Verdict::Goto(asked_chain(family)), why);
     let mut rules = vec![pass(
@@ -103,6 +104,9 @@ fn forward_of(family: Family) -> Vec<Rule> {
     )];
     if family == Family::V6 {
         rules.push(pass(vec![Match::NeighbourDiscovery], ND));
+        if options.own_sources {
+            rules.extend(link::forwarded());
+        }
     }
     let drop = |end, set, why: &str| Rule {
         matches: vec![Match::Tuple(family, end, set)],

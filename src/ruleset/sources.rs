@@ -17,7 +17,7 @@
 //! of packets that come in elsewhere it is asked first whether a pod is there.
 
 use std::collections::BTreeSet;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr};
 
 use super::compile::digit;
 use super::frame::told_drop;
@@ -26,7 +26,7 @@ use super::table::{
     Carried, Chain, ChainName, CounterName, Element, End, Hook, Interface, Layer, Match, Rule,
     Ruleset, Set, SetKind, SetName, Tag, Verdict,
 };
-use super::vxlan;
+use super::{link, vxlan};
 use crate::netpol::Family;
 
 /// The chain that all packets meet.
@@ -57,7 +57,7 @@ pub(super) fn add(options: &Options, layer: Layer, ruleset: &mut Ruleset) {
     set(
         nobody_set(Family::V6),
         SetKind::Blocks(Family::V6),
-        link_local(),
+        link::addresses(),
     );
     if !options.vxlan_ports.is_empty() {
         vxlan::add(options, ruleset);
@@ -128,15 +128,6 @@ pub(super) fn nobody_set(family: Family) -> SetName {
         Family::V6 => "link6",
     }
     .into()
-}
-
-fn link_local() -> BTreeSet<Element> {
-    let none = Ipv6Addr::UNSPECIFIED;
-    let first = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0);
-    let last = Ipv6Addr::new(0xfebf, !0, !0, !0, !0, !0, !0, !0);
-    [(none, none), (first, last)]
-        .map(|(first, last)| Element::Block(first.into(), last.into()))
-        .into()
 }
 
 /// What carries the address of a sender at a layer.

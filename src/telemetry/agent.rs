@@ -38,6 +38,8 @@ pub struct AgentMetrics {
     pub crafted: Counter,
     /// Packets that were dropped because their sender was not the pod that they came from.
     pub spoofed: Counter,
+    /// Packets between pods that were dropped because no policy is asked of addresses of the link.
+    pub link_local: Counter,
     /// Pods of the node that are not held to their own addresses, since it is not known behind which interface they are.
     pub unchecked: Gauge,
 }
@@ -109,47 +111,13 @@ impl AgentMetrics {
             unknown: Counter::default(),
             crafted: Counter::default(),
             spoofed: Counter::default(),
+            link_local: Counter::default(),
             unchecked: Gauge::default(),
         };
         let registry = registry.sub_registry_with_prefix("agent");
-        let mut add = |name: &str, help: &str, counter: &Counter| {
+        for (name, help, counter) in this.counters() {
             registry.register(name, help, counter.clone());
-        };
-        add(
-            "transactions",
-            "Changes of the table that the kernel took",
-            &this.transactions,
-        );
-        add(
-            "failures",
-            "Changes of the table that the kernel did not take",
-            &this.failures,
-        );
-        add(
-            "cut_connections",
-            "Connections that were cut because policies deny them now",
-            &this.cut,
-        );
-        add(
-            "lost_reports",
-            "Reports of denied packets that were lost",
-            &this.lost,
-        );
-        add(
-            "unknown_packets",
-            "Packets that were dropped because their address of the node's blocks is no known pod's",
-            &this.unknown,
-        );
-        add(
-            "crafted_packets",
-            "Packets of pods that were dropped because a node would have taken them for the overlay's own",
-            &this.crafted,
-        );
-        add(
-            "spoofed_packets",
-            "Packets that were dropped because their sender was not the pod that they came from",
-            &this.spoofed,
-        );
+        }
         let mut add = |name: &str, help: &str, gauge: &Gauge| {
             registry.register(name, help, gauge.clone());
         };
@@ -194,6 +162,52 @@ impl AgentMetrics {
             this.would.clone(),
         );
         this
+    }
+
+    /// What is counted by itself, with its name and what it means.
+    fn counters(&self) -> [(&'static str, &'static str, &Counter); 8] {
+        [
+            (
+                "transactions",
+                "Changes of the table that the kernel took",
+                &self.transactions,
+            ),
+            (
+                "failures",
+                "Changes of the table that the kernel did not take",
+                &self.failures,
+            ),
+            (
+                "cut_connections",
+                "Connections that were cut because policies deny them now",
+                &self.cut,
+            ),
+            (
+                "lost_reports",
+                "Reports of denied packets that were lost",
+                &self.lost,
+            ),
+            (
+                "unknown_packets",
+                "Packets that were dropped because their address of the node's blocks is no known pod's",
+                &self.unknown,
+            ),
+            (
+                "crafted_packets",
+                "Packets of pods that were dropped because a node would have taken them for the overlay's own",
+                &self.crafted,
+            ),
+            (
+                "spoofed_packets",
+                "Packets that were dropped because their sender was not the pod that they came from",
+                &self.spoofed,
+            ),
+            (
+                "link_local_packets",
+                "Packets between pods that were dropped because no policy is asked of addresses of the link",
+                &self.link_local,
+            ),
+        ]
     }
 
     /// The table was made anew.

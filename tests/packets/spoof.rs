@@ -142,7 +142,7 @@ fn link_local(place: &Place, interface: &str) -> Ipv6Addr {
     }
 }
 
-/// Whether a datagram arrives at a node that a pod sends with its address of the link, of some tries.
+/// Whether a datagram arrives at a node or pod that a pod sends with its address of the link, of some tries.
 fn arrives_by_link(from: &Place, node: &Place, at: Ipv6Addr, port: u16, tries: usize) -> bool {
     let own = link_local(from, "eth0");
     let shown = from
@@ -559,6 +559,28 @@ async fn a_pod_makes_no_frames_for_the_overlay_with_an_address_that_is_nobody_s(
         assert!(arrives_by_link(&pod.place, node, at, PORT, 20), "{name}");
         assert!(arrives_from_nobody(pod, node, PORT, 20), "{name}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pods_do_not_reach_each_other_by_addresses_that_no_policy_knows() {
+    let site = site(1, &[("web", 0), ("db", 0)]).await;
+    let [web, db] = ["web", "db"].map(|name| site.cluster.pod(name));
+    let (from, to) = (&web.place, &db.place);
+    let at = link_local(to, "eth0");
+    assert!(arrives_by_link(from, to, at, PORT, 20), "without rules");
+    let agent = told(&site).await;
+    assert!(!arrives_by_link(from, to, at, PORT, 5), "without a plugin");
+    for name in ["web", "db"] {
+        plugin(&site, "ADD", name, site.cluster.pod(name));
+    }
+    assert!(!arrives_by_link(from, to, at, PORT, 5));
+    agent
+        .line(&["denied", "from=shop/web", "by an address of the link"])
+        .await;
+    // The node is no other pod.
+    let node = site.cluster.node(0);
+    let bridge = link_local(node, "cni0");
+    assert!(arrives_by_link(from, node, bridge, PORT, 20), "the node");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -11,6 +11,10 @@ pub(super) const CRAFTED: &str =
 pub(super) const TAGGED: &str =
     "a frame with the tag of a VLAN, of which policies would not be asked";
 
+/// Why what has an address of the link is dropped.
+pub(super) const LINK: &str =
+    "a packet to another pod by an address of the link, of which no policy is asked";
+
 /// What a rule says of itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Meaning {
@@ -29,6 +33,8 @@ pub(super) enum Because {
     Spoofed,
     /// Its frame has the tag of a VLAN.
     Tagged,
+    /// It goes to another pod by an address of the link.
+    Link,
 }
 
 /// What a prefix of ours means.
@@ -39,6 +45,7 @@ pub(super) fn meaning(prefix: &str) -> Option<Meaning> {
         "crafted egress" => (Verdict::Denied, Direction::Egress, Some(Because::Crafted)),
         "spoofed egress" => (Verdict::Denied, Direction::Egress, Some(Because::Spoofed)),
         "tagged egress" => (Verdict::Denied, Direction::Egress, Some(Because::Tagged)),
+        "link egress" => (Verdict::Denied, Direction::Egress, Some(Because::Link)),
         "allowed" => (Verdict::Allowed, Direction::Ingress, None),
         "would deny ingress" => (Verdict::WouldDeny, Direction::Ingress, None),
         "would deny egress" => (Verdict::WouldDeny, Direction::Egress, None),
