@@ -70,6 +70,8 @@ pub struct Enforcer {
     raw: Snapshot,
     /// What of it is not understood.
     undecodable: Arc<[Undecodable]>,
+    /// Which kinds are not heard of, in words; none where all are.
+    unheard: Option<String>,
     overlay: Overlay,
     /// Behind which interfaces addresses are, and the same for whoever explains packets.
     ports: Ports,
@@ -101,6 +103,10 @@ pub struct Enforcer {
 
 /// What the agent is waiting for.
 const READY: &str = "rules";
+/// What it is waiting for where watches fail.
+const WATCHES: &str = "watches";
+/// How long a watch may fail before what it tells of counts as not known.
+const DOUBTED: Duration = Duration::from_secs(10);
 /// How soon after a change connections are looked at, at the earliest: changes that come together are looked at together.
 const SWEEP: Duration = Duration::from_millis(50);
 /// And at the latest, however many connections there are.
@@ -133,6 +139,7 @@ impl Enforcer {
             kernel: Kernel::open(metrics.clone())?,
             raw: Snapshot::default(),
             undecodable: Arc::default(),
+            unheard: None,
             overlay: Overlay::default(),
             ports: Ports::default(),
             behind: Shared::default(),
@@ -194,7 +201,10 @@ impl Enforcer {
                 () = due(self.receipt) => self.read_back(),
                 () = due(self.again) => self.rebuild(Rebuild::Refused),
                 _ = verify.tick(), if self.started => self.read_back(),
-                _ = count.tick(), if self.started => self.count(),
+                _ = count.tick(), if self.started => {
+                    self.doubt(&feed.doubted(DOUBTED));
+                    self.count();
+                }
                 _ = idle.tick(), if self.started => self.drop_idle(),
                 () = shutdown.reached(Phase::Draining) => return Ok(()),
             }
@@ -211,6 +221,26 @@ impl Enforcer {
             self.begin();
         }
         self.metrics.took(update.told.elapsed());
+        self.answer_waiting();
+    }
+
+    /// Of these kinds changes may have been missed for a while.
+    fn doubt(&mut self, kinds: &[Kind]) {
+        let names: Vec<&str> = kinds.iter().map(|kind| kind.plural()).collect();
+        let unheard = (!kinds.is_empty()).then(|| {
+            let names = names.join(", ");
+            format!("the watch of {names} fails: what has changed since then is not known")
+        });
+        if self.unheard == unheard {
+            return;
+        }
+        match &unheard {
+            Some(unheard) => self.readiness.wait_for(WATCHES, unheard.clone()),
+            None => self.readiness.ready(WATCHES),
+        }
+        self.unheard = unheard;
+        self.receipt
+            .get_or_insert_with(|| Instant::now() + self.pace);
         self.answer_waiting();
     }
 
@@ -351,7 +381,8 @@ impl Enforcer {
                 let mut holding = self.holding(&self.plan.without_idle(wanted));
                 holding.failure = passed_by
                     .map(|error| error.to_string())
-                    .or_else(|| left_out(&self.undecodable));
+                    .or_else(|| left_out(&self.undecodable))
+                    .or_else(|| self.unheard.clone());
                 self.metrics
                     .in_force
                     .set(i64::from(holding.failure.is_none()));
@@ -457,11 +488,9 @@ impl Enforcer {
     }
 }
 
-/// What the kernel cannot hold since it is not understood. What is only tried holds nobody.
+/// What the kernel cannot hold since it is not understood.
 fn left_out(undecodable: &[Undecodable]) -> Option<String> {
-    let mut all = undecodable
-        .iter()
-        .filter(|it| it.kind != Kind::StagedNetworkPolicy);
+    let mut all = undecodable.iter().filter(|it| !it.holds_nobody);
     let first = all.next()?;
     let more = match all.count() {
         0 => String::new(),

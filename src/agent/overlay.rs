@@ -30,12 +30,12 @@ pub(super) struct Overlay {
 
 /// What a pod was given.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Given {
+pub(super) struct Given {
     /// For which of its sandboxes: one that ends late takes nothing from the next one.
     sandbox: String,
     /// Which pod of its name it was for, where that was said.
-    uid: Option<Uid>,
-    addresses: Vec<IpAddr>,
+    pub(super) uid: Option<Uid>,
+    pub(super) addresses: Vec<IpAddr>,
     standing: Standing,
 }
 
@@ -118,10 +118,9 @@ impl Overlay {
     }
 
     /// The pod that a sandbox is the newest one of, and what it was given.
-    pub(super) fn of_sandbox(&self, sandbox: &str) -> Option<(&WorkloadRef, &[IpAddr])> {
+    pub(super) fn of_sandbox(&self, sandbox: &str) -> Option<(&WorkloadRef, &Given)> {
         let mut given = self.given.iter();
-        let (pod, given) = given.find(|(_, it)| it.sandbox == sandbox && !it.is_taken())?;
-        Some((pod, &given.addresses))
+        given.find(|(_, it)| it.sandbox == sandbox && !it.is_taken())
     }
 
     /// The cluster with what is known better here, and which pods are other for it than in the snapshot before.
@@ -326,8 +325,11 @@ mod tests {
         let raw: Snapshot = [told.clone()].into_iter().collect();
         let mut overlay = Overlay::default();
         overlay.give(workload(&told), None, "first".to_owned(), vec![address]);
-        let (pod, addresses) = overlay.of_sandbox("first").unwrap();
-        assert_eq!((pod, addresses), (&workload(&told), &[address][..]));
+        let (pod, given) = overlay.of_sandbox("first").unwrap();
+        assert_eq!(
+            (pod, &given.addresses[..]),
+            (&workload(&told), &[address][..])
+        );
         overlay.over(&raw, &node);
         overlay.forget(&["another".to_owned()]);
         let (snapshot, _) = overlay.over(&Snapshot::default(), &node);

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::terms::Clause;
 use crate::netpol::{
-    ClusterNetworkPolicy, Direction, Labels, NetworkPolicy, Pod, PolicyRef, Snapshot, Tier,
+    ClusterNetworkPolicy, Direction, Labels, NetworkPolicy, Node, Pod, PolicyRef, Snapshot, Tier,
 };
 
 /// The three places where a packet of a pod is judged.
@@ -33,6 +33,15 @@ pub(super) struct Holding<'s> {
     admin: Vec<&'s ClusterNetworkPolicy>,
     policies: Vec<&'s NetworkPolicy>,
     baseline: Vec<&'s ClusterNetworkPolicy>,
+}
+
+/// Whose packets they are asked of, and where.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Place<'s> {
+    pub(super) way: Way,
+    pub(super) pod: &'s Pod,
+    /// The pod's own node, where it is known.
+    pub(super) node: Option<&'s Node>,
 }
 
 /// What they say; none of the lists of clauses is empty.
@@ -147,27 +156,27 @@ impl<'s> Holding<'s> {
         )
     }
 
-    /// What they say of packets that go one way; none where they say nothing.
-    pub(super) fn body(&self, way: Way, pod: &Pod) -> Option<Body> {
-        let admin = ruled(&self.admin, way, pod);
-        let then = match (way, self.policies.is_empty()) {
-            (_, true) => Then::Baseline(ruled(&self.baseline, way, pod)),
+    /// What they say of packets at a place; none where they say nothing.
+    pub(super) fn body(&self, place: Place<'_>) -> Option<Body> {
+        let admin = ruled(&self.admin, place);
+        let then = match (place.way, self.policies.is_empty()) {
+            (_, true) => Then::Baseline(ruled(&self.baseline, place)),
             // A pod and its node are never kept apart by network policies.
             (Way::ToNode, false) => Then::Baseline(Vec::new()),
-            (Way::Egress | Way::Ingress, false) => Then::Isolated(self.allowed(way, pod)),
+            (Way::Egress | Way::Ingress, false) => Then::Isolated(self.allowed(place)),
         };
         let says_nothing =
             admin.is_empty() && matches!(&then, Then::Baseline(tied) if tied.is_empty());
         (!says_nothing).then_some(Body { admin, then })
     }
 
-    fn allowed(&self, way: Way, pod: &Pod) -> Vec<Clause> {
-        let direction = way.direction();
+    fn allowed(&self, place: Place<'_>) -> Vec<Clause> {
+        let direction = place.way.direction();
         let clauses = self.policies.iter().flat_map(|policy| {
             let rules = policy.rules(direction).iter().enumerate();
-            rules.map(move |(index, rule)| {
+            rules.flat_map(move |(index, rule)| {
                 let by = format!("{} {}[{index}]", policy.reference(), direction.field());
-                own(Clause::of_rule(policy, rule, by), way, pod)
+                at(place, Clause::of_rule(policy, rule, by))
             })
         });
         // Equal rules of two policies allow the same.
@@ -195,13 +204,14 @@ fn isolating<'s>(
     }
 }
 
-fn ruled(policies: &[&ClusterNetworkPolicy], way: Way, pod: &Pod) -> Vec<Tied> {
-    let direction = way.direction();
+fn ruled(policies: &[&ClusterNetworkPolicy], place: Place<'_>) -> Vec<Tied> {
+    let direction = place.way.direction();
     let clauses = |policy: &&ClusterNetworkPolicy| -> Option<Vec<Clause>> {
         let rules = policy.rules(direction).iter().enumerate();
-        let clauses = rules.filter_map(|(index, rule)| {
+        let clauses = rules.flat_map(|(index, rule)| {
             let by = format!("{} {}[{index}]", policy.reference, direction.field());
-            Some(own(Clause::of_cluster_rule(rule, by)?, way, pod))
+            let clause = Clause::of_cluster_rule(rule, by);
+            clause.into_iter().flat_map(|it| at(place, it))
         });
         let clauses: Vec<Clause> = clauses.collect();
         (!clauses.is_empty()).then_some(clauses)
@@ -229,10 +239,11 @@ pub(super) fn is_plain(clauses: &[Clause]) -> bool {
     clauses.is_sorted_by_key(|clause| clause.action)
 }
 
-/// Port names of an ingress rule are the pod's own.
-fn own(clause: Clause, way: Way, pod: &Pod) -> Clause {
-    match way {
-        Way::Ingress => clause.at_pod(pod),
-        Way::Egress | Way::ToNode => clause,
+/// What a clause says at a place. Port names of an ingress rule are the pod's own.
+fn at(place: Place<'_>, clause: Clause) -> Vec<Clause> {
+    match place.way {
+        Way::Ingress => vec![clause.at_pod(place.pod)],
+        Way::ToNode => clause.at_own_node(place.node),
+        Way::Egress => vec![clause],
     }
 }

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::body::{Body, Holding, Way};
+use super::body::{Body, Holding, Place, Way};
 use super::compile::{self, Compiled, Telling};
 use super::draft::Draft;
 use super::frame;
@@ -287,9 +287,12 @@ impl Plan {
                 _ => None,
             })
             .collect();
-        let everywhere = changed
-            .iter()
-            .any(|key| matches!(key, ObjectKey::ClusterNetworkPolicy(_)));
+        let everywhere = changed.iter().any(|key| match key {
+            ObjectKey::ClusterNetworkPolicy(_) => true,
+            // What is for nodes with some labels may be for the pods' own.
+            ObjectKey::Node(name) => *name == self.options.node,
+            _ => false,
+        });
         let concerned = self
             .local
             .iter()
@@ -363,8 +366,10 @@ impl Plan {
             let compiled = written
                 .entry((way, family, policies, tried, wide, ports))
                 .or_insert_with(|| {
-                    let body = holding.body(way, pod);
-                    let tried = promoted.map(|promoted| promoted.body(way, pod));
+                    let node = self.snapshot.node(&self.options.node);
+                    let place = Place { way, pod, node };
+                    let body = holding.body(place);
+                    let tried = promoted.map(|promoted| promoted.body(place));
                     let tried = tried.filter(|tried| *tried != body);
                     let tried = tried.map(|tried| tried.unwrap_or_else(Body::silent));
                     if body.is_none() && tried.is_none() {

@@ -11,7 +11,7 @@ use super::table::Element;
 use crate::netpol::cluster_policy::Reading;
 use crate::netpol::spans::{self, Span};
 use crate::netpol::{
-    Action, ClusterPeer, ClusterPort, ClusterPorts, ClusterRule, Labels, NamespaceName,
+    Action, ClusterPeer, ClusterPort, ClusterPorts, ClusterRule, Family, Labels, NamespaceName,
     NamespaceScope, NamespaceState, NetworkPolicy, Node, Peer, Peers, Pod, PortName, PortSpec,
     Ports, Protocol, Rule, Selector, Snapshot,
 };
@@ -179,6 +179,38 @@ impl Clause {
         })
     }
 
+    /// The same for packets to the pod's own node, at whatever address of it: nothing where they cannot be meant. No pods are
+    /// there, and what may mean a node of unknown labels is decided on the side of denying.
+    pub(super) fn at_own_node(mut self, node: Option<&Node>) -> Vec<Self> {
+        if let Where::Some { numbers, named } = &mut self.at {
+            named.clear();
+            if numbers.is_empty() {
+                return Vec::new();
+            }
+        }
+        let Who::Some(members, networks) = &mut self.who else {
+            return vec![self];
+        };
+        let members = std::mem::take(members);
+        let has_networks = Family::BOTH.iter().any(|it| !networks.is_empty(*it));
+        let mut nodes = members.iter().filter_map(Member::nodes).peekable();
+        let may_mean = node.is_none() && nodes.peek().is_some();
+        let means = |selector: &Selector| {
+            node.map_or(selector.is_everything(), |it| selector.matches(&it.labels))
+        };
+        if nodes.any(means) {
+            self.who = Who::Anyone;
+            return vec![self];
+        }
+        let closed = (may_mean && self.action != Action::Accept).then(|| Self {
+            who: Who::Anyone,
+            action: Action::Deny,
+            ..self.clone()
+        });
+        let written = has_networks.then_some(self);
+        written.into_iter().chain(closed).collect()
+    }
+
     /// The same for one destination: its numbers in the place of names.
     #[must_use]
     pub(super) fn at_pod(mut self, pod: &Pod) -> Self {
@@ -232,9 +264,12 @@ pub(super) const ALL_PORTS: Span<u32> = (1, u16::MAX as u32);
 // === impl Member ===
 
 impl Member {
-    /// Whether nodes are meant, not pods.
-    pub(super) fn is_of_nodes(&self) -> bool {
-        matches!(self, Self::Nodes(_))
+    /// Which nodes are meant, where it is nodes, not pods.
+    pub(super) fn nodes(&self) -> Option<&Selector> {
+        match self {
+            Self::Nodes(selector) => Some(selector),
+            Self::PodsOf(..) | Self::PodsIn { .. } | Self::PodsAt(_) | Self::Pods => None,
+        }
     }
 
     /// Whether who is at an address is meant.

@@ -275,6 +275,12 @@ impl Cluster {
         &self.nodes[number]
     }
 
+    /// The addresses of a node's bridge.
+    pub(crate) fn gateways(number: u8) -> (Ipv4Addr, Ipv6Addr) {
+        let v6 = Ipv6Addr::new(0xfd00, 0x10, 0x244, number.into(), 0, 0, 0, 1);
+        (Ipv4Addr::new(10, 244, number, 1), v6)
+    }
+
     /// The world outside of the cluster.
     pub(crate) fn outside(&self) -> &Place {
         &self.outside

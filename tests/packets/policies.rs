@@ -2,12 +2,13 @@
 //! with real packets. From one cluster to the next the table is changed as the agent would, not made anew.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use proptest::strategy::{Strategy as _, ValueTree as _};
 use proptest::test_runner::{Config, TestRunner};
 use ringfence::agent::nft::{self, Socket};
 use ringfence::netpol::{
-    Endpoint, Family, Flow, Object, ObjectKey, Port, Protocol, Snapshot, parse,
+    Endpoint, Family, Flow, NodeName, Object, ObjectKey, Port, Protocol, Snapshot, parse,
 };
 use ringfence::ruleset::{Options, Plan, Transaction};
 use serde_json::{Value, json};
@@ -65,10 +66,12 @@ fn objects(values: &[Value], cluster: &Cluster) -> Vec<Object> {
         all.push(pod);
     }
     for (number, name) in clusters::NODES.into_iter().enumerate() {
-        let node = values
-            .iter()
-            .find(|value| is(value, "Node") && value["metadata"]["name"] == name);
-        let labels = node.map_or_else(|| json!({}), |node| node["metadata"]["labels"].clone());
+        let is_it = |value: &&Value| is(value, "Node") && value["metadata"]["name"] == name;
+        // Of some nodes, also of the pods' own, nothing is known.
+        let Some(node) = values.iter().find(is_it) else {
+            continue;
+        };
+        let labels = &node["metadata"]["labels"];
         let place = cluster.node(number);
         let addresses = [place.address(false), place.address(true)];
         let addresses = addresses.map(|address| json!({"type": "InternalIP", "address": address}));
@@ -96,18 +99,47 @@ fn objects(values: &[Value], cluster: &Cluster) -> Vec<Object> {
     all.iter().map(object).collect()
 }
 
-/// The end of a flow that a place is.
-fn endpoint<'s>(snapshot: &'s Snapshot, cluster: &Cluster, name: &str, v6: bool) -> Endpoint<'s> {
-    let pod = snapshot.pods().find(|pod| pod.name().as_str() == name);
-    pod.map_or_else(
-        || {
-            let nodes = (0..2).map(|number| cluster.node(number));
-            let mut places = nodes.chain([cluster.outside()]);
-            let place = places.find(|place| place.name == name).unwrap();
-            snapshot.endpoint_at(place.address(v6))
+/// The addresses of the nodes' bridges, which no Node says.
+fn bridges(cluster: &Cluster) -> [Place; 2] {
+    [0, 1].map(|number: u8| {
+        let node = cluster.node(number.into());
+        let (v4, v6) = Cluster::gateways(number);
+        Place {
+            name: format!("{}-bridge", node.name),
+            namespace: Arc::clone(&node.namespace),
+            v4,
+            v6,
+        }
+    })
+}
+
+/// The end of a flow that a place is, for who is on a node or elsewhere.
+fn endpoint<'s>(
+    snapshot: &'s Snapshot,
+    cluster: &Cluster,
+    name: &str,
+    v6: bool,
+    from: Option<(usize, &'s NodeName)>,
+) -> Endpoint<'s> {
+    if let Some(pod) = snapshot.pods().find(|pod| pod.name().as_str() == name) {
+        return Endpoint::Pod(pod);
+    }
+    let nodes = [0, 1].map(|number| (Some(number), cluster.node(number).clone()));
+    let bridges = bridges(cluster).into_iter().enumerate();
+    let bridges = bridges.map(|(number, place)| (Some(number), place));
+    let mut places = nodes
+        .into_iter()
+        .chain(bridges)
+        .chain([(None, cluster.outside().clone())]);
+    let (node, place) = places.find(|(_, place)| place.name == name).unwrap();
+    let address = place.address(v6);
+    match from {
+        Some((number, name)) if node == Some(number) => Endpoint::Node {
+            name,
+            address: Some(address),
         },
-        Endpoint::Pod,
-    )
+        _ => snapshot.endpoint_at(address),
+    }
 }
 
 fn is_allowed(snapshot: &Snapshot, cluster: &Cluster, cell: &Cell) -> bool {
@@ -118,8 +150,11 @@ fn is_allowed(snapshot: &Snapshot, cluster: &Cluster, cell: &Cell) -> bool {
         Transport::Icmp => unreachable!("policies say nothing of it"),
     };
     let family = if cell.v6 { Family::V6 } else { Family::V4 };
-    let from = endpoint(snapshot, cluster, &cell.from, cell.v6);
-    let to = endpoint(snapshot, cluster, &cell.to, cell.v6);
+    let from = endpoint(snapshot, cluster, &cell.from, cell.v6, None);
+    let names: [NodeName; 2] = clusters::NODES.map(NodeName::from);
+    let on = PODS.iter().find(|(name, _)| *name == cell.from);
+    let on = on.map(|(_, node)| (*node, &names[*node]));
+    let to = endpoint(snapshot, cluster, &cell.to, cell.v6, on);
     let port = Port::new(cell.port).unwrap();
     let is_of = |node: usize| PODS.contains(&(cell.to.as_str(), node));
     if (0..2).any(|number| cell.from == cluster.node(number).name && is_of(number)) {
@@ -139,7 +174,8 @@ fn the_kernel_lets_pass_what_the_model_lets_pass() {
     places.extend([cluster.node(0), cluster.node(1), cluster.outside()].map(Clone::clone));
     let ports: BTreeSet<u16> = FLOWS.iter().map(|(_, port)| *port).collect();
     let ports: Vec<u16> = ports.into_iter().collect();
-    for place in &places {
+    let (pods, bridges) = (cluster.places(), bridges(&cluster));
+    for place in places.iter().chain(&bridges) {
         cluster.serve(place, &ports);
     }
     let mut nodes: Vec<(Plan, Socket)> = clusters::NODES
@@ -183,7 +219,8 @@ fn the_kernel_lets_pass_what_the_model_lets_pass() {
             // What was open under the policies before is not asked here.
             cluster.node(number).namespace.run("conntrack", &["-F"], "");
         }
-        let table = Table::ask(&places, &FLOWS, &[false, true]);
+        let mut table = Table::ask(&places, &FLOWS, &[false, true]);
+        table.append(Table::ask_between(&pods, &bridges, &FLOWS, &[false, true]));
         let wrong = table.wrong(|cell| {
             let allowed = is_allowed(&snapshot, &cluster, cell);
             (passed, denied) = (

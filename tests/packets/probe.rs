@@ -227,10 +227,20 @@ pub(crate) struct Cell {
 impl Table {
     /// Asks for all of it at once.
     pub(crate) fn ask(places: &[Place], flows: &[(Transport, u16)], families: &[bool]) -> Self {
+        Self::ask_between(places, places, flows, families)
+    }
+
+    /// The same from some places to others.
+    pub(crate) fn ask_between(
+        from: &[Place],
+        to: &[Place],
+        flows: &[(Transport, u16)],
+        families: &[bool],
+    ) -> Self {
         let mut cells = Vec::new();
         let mut probes = Vec::new();
-        for from in places {
-            for to in places {
+        for from in from {
+            for to in to {
                 for (transport, port) in flows {
                     for v6 in families {
                         cells.push(Cell {
@@ -253,6 +263,11 @@ impl Table {
         Self {
             cells: cells.into_iter().zip(outcomes).collect(),
         }
+    }
+
+    /// Has the cells of another one, too.
+    pub(crate) fn append(&mut self, other: Self) {
+        self.cells.extend(other.cells);
     }
 
     /// The cells whose outcome is not the one that is wanted: what must pass is answered, what must not is silent.

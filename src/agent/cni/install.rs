@@ -183,17 +183,15 @@ impl Installer {
                 Err(_) => {}
             }
             let told = async {
-                match &mut heard {
-                    Some((_, changes)) => timeout(LOOK, changes.recv()).await.is_ok(),
-                    None => {
-                        sleep(DEAF).await;
-                        false
-                    }
+                if let Some((_, changes)) = &mut heard {
+                    let _ = timeout(LOOK, changes.recv()).await;
+                } else {
+                    sleep(DEAF).await;
                 }
             };
             tokio::select! {
                 _ = stop.wait_for(|stop| *stop) => return,
-                _ = told => {}
+                () = told => {}
             }
             tokio::select! {
                 _ = stop.wait_for(|stop| *stop) => return,

@@ -34,6 +34,9 @@ pub(in crate::agent) struct Sandbox {
 pub(in crate::agent) struct Given {
     pub(in crate::agent) namespace: String,
     pub(in crate::agent) name: String,
+    /// Which pod of its name it is, where that was said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(in crate::agent) uid: Option<String>,
     pub(in crate::agent) addresses: Vec<IpAddr>,
 }
 
@@ -170,6 +173,7 @@ mod tests {
             pod: Some(Given {
                 namespace: "shop".to_owned(),
                 name: "web".to_owned(),
+                uid: Some("0b1c4c2e-6a0e-4b0f-9a53-000000000001".to_owned()),
                 addresses: vec!["10.0.0.7".parse().unwrap()],
             }),
         }

@@ -41,9 +41,10 @@ impl Enforcer {
             }
             if let Some(pod) = &sandbox.pod {
                 let workload = workload_of(&pod.namespace, &pod.name);
+                let uid = pod.uid.as_deref().and_then(Uid::parse);
                 let addresses = pod.addresses.clone();
                 self.overlay
-                    .give(workload, None, sandbox.id.clone(), addresses);
+                    .give(workload, uid, sandbox.id.clone(), addresses);
             }
             self.ports.name_again(sandbox.id, port, sandbox.number);
         }
@@ -59,10 +60,11 @@ impl Enforcer {
             id: id.to_owned(),
             interface: port.as_str().to_owned(),
             number,
-            pod: self.overlay.of_sandbox(id).map(|(pod, addresses)| Given {
+            pod: self.overlay.of_sandbox(id).map(|(pod, given)| Given {
                 namespace: pod.namespace.to_string(),
                 name: pod.name.to_string(),
-                addresses: addresses.to_vec(),
+                uid: given.uid.map(|uid| uid.to_string()),
+                addresses: given.addresses.clone(),
             }),
         };
         let sandboxes = self.ports.sandboxes().map(of_sandbox).collect();
@@ -164,8 +166,10 @@ impl Enforcer {
         if !self.started {
             return Some("the agent does not know the cluster yet".to_owned());
         }
-        let is_doubtful = self.kernel.is_doubtful();
-        is_doubtful.then(|| "the kernel does not take the rules, see the agent's log".to_owned())
+        if self.kernel.is_doubtful() {
+            return Some("the kernel does not take the rules, see the agent's log".to_owned());
+        }
+        self.unheard.clone()
     }
 
     /// When the next pod that waits has waited long enough.

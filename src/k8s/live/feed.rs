@@ -5,7 +5,7 @@
 //! busy is taken together.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use kube::Client;
 use tokio::sync::mpsc;
@@ -109,6 +109,11 @@ impl Feed {
                 });
             }
         }
+    }
+
+    /// The kinds of which changes may have been missed for longer than this, although the API server answers.
+    pub fn doubted(&self, longer: Duration) -> Vec<Kind> {
+        self.health.doubted(Instant::now(), longer)
     }
 
     fn take(&mut self, kind: Kind, change: Change) {

@@ -22,6 +22,8 @@ struct Known {
     watches: BTreeMap<Kind, Watch>,
     heard: Instant,
     silent: bool,
+    /// When the API server answered again after it had not.
+    back: Instant,
 }
 
 /// What has become of one watch.
@@ -64,6 +66,7 @@ impl Health {
             watches: watches.collect(),
             heard: now,
             silent: false,
+            back: now,
         }))
     }
 
@@ -126,6 +129,9 @@ impl Health {
     /// The API server answered, or did not.
     pub(super) fn probed(&self, answered: bool, now: Instant) {
         let mut known = self.known();
+        if known.silent && answered {
+            known.back = now;
+        }
         known.silent = !answered;
         if answered {
             known.heard = now;
@@ -150,6 +156,17 @@ impl Health {
             .chain(known.silent.then_some(known.heard))
             .min();
         since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since))
+    }
+
+    /// The kinds of which changes may have been missed for longer than this while the API server answered.
+    pub(super) fn doubted(&self, now: Instant, longer: Duration) -> Vec<Kind> {
+        let known = self.known();
+        let is_doubted = |(_, watch): &(&Kind, &Watch)| {
+            let since = watch.doubted(now).map(|it| it.since.max(known.back));
+            !known.silent && since.is_some_and(|it| now.saturating_duration_since(it) > longer)
+        };
+        let doubted = known.watches.iter().filter(is_doubted);
+        doubted.map(|(kind, _)| *kind).collect()
     }
 
     /// What has become of each watch.
@@ -213,6 +230,26 @@ mod tests {
             health.failed(Kind::Pod, begun + SECOND * 20, SECOND),
             "it was well in between"
         );
+    }
+
+    #[test]
+    fn a_watch_that_goes_on_failing_is_named_after_a_while() {
+        let begun = Instant::now();
+        let health = Health::new(Kind::ALL, begun);
+        let doubted = |after: u32| health.doubted(begun + SECOND * after, SECOND * 10);
+        for second in (0..30).step_by(5) {
+            health.failed(Kind::NetworkPolicy, begun + SECOND * second, SECOND);
+        }
+        assert_eq!(doubted(10), []);
+        assert_eq!(doubted(11), [Kind::NetworkPolicy]);
+        // Where it does not answer, no watch can go on, and it takes a while after that.
+        health.probed(false, begun + SECOND * 12);
+        assert_eq!(doubted(15), []);
+        health.probed(true, begun + SECOND * 15);
+        assert_eq!(doubted(25), []);
+        assert_eq!(doubted(26), [Kind::NetworkPolicy]);
+        health.told(Kind::NetworkPolicy);
+        assert_eq!(doubted(26), []);
     }
 
     #[test]

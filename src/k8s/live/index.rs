@@ -44,6 +44,8 @@ pub struct Undecodable {
     pub reason: String,
     /// Whether an earlier version of it is still in force.
     pub earlier_in_force: bool,
+    /// Whether neither it nor the earlier version is to hold anybody: a policy that is only tried.
+    pub holds_nobody: bool,
 }
 
 /// How an object stands of which the controller says whether it is in force.
@@ -163,7 +165,12 @@ impl Index {
     }
 
     fn apply(&mut self, kind: Kind, item: Item) -> bool {
-        let Item { key, known, told } = item;
+        let Item {
+            key,
+            known,
+            told,
+            holds_nobody,
+        } = item;
         if let Some(told) = told {
             let place = (kind, key.clone());
             if self.told.get(&place) != Some(&told) {
@@ -200,7 +207,7 @@ impl Index {
             }
             Known::NodeEnforcement(receipt) => self.confirmations.insert(*receipt),
             Known::Invalid(error) => {
-                self.note(kind, key, error.to_string());
+                self.note(kind, key, error.to_string(), holds_nobody);
                 return false;
             }
             // The API server sends what was asked for.
@@ -209,6 +216,7 @@ impl Index {
                     kind,
                     key,
                     "it is not of the kind that was asked for".to_owned(),
+                    holds_nobody,
                 );
                 return false;
             }
@@ -217,13 +225,19 @@ impl Index {
         mattered
     }
 
-    fn note(&mut self, kind: Kind, key: Key, reason: String) {
+    fn note(&mut self, kind: Kind, key: Key, reason: String, holds_nobody: bool) {
         let earlier_in_force = self.has(kind, &key);
+        let staged = match model_key(kind, &key) {
+            Some(ObjectKey::StagedNetworkPolicy(policy)) => self.snapshot.staged_policy(&policy),
+            _ => None,
+        };
+        let held_some = staged.is_some_and(|staged| staged.in_force_for().is_some());
         let new = Undecodable {
             kind,
             key: key.clone(),
             reason,
             earlier_in_force,
+            holds_nobody: holds_nobody && !held_some,
         };
         let place = (kind, key);
         if self.undecodable.get(&place) == Some(&new) {

@@ -39,6 +39,8 @@ pub(super) struct Item {
     pub(super) known: Known,
     /// What is said of it, where the controller says it.
     pub(super) told: Option<Told>,
+    /// Whether it says of itself that it holds nobody: a policy on trial of which no pod is to be held to it.
+    pub(super) holds_nobody: bool,
 }
 
 /// What the status of an object says, and the version that is there.
@@ -87,6 +89,8 @@ impl Wire {
         let key = self.key();
         let mut value = self.value;
         let told = kind.has_standing().then(|| Told::of(&value));
+        let holds_nobody = kind == Kind::StagedNetworkPolicy
+            && value.pointer("/spec/stage").and_then(Value::as_str) != Some("Canary");
         if let Some(object) = value.as_object_mut() {
             // Members of a list do not say what they are.
             object.insert("apiVersion".to_owned(), kind.api_version().into());
@@ -114,6 +118,7 @@ impl Wire {
             key,
             known: Subject::new(value).parsed,
             told,
+            holds_nobody,
         }
     }
 }

@@ -108,7 +108,7 @@ impl Writer<'_> {
                 return Some(Match::Address(self.family, end, name));
             }
         };
-        let word = match (member.is_of_nodes(), &named) {
+        let word = match (member.nodes().is_some(), &named) {
             (true, _) => "nodes",
             (false, None) => "pods",
             (false, Some(_)) => "named",

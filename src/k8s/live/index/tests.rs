@@ -182,6 +182,41 @@ fn one_that_was_never_understood_is_forgotten_when_it_is_gone() {
 }
 
 #[test]
+fn a_trial_that_nobody_understands_holds_nobody_but_where_it_is_or_was_a_canary() {
+    let staged = |stage: &str, selector: Value| {
+        let value = json!({
+            "metadata": {"name": "web", "namespace": "shop", "generation": 1},
+            "spec": {"stage": stage, "canary": {"percent": 10}, "podSelector": selector},
+        });
+        Change::Apply(Box::new(item(Kind::StagedNetworkPolicy, value)))
+    };
+    let bad = json!({"matchLabels": {"app": "no label"}});
+    for (before, now, holds_nobody) in [
+        (None, "Shadow", true),
+        (None, "Canary", false),
+        (Some("Shadow"), "Shadow", true),
+        (Some("Canary"), "Shadow", false),
+    ] {
+        let mut index = Index::default();
+        if let Some(before) = before {
+            assert!(index.take(Kind::StagedNetworkPolicy, staged(before, json!({}))));
+        }
+        index.take(Kind::StagedNetworkPolicy, staged(now, bad.clone()));
+        let told = index.undecodable_if_changed().unwrap();
+        assert_eq!(told[0].earlier_in_force, before.is_some(), "{told:?}");
+        assert_eq!(told[0].holds_nobody, holds_nobody, "{before:?} {now}");
+    }
+    // What is no trial is to hold whom it speaks of.
+    let mut index = Index::default();
+    let value = json!({
+        "metadata": {"name": "web", "namespace": "shop"}, "spec": {"podSelector": bad},
+    });
+    let policy = item(Kind::NetworkPolicy, value);
+    index.take(Kind::NetworkPolicy, Change::Apply(Box::new(policy)));
+    assert!(!index.undecodable_if_changed().unwrap()[0].holds_nobody);
+}
+
+#[test]
 fn the_pods_that_rules_speak_of_follow_each_publication() {
     let mut index = Index::default();
     let rule = json!({
