@@ -3,12 +3,14 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client};
 use serde_json::{Value, json};
+use tokio::sync::Notify;
 
 use crate::cluster::{Cluster, Place};
 use crate::connection::{Connection, Exchange, Side};
@@ -22,12 +24,16 @@ struct Site {
     kubernetes: Kubernetes,
     client: Client,
     cluster: Cluster,
+    /// Breaks the connections with the API server.
+    broken: Arc<Notify>,
     agent: Option<Process>,
     /// The node's network plugins and their configuration.
     cni: tempfile::TempDir,
 }
 
 const NODE: &str = "n1";
+/// The agent's own namespace and account.
+const ACCOUNT: &str = "ringfence-agent";
 const NAMESPACE: &str = "shop";
 /// How long a change may take until packets show it: an API server on a busy machine, and the agent.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -45,11 +51,12 @@ impl Site {
         let placed: Vec<(&str, usize)> = pods.iter().map(|name| (*name, 0)).collect();
         cluster.add(&placed);
         let server = kubernetes.address();
-        cluster.let_in(0, server);
+        let broken = cluster.let_in(0, server);
         let this = Self {
             kubernetes,
             client,
             cluster,
+            broken,
             agent: None,
             cni: tempfile::tempdir().unwrap(),
         };
@@ -236,6 +243,11 @@ impl Site {
         assert!(output.status.success());
     }
 
+    fn receipt(&self) -> Option<Value> {
+        let get = ["get", "nodeenforcement", NODE, "-o", "json"];
+        serde_json::from_slice(&self.kubernetes.kubectl(&get, "").stdout).ok()
+    }
+
     /// The table as `nft` shows it; nothing where there is none.
     fn rules(&self) -> String {
         let node = &self.cluster.node(0).namespace;
@@ -247,6 +259,15 @@ impl Site {
         let output = node.inside(list).unwrap();
         String::from_utf8(output.stdout).unwrap()
     }
+}
+
+/// The agent's own role and account among it.
+fn install(kubernetes: &Kubernetes) {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/agent");
+    let apply = ["apply", "--server-side", "--force-conflicts", "-k", folder];
+    let applied = kubernetes.kubectl(&apply, "");
+    let said = String::from_utf8_lossy(&applied.stderr);
+    assert!(applied.status.success(), "{said}");
 }
 
 fn deny_all() -> Value {
@@ -353,15 +374,8 @@ async fn policies_hold_from_apply_to_packet_through_kills_and_flushes() {
 async fn a_receipt_says_what_the_kernel_was_read_back_to_hold() {
     let mut site = Site::new(&["web"]).await;
     site.start().await;
-    let receipt = async |site: &Site| -> Option<Value> {
-        let output = site
-            .kubernetes
-            .kubectl(&["get", "nodeenforcement", NODE, "-o", "json"], "");
-        serde_json::from_slice(&output.stdout).ok()
-    };
     let first = Kubernetes::eventually("a receipt", async || {
-        receipt(&site)
-            .await
+        site.receipt()
             .filter(|it| it["status"]["conditions"][0]["status"] == "True")
     })
     .await;
@@ -372,8 +386,7 @@ async fn a_receipt_says_what_the_kernel_was_read_back_to_hold() {
     let held = |generation: i64| json!([{"namespace": NAMESPACE, "name": "default-deny", "generation": generation}]);
     let seen = async |generation| {
         Kubernetes::eventually("the policy in the receipt", async || {
-            receipt(&site)
-                .await
+            site.receipt()
                 .filter(|it| it["status"]["policies"] == held(generation))
         })
         .await
@@ -393,7 +406,7 @@ async fn a_receipt_says_what_the_kernel_was_read_back_to_hold() {
     site.kubernetes.apply(&staged.to_string());
     let tried = json!({"kind": "StagedNetworkPolicy", "namespace": NAMESPACE, "name": "next", "generation": 1, "stage": "Shadow"});
     Kubernetes::eventually("the policy on trial in the receipt", async || {
-        let receipt = receipt(&site).await?;
+        let receipt = site.receipt()?;
         (receipt["status"]["policies"] == json!([held(2)[0], tried])).then_some(())
     })
     .await;
@@ -401,8 +414,7 @@ async fn a_receipt_says_what_the_kernel_was_read_back_to_hold() {
     let now = DeleteParams::default().grace_period(0);
     pods.delete("web", &now).await.unwrap();
     Kubernetes::eventually("no policy holds a pod", async || {
-        receipt(&site)
-            .await
+        site.receipt()
             .filter(|it| it["status"]["policies"].is_null())
     })
     .await;
@@ -526,11 +538,7 @@ async fn a_receipt_says_what_is_not_in_force_because_it_is_not_understood() {
     site.start().await;
     let becomes = async |status: &str, word: &str| {
         Kubernetes::eventually(word, async || {
-            let output = site
-                .kubernetes
-                .kubectl(&["get", "nodeenforcement", NODE, "-o", "json"], "");
-            let receipt: Value = serde_json::from_slice(&output.stdout).ok()?;
-            let condition = &receipt["status"]["conditions"][0];
+            let condition = site.receipt()?["status"]["conditions"][0].take();
             let message = condition["message"].as_str()?;
             (condition["status"] == status && message.contains(word)).then_some(())
         })
@@ -548,23 +556,60 @@ async fn a_receipt_says_what_is_not_in_force_because_it_is_not_understood() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn no_pod_starts_while_one_kind_of_policies_is_not_heard_of() {
+    let site = Site::new(&["web", "next"]).await;
+    install(&site.kubernetes);
+    let by = kubeconfig(&site.kubernetes, ACCOUNT, ACCOUNT);
+    let agent = site.run_as(&by, "agent", &["--node-name", NODE, "--cni"]);
+    agent.line(&["the table is made"]).await;
+    let uid = async |name: &str| {
+        let pods: Api<Pod> = Api::namespaced(site.client.clone(), NAMESPACE);
+        pods.get(name).await.unwrap().metadata.uid.unwrap()
+    };
+    let starts = async |name: &str| site.plugin("ADD", name, &uid(name).await, site.place(name));
+    assert_eq!(starts("web").await, Ok(()));
+
+    // The right to read one kind is lost, and a connection with it; the others go on.
+    let get = ["get", "clusterrole", ACCOUNT, "-o", "json"];
+    let output = site.kubernetes.kubectl(&get, "");
+    let mut role: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let rules = role["rules"].as_array_mut().unwrap();
+    rules.retain(|rule| rule["resources"] != json!(["networkpolicies"]));
+    role["metadata"]
+        .as_object_mut()
+        .unwrap()
+        .remove("managedFields");
+    let replaced = site
+        .kubernetes
+        .kubectl(&["replace", "-f", "-"], &role.to_string());
+    assert!(replaced.status.success());
+    site.broken.notify_waiters();
+    let unheard = "the watch of networkpolicies fails";
+    let says = async |status: &str, word: &str| {
+        Kubernetes::eventually(word, async || {
+            let condition = site.receipt()?["status"]["conditions"][0].take();
+            let message = condition["message"].as_str()?;
+            (condition["status"] == status && message.contains(word)).then_some(())
+        })
+        .await;
+    };
+    says("False", unheard).await;
+    let refused = starts("next").await.unwrap_err();
+    assert!(refused.contains(unheard), "{refused}");
+
+    install(&site.kubernetes);
+    says("True", "holds what the policies say").await;
+    assert_eq!(starts("next").await, Ok(()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_agent_uses_every_right_of_its_role_and_asks_for_no_other() {
-    const ACCOUNT: &str = "ringfence-agent";
     let site = Site::new(&["web", "db"]).await;
     // Lists are for API servers that have nothing better.
     site.kubernetes.without_beginnings().await;
     site.cluster.serve_all(&[5432]);
     site.policy("default-deny", &deny_all());
-    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/agent");
-    let applied = site.kubernetes.kubectl(
-        &["apply", "--server-side", "--force-conflicts", "-k", folder],
-        "",
-    );
-    assert!(
-        applied.status.success(),
-        "{}",
-        String::from_utf8_lossy(&applied.stderr)
-    );
+    install(&site.kubernetes);
     for (kind, plural, version) in [
         ("ClusterNetworkPolicy", "clusternetworkpolicies", "v1alpha2"),
         ("AdminNetworkPolicy", "adminnetworkpolicies", "v1alpha1"),

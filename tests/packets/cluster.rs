@@ -11,6 +11,8 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use tokio::sync::Notify;
+
 use crate::namespace::Namespace;
 use crate::probe::{self, Outcome, Probe, Transport};
 use crate::serve::Serving;
@@ -317,8 +319,8 @@ impl Cluster {
 
     /// Makes what listens outside of the namespaces, such as an API server on `127.0.0.1`, answer at the same port of
     /// `127.0.0.1` inside a node.
-    pub(crate) fn let_in(&self, node: usize, target: SocketAddr) {
-        self.nodes[node].namespace.let_in(target);
+    pub(crate) fn let_in(&self, node: usize, target: SocketAddr) -> Arc<Notify> {
+        self.nodes[node].namespace.let_in(target)
     }
 }
 

@@ -8,12 +8,13 @@ use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Once, OnceLock};
+use std::sync::{Arc, Once, OnceLock};
 use std::{fs, process, thread};
 
 use rustix::net::sockopt;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use tokio::runtime::Runtime;
+use tokio::sync::Notify;
 
 /// Where `ip netns` keeps its names.
 const FOLDER: &str = "/run/netns";
@@ -89,21 +90,29 @@ impl Namespace {
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
-    /// Makes what listens outside, such as an API server on `127.0.0.1`, answer at the same port of `127.0.0.1` inside.
-    pub(crate) fn let_in(&self, target: SocketAddr) {
+    /// Makes what listens outside, such as an API server on `127.0.0.1`, answer at the same port of `127.0.0.1` inside. What is
+    /// given breaks the connections that are open.
+    pub(crate) fn let_in(&self, target: SocketAddr) -> Arc<Notify> {
+        let broken = Arc::new(Notify::new());
+        let given = Arc::clone(&broken);
         let local = SocketAddr::from((Ipv4Addr::LOCALHOST, target.port()));
         let listener = self.inside(|| std::net::TcpListener::bind(local).unwrap());
         listener.set_nonblocking(true).unwrap();
         runtime().spawn(async move {
             let listener = tokio::net::TcpListener::from_std(listener).unwrap();
             while let Ok((mut inner, _)) = listener.accept().await {
+                let broken = Arc::clone(&broken);
                 tokio::spawn(async move {
                     if let Ok(mut outer) = tokio::net::TcpStream::connect(target).await {
-                        let _ = tokio::io::copy_bidirectional(&mut inner, &mut outer).await;
+                        tokio::select! {
+                            _ = tokio::io::copy_bidirectional(&mut inner, &mut outer) => {}
+                            () = broken.notified() => {}
+                        }
                     }
                 });
             }
         });
+        given
     }
 
     /// Runs lines of `ip` inside it.
