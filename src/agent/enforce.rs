@@ -25,13 +25,14 @@ use super::others;
 use super::overlay::Overlay;
 use super::ports::{Ports, Shared};
 use crate::guard::enforcement::HeldPolicy;
-use crate::k8s::live::{Ended, Feed, Kind, Undecodable, Update};
+use crate::k8s::live::{Ended, Feed, Undecodable, Update};
 use crate::netpol::{ObjectKey, Pod, Snapshot, WorkloadRef};
 use crate::ruleset::{Options, Plan, Ruleset, Transaction};
 use crate::runtime::{Phase, Readiness, Shutdown};
 use crate::telemetry::agent::{AgentMetrics, Rebuild};
 
 mod asked;
+mod unknown;
 
 /// What the kernel was read back to hold, or why it was not.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -103,10 +104,6 @@ pub struct Enforcer {
 
 /// What the agent is waiting for.
 const READY: &str = "rules";
-/// What it is waiting for where watches fail.
-const WATCHES: &str = "watches";
-/// How long a watch may fail before what it tells of counts as not known.
-const DOUBTED: Duration = Duration::from_secs(10);
 /// How soon after a change connections are looked at, at the earliest: changes that come together are looked at together.
 const SWEEP: Duration = Duration::from_millis(50);
 /// And at the latest, however many connections there are.
@@ -202,7 +199,7 @@ impl Enforcer {
                 () = due(self.again) => self.rebuild(Rebuild::Refused),
                 _ = verify.tick(), if self.started => self.read_back(),
                 _ = count.tick(), if self.started => {
-                    self.doubt(&feed.doubted(DOUBTED));
+                    self.doubt(&feed.doubted(unknown::DOUBTED));
                     self.count();
                 }
                 _ = idle.tick(), if self.started => self.drop_idle(),
@@ -221,26 +218,6 @@ impl Enforcer {
             self.begin();
         }
         self.metrics.took(update.told.elapsed());
-        self.answer_waiting();
-    }
-
-    /// Of these kinds changes may have been missed for a while.
-    fn doubt(&mut self, kinds: &[Kind]) {
-        let names: Vec<&str> = kinds.iter().map(|kind| kind.plural()).collect();
-        let unheard = (!kinds.is_empty()).then(|| {
-            let names = names.join(", ");
-            format!("the watch of {names} fails: what has changed since then is not known")
-        });
-        if self.unheard == unheard {
-            return;
-        }
-        match &unheard {
-            Some(unheard) => self.readiness.wait_for(WATCHES, unheard.clone()),
-            None => self.readiness.ready(WATCHES),
-        }
-        self.unheard = unheard;
-        self.receipt
-            .get_or_insert_with(|| Instant::now() + self.pace);
         self.answer_waiting();
     }
 
@@ -381,7 +358,7 @@ impl Enforcer {
                 let mut holding = self.holding(&self.plan.without_idle(wanted));
                 holding.failure = passed_by
                     .map(|error| error.to_string())
-                    .or_else(|| left_out(&self.undecodable))
+                    .or_else(|| unknown::left_out(&self.undecodable))
                     .or_else(|| self.unheard.clone());
                 self.metrics
                     .in_force
@@ -486,27 +463,6 @@ impl Enforcer {
             self.counts.take(counters, &self.metrics);
         }
     }
-}
-
-/// What the kernel cannot hold since it is not understood.
-fn left_out(undecodable: &[Undecodable]) -> Option<String> {
-    let mut all = undecodable.iter().filter(|it| !it.holds_nobody);
-    let first = all.next()?;
-    let more = match all.count() {
-        0 => String::new(),
-        more => format!(", and {more} more are not"),
-    };
-    let then = if first.earlier_in_force {
-        "an earlier version of it is in force"
-    } else {
-        "it is not in force"
-    };
-    Some(format!(
-        "{} {} is not understood, {then}: {}{more}",
-        first.kind.as_str(),
-        first.key,
-        first.reason
-    ))
 }
 
 async fn due(at: Option<Instant>) {
