@@ -12,6 +12,8 @@ use super::kind::Kind;
 
 /// How long a watch that was begun again may take to fail.
 const TRIAL: Duration = Duration::from_secs(6);
+/// How long all that is there may take to be told.
+const TELLING: Duration = Duration::from_mins(1);
 
 /// What is known of the watches and of the way to the API server.
 #[derive(Debug)]
@@ -22,7 +24,8 @@ struct Known {
     watches: BTreeMap<Kind, Watch>,
     heard: Instant,
     silent: bool,
-    /// When the API server answered again after it had not.
+    /// When it was heard last before it was silent, and when it was heard again after that.
+    lost: Instant,
     back: Instant,
 }
 
@@ -48,6 +51,8 @@ pub struct Watch {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Broken {
     since: Instant,
+    /// When it failed last, where it did.
+    failed: Option<Instant>,
     doubted: Doubted,
 }
 
@@ -66,6 +71,7 @@ impl Health {
             watches: watches.collect(),
             heard: now,
             silent: false,
+            lost: now,
             back: now,
         }))
     }
@@ -76,8 +82,10 @@ impl Health {
         let watch = known.watches.entry(kind).or_default();
         // What was not served is asked for again and again, and nobody doubts it.
         if watch.listed && !watch.absent {
+            let before = watch.doubted(now);
             watch.broken = Some(Broken {
-                since: watch.doubted(now).map_or(now, |broken| broken.since),
+                since: before.map_or(now, |broken| broken.since),
+                failed: before.and_then(|broken| broken.failed),
                 doubted: Doubted::UntilListed(watch.told.saturating_add(1)),
             });
         }
@@ -121,6 +129,7 @@ impl Health {
         let before = watch.doubted(now);
         watch.broken = Some(Broken {
             since: before.map_or(now, |broken| broken.since),
+            failed: Some(now),
             doubted: Doubted::Until(now.checked_add(pause + TRIAL).unwrap_or(now)),
         });
         before.is_none()
@@ -129,8 +138,10 @@ impl Health {
     /// The API server answered, or did not.
     pub(super) fn probed(&self, answered: bool, now: Instant) {
         let mut known = self.known();
-        if known.silent && answered {
-            known.back = now;
+        match (known.silent, answered) {
+            (false, false) => known.lost = known.heard,
+            (true, true) => known.back = now,
+            _ => {}
         }
         known.silent = !answered;
         if answered {
@@ -158,12 +169,12 @@ impl Health {
         since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since))
     }
 
-    /// The kinds of which changes may have been missed for longer than this while the API server answered.
+    /// The kinds whose watches have failed again and again for longer than this while the API server answered.
     pub(super) fn doubted(&self, now: Instant, longer: Duration) -> Vec<Kind> {
         let known = self.known();
         let is_doubted = |(_, watch): &(&Kind, &Watch)| {
-            let since = watch.doubted(now).map(|it| it.since.max(known.back));
-            !known.silent && since.is_some_and(|it| now.saturating_duration_since(it) > longer)
+            let broken = watch.doubted(now);
+            broken.is_some_and(|broken| known.is_lasting(broken, now, longer))
         };
         let doubted = known.watches.iter().filter(is_doubted);
         doubted.map(|(kind, _)| *kind).collect()
@@ -178,6 +189,22 @@ impl Health {
 
     fn known(&self) -> MutexGuard<'_, Known> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+// === impl Known ===
+
+impl Known {
+    /// Whether a watch has failed for longer than this, not counting for how long the API server did not answer.
+    fn is_lasting(&self, broken: Broken, now: Instant, longer: Duration) -> bool {
+        // What was so before that is so still.
+        if self.lost.saturating_duration_since(broken.since) > longer {
+            return true;
+        }
+        let since = broken.since.max(self.back);
+        let lasts = |until: Instant, longer| until.saturating_duration_since(since) > longer;
+        let is_telling = broken.is_until_listed() && lasts(now, longer.max(TELLING));
+        !self.silent && (is_telling || broken.failed.is_some_and(|last| lasts(last, longer)))
     }
 }
 
@@ -236,20 +263,36 @@ mod tests {
     fn a_watch_that_goes_on_failing_is_named_after_a_while() {
         let begun = Instant::now();
         let health = Health::new(Kind::ALL, begun);
-        let doubted = |after: u32| health.doubted(begun + SECOND * after, SECOND * 10);
-        for second in (0..30).step_by(5) {
-            health.failed(Kind::NetworkPolicy, begun + SECOND * second, SECOND);
-        }
-        assert_eq!(doubted(10), []);
+        let fail = |kind, at: u32| health.failed(kind, begun + SECOND * at, SECOND * 5);
+        let doubted = |at: u32| health.doubted(begun + SECOND * at, SECOND * 10);
+        fail(Kind::NetworkPolicy, 0);
+        fail(Kind::NetworkPolicy, 5);
+        assert_eq!(doubted(14), [], "it may have gone on well since");
+        fail(Kind::NetworkPolicy, 11);
         assert_eq!(doubted(11), [Kind::NetworkPolicy]);
-        // Where it does not answer, no watch can go on, and it takes a while after that.
-        health.probed(false, begun + SECOND * 12);
-        assert_eq!(doubted(15), []);
-        health.probed(true, begun + SECOND * 15);
-        assert_eq!(doubted(25), []);
-        assert_eq!(doubted(26), [Kind::NetworkPolicy]);
+
+        // An answer that does not come changes nothing of that. Others fail for as long as none comes, and a while longer.
+        health.probed(true, begun + SECOND * 12);
+        health.probed(false, begun + SECOND * 13);
+        for at in (14..40).step_by(5) {
+            fail(Kind::NetworkPolicy, at);
+            fail(Kind::Pod, at);
+            assert_eq!(doubted(at), [Kind::NetworkPolicy]);
+        }
+        health.probed(true, begun + SECOND * 40);
+        fail(Kind::Pod, 45);
+        fail(Kind::NetworkPolicy, 45);
+        assert_eq!(doubted(45), [Kind::NetworkPolicy]);
+        fail(Kind::Pod, 51);
+        assert_eq!(doubted(51), [Kind::Pod, Kind::NetworkPolicy]);
         health.told(Kind::NetworkPolicy);
-        assert_eq!(doubted(26), []);
+        assert_eq!(doubted(51), [Kind::Pod]);
+
+        // A list that does not come to its end.
+        health.listed(Kind::Node, false);
+        health.listing(Kind::Node, begun + SECOND * 60);
+        assert_eq!(doubted(120), []);
+        assert_eq!(doubted(121), [Kind::Node]);
     }
 
     #[test]
