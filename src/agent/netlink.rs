@@ -118,6 +118,11 @@ impl Link {
         inner.set_no_enobufs(true).map_err(|e| errno(&e))
     }
 
+    /// Has the kernel tell only what is asked for, where it can.
+    pub(crate) fn ask_strictly(&self) {
+        let _ = self.inner.set_netlink_get_strict_chk(true);
+    }
+
     /// Takes so many sequence numbers in a row; the first of them.
     pub(crate) fn take_seqs(&mut self, number: u32) -> u32 {
         let first = self.seq.wrapping_add(1);

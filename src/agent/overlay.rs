@@ -150,6 +150,11 @@ impl Overlay {
                 snapshot.insert(Object::Pod(without(pod.clone(), &given.addresses)));
                 continue;
             }
+            // What another pod of its name had is not its own.
+            let is_anothers = |own: Uid| known.is_some_and(|it| it.uid.is_some_and(|it| it != own));
+            if given.uid.is_some_and(is_anothers) {
+                continue;
+            }
             let is_elsewhere = pod.node.as_ref().is_some_and(|there| there != node);
             let has = |address: &IpAddr| {
                 let occupant = snapshot.pod_at(*address);
@@ -438,6 +443,26 @@ mod tests {
             }
             assert!(!runs(&overlay.over(&elsewhere, &node).0));
         }
+    }
+
+    #[test]
+    fn what_was_kept_of_a_pod_that_is_gone_is_not_the_next_one_s() {
+        let (node, address) = ("n".into(), "10.0.0.7".parse().unwrap());
+        let uid = |last: u8| Uid::parse(&format!("0b1c4c2e-6a0e-4b0f-9a53-0000000000{last:02}"));
+        let Object::Pod(next) = pod("web-0", &["10.0.0.8"]) else {
+            panic!("a pod");
+        };
+        let next = Object::Pod(Pod {
+            uid: uid(2),
+            ..next
+        });
+        let raw: Snapshot = [next.clone()].into_iter().collect();
+        let mut overlay = Overlay::default();
+        overlay.give(workload(&next), uid(1), "first".to_owned(), vec![address]);
+        assert_eq!(overlay.over(&raw, &node), (raw.clone(), Vec::new()));
+        overlay.give(workload(&next), uid(2), "second".to_owned(), vec![address]);
+        let (snapshot, _) = overlay.over(&raw, &node);
+        assert_eq!(snapshot.pod_at(address).map(|pod| pod.uid), Some(uid(2)));
     }
 
     #[test]

@@ -34,6 +34,9 @@ mod meaning;
 
 use meaning::{Because, CRAFTED, LINK, Meaning, TAGGED, meaning};
 
+/// The number of the hook for packets to the node itself.
+const INPUT: u8 = 1;
+
 /// How long equal flows are gathered before they are told again.
 const WINDOW: Duration = Duration::from_secs(10);
 /// How many different flows are gathered at once.
@@ -171,10 +174,11 @@ impl Teller {
                 },
                 None => snapshot.endpoint_at(header.source),
             };
-            let mut record = explain((header, from), meaning, &snapshot, &self.node, now);
+            let to = destination(logged.hook, header, &snapshot, &self.node);
+            let mut record = explain(header, (from, to), meaning, &snapshot, &self.node, now);
             if self.labelled {
                 record.kind.from.labels = labels(from);
-                record.kind.to.labels = labels(snapshot.endpoint_at(header.destination));
+                record.kind.to.labels = labels(to);
             }
             if let Some(record) = self.joiner.add(record, now) {
                 self.tell(record);
@@ -234,9 +238,26 @@ impl Teller {
     }
 }
 
+/// Whom a packet was for, by the hook that it met: the node itself has more addresses than its Node says.
+fn destination<'s>(
+    hook: u8,
+    header: &Header,
+    snapshot: &'s Snapshot,
+    node: &'s NodeName,
+) -> Endpoint<'s> {
+    match snapshot.endpoint_at(header.destination) {
+        Endpoint::External(address) if hook == INPUT => Endpoint::Node {
+            name: node,
+            address: Some(address),
+        },
+        known => known,
+    }
+}
+
 /// Says of a packet whose it was and why that became of it.
 fn explain(
-    (header, from): (&Header, Endpoint<'_>),
+    header: &Header,
+    (from, to): (Endpoint<'_>, Endpoint<'_>),
     meaning: Meaning,
     snapshot: &Snapshot,
     node: &NodeName,
@@ -247,7 +268,6 @@ fn explain(
         direction,
         because,
     } = meaning;
-    let to = snapshot.endpoint_at(header.destination);
     let (protocol, port) = match header.carries {
         Carries::Ports {
             protocol,
@@ -486,9 +506,14 @@ mod tests {
 
     /// A packet of whoever it says, as it is told.
     fn told(header: &Header, meaning: Meaning, cluster: &Snapshot) -> Record {
+        told_at(2, header, meaning, cluster)
+    }
+
+    fn told_at(hook: u8, header: &Header, meaning: Meaning, cluster: &Snapshot) -> Record {
         let from = cluster.endpoint_at(header.source);
         let (node, now) = ("n1".into(), Timestamp::UNIX_EPOCH);
-        explain((header, from), meaning, cluster, &node, now)
+        let to = destination(hook, header, cluster, &node);
+        explain(header, (from, to), meaning, cluster, &node, now)
     }
 
     #[test]
@@ -499,10 +524,11 @@ mod tests {
             destination: "10.0.0.9".parse().unwrap(),
             carries: Carries::Other { protocol: 50 },
         };
-        let liar = cluster.endpoint_at("10.0.0.2".parse().unwrap());
+        let [liar, to] =
+            ["10.0.0.2", "10.0.0.9"].map(|it| cluster.endpoint_at(it.parse().unwrap()));
         let (node, now) = ("n1".into(), Timestamp::UNIX_EPOCH);
         let spoofed = meaning("ringfence spoofed egress").unwrap();
-        let record = explain((&header, liar), spoofed, &cluster, &node, now);
+        let record = explain(&header, (liar, to), spoofed, &cluster, &node, now);
         assert_eq!(record.kind.from.to_string(), "shop/liar");
         assert_eq!(record.details.pods, ["shop/liar"]);
         assert_eq!(
@@ -510,15 +536,42 @@ mod tests {
             "the source address 10.0.0.1 is not the pod's"
         );
         let tagged = meaning("ringfence tagged egress").unwrap();
-        let record = explain((&header, liar), tagged, &cluster, &node, now);
+        let record = explain(&header, (liar, to), tagged, &cluster, &node, now);
         assert_eq!(record.details.reason, TAGGED);
         let link = meaning("ringfence link egress").unwrap();
-        let record = explain((&header, liar), link, &cluster, &node, now);
+        let record = explain(&header, (liar, to), link, &cluster, &node, now);
         assert_eq!(record.details.reason, LINK);
         let crafted = meaning("ringfence crafted egress").unwrap();
         let record = told(&header, crafted, &cluster);
         assert_eq!(record.details.reason, CRAFTED);
         assert_eq!(record.details.policies, [""; 0]);
+    }
+
+    #[test]
+    fn what_is_denied_at_another_address_of_the_node_is_told_of_the_node() {
+        let policy = json!({
+            "apiVersion": "policy.networking.k8s.io/v1alpha2", "kind": "ClusterNetworkPolicy",
+            "metadata": {"name": "no-nodes"},
+            "spec": {"tier": "Admin", "priority": 1, "subject": {"namespaces": {}},
+                "egress": [{"action": "Deny", "to": [{"nodes": {}}]}]},
+        });
+        let node = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n1"}});
+        let cluster = snapshot(&[pod("web", "10.0.0.2", None), policy, node]);
+        let header = Header {
+            source: "10.0.0.2".parse().unwrap(),
+            destination: "10.0.0.1".parse().unwrap(),
+            carries: Carries::Ports {
+                protocol: Protocol::Tcp,
+                source: 40_000,
+                destination: 10250,
+            },
+        };
+        let denied = meaning("ringfence denied egress").unwrap();
+        let record = told_at(1, &header, denied, &cluster);
+        assert_eq!(record.kind.to.node.as_deref(), Some("n1"));
+        assert_eq!(record.details.policies, ["ClusterNetworkPolicy/no-nodes"]);
+        let forwarded = told(&header, denied, &cluster);
+        assert_eq!(forwarded.kind.to.node, None);
     }
 
     #[test]
