@@ -4,6 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use super::host;
+use super::links::Links;
 use super::nft::{self, ApplyError, ReadError, Socket};
 use crate::guard::enforcement::doctor::{Nftables, Node, SWITCHES};
 
@@ -24,6 +25,8 @@ pub fn look(configurations: &Path, kernel: bool) -> Node {
             .map(|name| (name, switch(Path::new(KERNEL), name)))
             .collect();
         node.nftables = Some(nftables());
+        let links = Links::read().ok();
+        node.has_ipvs = links.map(|links| links.has(host::IPVS));
     }
     node
 }
@@ -71,9 +74,9 @@ mod tests {
         fs::write(folder.path().join("10.conflist"), plain).unwrap();
         let node = look(folder.path(), false);
         assert_eq!(node.types, ["flannel"]);
-        assert!(node.switches.is_empty() && node.nftables.is_none());
+        assert!(node.switches.is_empty() && node.nftables.is_none() && node.has_ipvs.is_none());
         let node = look(folder.path(), true);
         assert_eq!(node.switches.len(), SWITCHES.len());
-        assert!(node.nftables.is_some());
+        assert!(node.nftables.is_some() && node.has_ipvs.is_some());
     }
 }

@@ -32,7 +32,7 @@ use crate::runtime::{Phase, Readiness, Shutdown};
 use crate::telemetry::agent::{AgentMetrics, Rebuild};
 
 mod asked;
-mod unknown;
+mod failing;
 
 /// What the kernel was read back to hold, or why it was not.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -199,7 +199,7 @@ impl Enforcer {
                 () = due(self.again) => self.rebuild(Rebuild::Refused),
                 _ = verify.tick(), if self.started => self.read_back(),
                 _ = count.tick(), if self.started => {
-                    self.doubt(&feed.doubted(unknown::DOUBTED));
+                    self.doubt(&feed.doubted(failing::DOUBTED));
                     self.count();
                 }
                 _ = idle.tick(), if self.started => self.drop_idle(),
@@ -229,6 +229,9 @@ impl Enforcer {
         self.plan = Plan::of(self.plan.options().clone(), &snapshot);
         self.take_over_ports();
         self.know_ports();
+        if let Ok(links) = Links::read() {
+            self.know_bridges(&links);
+        }
         self.plan.advance(snapshot, &[]);
         self.started = true;
         self.rebuild(Rebuild::Start);
@@ -241,6 +244,13 @@ impl Enforcer {
     fn know_ports(&mut self) {
         self.plan.behind(self.ports.all().clone());
         self.behind.store(Arc::new(self.ports.all().clone()));
+    }
+
+    /// Knows the bridges behind which pods are; whether they are others than before.
+    fn know_bridges(&mut self, links: &Links) -> bool {
+        let addresses = self.plan.local_pods().into_values().flatten();
+        let bridges = links.bridges(self.ports.all().values(), addresses);
+        self.plan.bridged_by(bridges)
     }
 
     /// Takes over what the agent before this one was told of interfaces, below what this one was told already.
@@ -338,8 +348,12 @@ impl Enforcer {
         let mut passed_by = None;
         if let Ok(links) = Links::read() {
             // A bridge may have come, or a switch been turned, since the agent was started.
-            passed_by = host::bridged_among(&links).err();
+            let bridged = host::bridged_among(&links).map(drop);
+            passed_by = bridged.and_then(|()| host::services_among(&links)).err();
             self.forget_gone(&links);
+            if self.know_bridges(&links) {
+                self.go_on(&[]);
+            }
         }
         let begun = Instant::now();
         let wanted = self.plan.whole().as_kept();
@@ -358,7 +372,8 @@ impl Enforcer {
                 let mut holding = self.holding(&self.plan.without_idle(wanted));
                 holding.failure = passed_by
                     .map(|error| error.to_string())
-                    .or_else(|| unknown::left_out(&self.undecodable))
+                    .or_else(|| failing::left_out(&self.undecodable))
+                    .or_else(|| failing::too_deep(&self.plan.stricter_pods()))
                     .or_else(|| self.unheard.clone());
                 self.metrics
                     .in_force
@@ -434,8 +449,11 @@ impl Enforcer {
         let has_cut = self.cut_until.is_some_and(|until| begun < until);
         // What is forbidden first: what is to pass again can wait.
         let cut = tokio::task::block_in_place(|| cut::forbidden(&self.plan, &mut self.kernel));
-        if let Ok(connections @ 1..) = cut {
+        if !matches!(cut, Ok(0)) {
+            // Also where it was not done to the end.
             self.cut_until = Some(self.cut_end());
+        }
+        if let Ok(connections @ 1..) = cut {
             tracing::info!(connections, "cut what policies deny now");
             let connections = u64::try_from(connections).unwrap_or(u64::MAX);
             self.metrics.cut.inc_by(connections);

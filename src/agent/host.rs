@@ -16,6 +16,8 @@ const BRIDGE: &str = "/proc/sys/net/bridge";
 const SWITCHES: [&str; 2] = ["bridge-nf-call-iptables", "bridge-nf-call-ip6tables"];
 /// The switch for packets in frames with a tag, which a bridge with VLANs gives to all that it carries.
 const TAGGED: &str = "bridge-nf-filter-vlan-tagged";
+/// The interface that kube-proxy gives the addresses of all Services where the kernel is to send them on by IPVS.
+pub(super) const IPVS: &str = "kube-ipvs0";
 /// How much of a configuration is read, in bytes.
 const MOST: u64 = 1024 * 1024;
 
@@ -47,6 +49,12 @@ pub enum HostError {
         /// Why it cannot be set.
         source: io::Error,
     },
+    /// What goes to Services is sent on as if the node sent it.
+    #[error(
+        "kube-proxy sends on by IPVS here ({IPVS} is there): what pods send to Services passes the rules by. \
+         Use its mode nftables or iptables"
+    )]
+    Ipvs,
     /// Something else enforces policies here.
     #[error(
         "{0} is configured on this node and enforces network policies itself: two that enforce deny what either denies. \
@@ -73,6 +81,15 @@ pub fn bridged() -> Result<Bridged, HostError> {
 /// As for [`bridged`].
 pub fn prepare() -> Result<Bridged, HostError> {
     bridged_at(Path::new(BRIDGE), true)
+}
+
+/// Whether what pods send to Services meets the rules: where kube-proxy has IPVS send it on, it is forwarded by nobody.
+pub(super) fn services_among(links: &Links) -> Result<(), HostError> {
+    if links.has(IPVS) {
+        Err(HostError::Ipvs)
+    } else {
+        Ok(())
+    }
 }
 
 /// As [`bridged`], where the interfaces are known.

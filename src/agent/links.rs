@@ -1,10 +1,12 @@
-//! Which of the node's interfaces can have one pod behind it, and nobody else.
+//! Which of the node's interfaces can have one pod behind it, and nobody else, and which bridges have pods behind them.
 //!
 //! `rtnetlink(7)`, `linux/if_link.h`. Who is held to a pod's addresses must be that pod: behind a bridge, or behind what the node
 //! reaches the world by, are others, too.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use ipnet::IpNet;
 use netlink_sys::protocols::NETLINK_ROUTE;
 use rustix::io::Errno;
 
@@ -48,9 +50,11 @@ const OF_PODS: [&str; 3] = [PAIR, "netkit", "tun"];
 #[derive(Debug, Default)]
 pub(super) struct Links {
     all: BTreeMap<u32, One>,
-    /// Those by which there is a way to everywhere.
-    ways_out: Vec<String>,
+    ways: Vec<Way>,
 }
+
+/// A route by one of them.
+type Way = (IpNet, String);
 
 #[derive(Debug, Default)]
 struct One {
@@ -108,8 +112,13 @@ impl Links {
         // A node without IPv6 has no such file.
         let [four, six] = ["route", "ipv6_route"]
             .map(|of| std::fs::read_to_string(format!("/proc/net/{of}")).unwrap_or_default());
-        links.ways_out = ways_out(&four, &six);
+        links.ways = ways(&four, &six);
         Ok((links, consistency))
+    }
+
+    /// Whether there is one of a name.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.all.values().any(|one| one.name == name)
     }
 
     /// The number of the one of a name.
@@ -122,6 +131,37 @@ impl Links {
     /// Whether a bridge gives frames tags of its own, behind which the kernel does not see the packets of pods unless told to.
     pub(super) fn have_vlans(&self) -> bool {
         self.all.values().any(|one| one.has_vlans)
+    }
+
+    fn is_way_out(&self, one: &One) -> bool {
+        let mut ways = self.ways.iter();
+        ways.any(|(block, by)| block.prefix_len() == 0 && *by == one.name)
+    }
+
+    /// The bridges behind which pods are: those of their ports, and those by which the node reaches their addresses.
+    pub(super) fn bridges<'p>(
+        &self,
+        ports: impl IntoIterator<Item = &'p Interface>,
+        addresses: impl IntoIterator<Item = IpAddr>,
+    ) -> BTreeSet<Interface> {
+        let number = |port: &Interface| self.number(port);
+        let ports = ports.into_iter().filter_map(number);
+        let masters = ports.filter_map(|port| self.all.get(&port)?.master);
+        let masters = masters.filter_map(|master| Some(&self.all.get(&master)?.name));
+        let ways = addresses.into_iter().filter_map(|it| self.way_to(it));
+        let named: BTreeSet<&String> = masters.chain(ways).collect();
+        let is_bridge = |one: &&One| one.kind == BRIDGE && named.contains(&one.name);
+        let bridges = self.all.values().filter(is_bridge);
+        bridges
+            .filter_map(|one| Interface::parse(&one.name))
+            .collect()
+    }
+
+    /// By which of them the node reaches an address.
+    fn way_to(&self, address: IpAddr) -> Option<&String> {
+        let ways = self.ways.iter().filter(|(it, _)| it.contains(&address));
+        let longest = ways.max_by_key(|(block, _)| block.prefix_len());
+        longest.map(|(_, by)| by)
     }
 
     /// What the one of a name is.
@@ -137,7 +177,7 @@ impl Links {
             Found::Shared("it is no end of a pair")
         } else if self.all.values().any(is_on_it) {
             Found::Shared("it has ports, or other interfaces on it")
-        } else if self.ways_out.contains(&own.name) {
+        } else if self.is_way_out(own) {
             Found::Shared("the node's default route goes by it")
         } else {
             Found::Leaf(*number)
@@ -167,25 +207,24 @@ fn one(payload: &[u8]) -> Option<(u32, One)> {
     Some((number, one))
 }
 
-/// The interfaces of the routes to everywhere, as `/proc/net/route` and `/proc/net/ipv6_route` have them.
-fn ways_out(four: &str, six: &str) -> Vec<String> {
+/// The routes of the main tables, as `/proc/net/route` and `/proc/net/ipv6_route` have them.
+fn ways(four: &str, six: &str) -> Vec<Way> {
+    // Each number as it is in memory.
+    let quad = |word: &str| Some(u32::from_str_radix(word, 16).ok()?.to_ne_bytes());
     let four = four.lines().filter_map(|line| {
         let words: Vec<&str> = line.split_whitespace().collect();
-        let is_default = words.get(1) == Some(&"00000000") && words.get(7) == Some(&"00000000");
-        is_default.then(|| words.first().copied()).flatten()
+        let [address, mask] = [quad(words.get(1)?)?, quad(words.get(7)?)?].map(Ipv4Addr::from);
+        let block = IpNet::with_netmask(address.into(), mask.into()).ok()?;
+        Some((block, (*words.first()?).to_owned()))
     });
     let six = six.lines().filter_map(|line| {
         let words: Vec<&str> = line.split_whitespace().collect();
-        let is_zero = |at: usize| {
-            words
-                .get(at)
-                .is_some_and(|word| word.bytes().all(|b| b == b'0'))
-        };
-        (is_zero(0) && is_zero(1))
-            .then(|| words.last().copied())
-            .flatten()
+        let address = Ipv6Addr::from(u128::from_str_radix(words.first()?, 16).ok()?);
+        let length = u8::from_str_radix(words.get(1)?, 16).ok()?;
+        let block = IpNet::new(address.into(), length).ok()?;
+        Some((block, (*words.last()?).to_owned()))
     });
-    four.chain(six).map(str::to_owned).collect()
+    four.chain(six).collect()
 }
 
 #[cfg(test)]
@@ -208,7 +247,11 @@ mod tests {
         };
         Links {
             all: all.iter().map(one).collect(),
-            ways_out: vec!["veth-up".to_owned()],
+            ways: vec![
+                ("0.0.0.0/0".parse().unwrap(), "veth-up".to_owned()),
+                ("10.0.0.0/16".parse().unwrap(), "veth1".to_owned()),
+                ("10.0.1.0/24".parse().unwrap(), "cni0".to_owned()),
+            ],
         }
     }
 
@@ -262,7 +305,7 @@ mod tests {
             });
             Links {
                 all: one(&message.finish().unwrap()).into_iter().collect(),
-                ways_out: Vec::new(),
+                ways: Vec::new(),
             }
         };
         assert!(told("bridge", 1).have_vlans());
@@ -281,7 +324,29 @@ mod tests {
     }
 
     #[test]
-    fn the_ways_to_everywhere_are_read() {
+    fn the_bridges_of_pods_are_those_of_their_ports_and_addresses() {
+        let links = links(&[
+            (2, "eth0", "", None, None),
+            (3, "cni0", "bridge", None, None),
+            (4, "veth1", "veth", Some(5), None),
+            (5, "br-pods", "bridge", None, None),
+            (6, "docker0", "bridge", None, None),
+        ]);
+        let bridges = |ports: &[&str], addresses: &[&str]| {
+            let ports: Vec<_> = ports.iter().filter_map(|it| Interface::parse(it)).collect();
+            let addresses = addresses.iter().map(|it| it.parse().unwrap());
+            let found = links.bridges(&ports, addresses);
+            let names = found.iter().map(|it| it.as_str().to_owned());
+            names.collect::<Vec<_>>()
+        };
+        assert_eq!(bridges(&[], &[]), [""; 0]);
+        assert_eq!(bridges(&["veth1", "veth9"], &[]), ["br-pods"]);
+        assert_eq!(bridges(&[], &["10.0.1.7", "192.0.2.1"]), ["cni0"]);
+        assert_eq!(bridges(&[], &["10.0.2.7"]), [""; 0], "by a pair of its own");
+    }
+
+    #[test]
+    fn the_ways_are_read() {
         let four = "Iface\tDestination\tGateway\tFlags\tRefCnt\tUse\tMetric\tMask\n\
                     eth0\t00000000\t0102000A\t0003\t0\t0\t0\t00000000\t0\t0\t0\n\
                     eth1\t0002000A\t00000000\t0001\t0\t0\t0\t00FFFFFF\t0\t0\t0\n";
@@ -291,6 +356,16 @@ mod tests {
              {zero} 00 {zero} 00 {zero} 00000400 00000001 00000000 00000003 eth2\n",
             z = "0".repeat(28)
         );
-        assert_eq!(ways_out(four, &six), ["eth0", "eth2"]);
+        let read = ways(four, &six);
+        let read = read.iter().map(|(block, by)| format!("{block} {by}"));
+        assert_eq!(
+            read.collect::<Vec<_>>(),
+            [
+                "0.0.0.0/0 eth0",
+                "10.0.2.0/24 eth1",
+                "fe80::/64 eth3",
+                "::/0 eth2"
+            ]
+        );
     }
 }

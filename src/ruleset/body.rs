@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 
 use super::terms::Clause;
 use crate::netpol::{
-    ClusterNetworkPolicy, Direction, Labels, NetworkPolicy, Node, Pod, PolicyRef, Snapshot, Tier,
+    Action, ClusterNetworkPolicy, Direction, Labels, NetworkPolicy, Node, Pod, PolicyRef, Snapshot,
+    Tier,
 };
 
 /// The three places where a packet of a pod is judged.
@@ -37,7 +38,7 @@ pub(super) struct Holding<'s> {
 
 /// Whose packets they are asked of, and where.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Place<'s> {
+pub(super) struct Standpoint<'s> {
     pub(super) way: Way,
     pub(super) pod: &'s Pod,
     /// The pod's own node, where it is known.
@@ -54,7 +55,18 @@ pub(super) struct Body {
 }
 
 /// The clauses of each policy of one tier and priority. Which of them counts is not defined: the strictest is taken.
-pub(super) type Tied = Vec<Vec<Clause>>;
+///
+/// They are in as few lists as can be, since each list but the first is one chain deeper, and the kernel follows 16. Where a policy
+/// has its stricter rules first, the first that matches is the strictest that does: of any number of such policies that is so for
+/// all their rules together, the strictest first.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct Tied {
+    /// All their clauses.
+    pub(super) lists: Vec<Vec<Clause>>,
+    /// The same for who has asked each list first what it denies; nothing where that is not asked. What matches none of a policy's
+    /// denials before all else matches the same first clause without them.
+    pub(super) undenied: Vec<Vec<Clause>>,
+}
 
 /// What comes after the Admin tier.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -85,12 +97,49 @@ impl Way {
     }
 }
 
+impl Tied {
+    fn of(policies: Vec<Vec<Clause>>) -> Self {
+        let lists = joined(policies);
+        let undenied = if lists.len() > 1 {
+            let left = lists.iter().map(|clauses| {
+                let left = clauses.iter().filter(|it| it.action != Action::Deny);
+                left.cloned().collect()
+            });
+            joined(left.collect())
+        } else {
+            Vec::new()
+        };
+        Self { lists, undenied }
+    }
+
+    /// As one list, in which a stricter clause counts before another one of the same policy that comes first.
+    fn flattened(self) -> Self {
+        Self {
+            lists: vec![by_strictness(self.lists)],
+            undenied: Vec::new(),
+        }
+    }
+}
+
 impl Body {
     /// What no policy says anything to.
     pub(super) fn silent() -> Self {
         Self {
             admin: Vec::new(),
             then: Then::Baseline(Vec::new()),
+        }
+    }
+
+    /// The same without policies of one priority that take a chain each: it passes nothing that this does not, and perhaps less.
+    #[must_use]
+    pub(super) fn flattened(self) -> Self {
+        let flattened = |tied: Vec<Tied>| tied.into_iter().map(Tied::flattened).collect();
+        Self {
+            admin: flattened(self.admin),
+            then: match self.then {
+                Then::Baseline(tied) => Then::Baseline(flattened(tied)),
+                isolated @ Then::Isolated(_) => isolated,
+            },
         }
     }
 }
@@ -156,27 +205,27 @@ impl<'s> Holding<'s> {
         )
     }
 
-    /// What they say of packets at a place; none where they say nothing.
-    pub(super) fn body(&self, place: Place<'_>) -> Option<Body> {
-        let admin = ruled(&self.admin, place);
-        let then = match (place.way, self.policies.is_empty()) {
-            (_, true) => Then::Baseline(ruled(&self.baseline, place)),
+    /// What they say of such packets; none where they say nothing.
+    pub(super) fn body(&self, from: Standpoint<'_>) -> Option<Body> {
+        let admin = ruled(&self.admin, from);
+        let then = match (from.way, self.policies.is_empty()) {
+            (_, true) => Then::Baseline(ruled(&self.baseline, from)),
             // A pod and its node are never kept apart by network policies.
             (Way::ToNode, false) => Then::Baseline(Vec::new()),
-            (Way::Egress | Way::Ingress, false) => Then::Isolated(self.allowed(place)),
+            (Way::Egress | Way::Ingress, false) => Then::Isolated(self.allowed(from)),
         };
         let says_nothing =
             admin.is_empty() && matches!(&then, Then::Baseline(tied) if tied.is_empty());
         (!says_nothing).then_some(Body { admin, then })
     }
 
-    fn allowed(&self, place: Place<'_>) -> Vec<Clause> {
-        let direction = place.way.direction();
+    fn allowed(&self, from: Standpoint<'_>) -> Vec<Clause> {
+        let direction = from.way.direction();
         let clauses = self.policies.iter().flat_map(|policy| {
             let rules = policy.rules(direction).iter().enumerate();
             rules.flat_map(move |(index, rule)| {
                 let by = format!("{} {}[{index}]", policy.reference(), direction.field());
-                at(place, Clause::of_rule(policy, rule, by))
+                at(from, Clause::of_rule(policy, rule, by))
             })
         });
         // Equal rules of two policies allow the same.
@@ -204,34 +253,37 @@ fn isolating<'s>(
     }
 }
 
-fn ruled(policies: &[&ClusterNetworkPolicy], place: Place<'_>) -> Vec<Tied> {
-    let direction = place.way.direction();
+fn ruled(policies: &[&ClusterNetworkPolicy], from: Standpoint<'_>) -> Vec<Tied> {
+    let direction = from.way.direction();
     let clauses = |policy: &&ClusterNetworkPolicy| -> Option<Vec<Clause>> {
         let rules = policy.rules(direction).iter().enumerate();
         let clauses = rules.flat_map(|(index, rule)| {
             let by = format!("{} {}[{index}]", policy.reference, direction.field());
             let clause = Clause::of_cluster_rule(rule, by);
-            clause.into_iter().flat_map(|it| at(place, it))
+            clause.into_iter().flat_map(|it| at(from, it))
         });
         let clauses: Vec<Clause> = clauses.collect();
         (!clauses.is_empty()).then_some(clauses)
     };
     policies
         .chunk_by(|one, next| one.priority == next.priority)
-        .map(|tied| joined(tied.iter().filter_map(clauses).collect()))
-        .filter(|tied| !tied.is_empty())
+        .map(|tied| Tied::of(tied.iter().filter_map(clauses).collect()))
+        .filter(|tied| !tied.lists.is_empty())
         .collect()
 }
 
-/// Policies of one priority in as few lists as can be, since each list but the first is one chain deeper, and the kernel follows
-/// 16. Where a policy has its stricter rules first, the first that matches is the strictest that does: of any number of such
-/// policies that is so for all their rules together, the strictest first.
-pub(super) fn joined(tied: Tied) -> Tied {
-    let (plain, others): (Tied, Tied) = tied.into_iter().partition(|it| is_plain(it));
-    let mut together: Vec<Clause> = plain.into_iter().flatten().collect();
-    together.sort_by_key(|clause| clause.action);
-    let lists = [together].into_iter().chain(others);
+/// Lists of which each is one policy's, in as few as can be.
+fn joined(policies: Vec<Vec<Clause>>) -> Vec<Vec<Clause>> {
+    let (plain, others): (Vec<_>, Vec<_>) = policies.into_iter().partition(|it| is_plain(it));
+    let lists = [by_strictness(plain)].into_iter().chain(others);
     lists.filter(|clauses| !clauses.is_empty()).collect()
+}
+
+/// All clauses in one list, the strictest first.
+fn by_strictness(lists: Vec<Vec<Clause>>) -> Vec<Clause> {
+    let mut together: Vec<Clause> = lists.into_iter().flatten().collect();
+    together.sort_by_key(|clause| clause.action);
+    together
 }
 
 /// Whether the first rule that matches is the strictest that does.
@@ -239,11 +291,11 @@ pub(super) fn is_plain(clauses: &[Clause]) -> bool {
     clauses.is_sorted_by_key(|clause| clause.action)
 }
 
-/// What a clause says at a place. Port names of an ingress rule are the pod's own.
-fn at(place: Place<'_>, clause: Clause) -> Vec<Clause> {
-    match place.way {
-        Way::Ingress => vec![clause.at_pod(place.pod)],
-        Way::ToNode => clause.at_own_node(place.node),
+/// What a clause says of such packets. Port names of an ingress rule are the pod's own.
+fn at(from: Standpoint<'_>, clause: Clause) -> Vec<Clause> {
+    match from.way {
+        Way::Ingress => vec![clause.at_pod(from.pod)],
+        Way::ToNode => clause.at_own_node(from.node),
         Way::Egress => vec![clause],
     }
 }

@@ -7,11 +7,10 @@
 //! Where policies are on trial, the first chain is one that asks twice: what is in force, and after it what would be if all of
 //! them were promoted. The second answer is counted and told where it is another one, and changes nothing.
 
-use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::body::{Body, Then, Tied, Way, is_plain, joined};
+use super::body::{Body, Then, Tied, Way, is_plain};
 use super::digest::short;
 use super::table::{ChainName, Element, Match, Rule, SetKind, SetName, Statement, Verdict};
 use super::terms::{Clause, PeerKey};
@@ -30,6 +29,8 @@ pub(super) struct Compiled {
     pub(super) peers: BTreeMap<SetName, PeerKey>,
     /// The sets that are asked and stay as they are.
     pub(super) fixed: BTreeMap<SetName, (SetKind, BTreeSet<Element>)>,
+    /// Whether they deny what the policies let pass, since the kernel does not follow as many chains as it would take.
+    pub(super) is_stricter: bool,
 }
 
 /// How denied packets are told.
@@ -91,14 +92,36 @@ struct Writer<'b> {
     fixed: BTreeMap<SetName, (SetKind, BTreeSet<Element>)>,
 }
 
+/// How many chains may follow one after the other: the kernel follows 16, of which three lead to the first of these.
+const DEEPEST: usize = 13;
+
 /// Writes the chains for what policies say, and for what they would say where some are on trial.
 pub(super) fn compile(
+    in_force: Body,
+    tried: Option<Body>,
+    way: Way,
+    family: Family,
+    telling: Telling,
+) -> Compiled {
+    let written = write(&in_force, tried.as_ref(), way, family, telling);
+    written.unwrap_or_else(|_| {
+        let (in_force, tried) = (in_force.flattened(), tried.map(Body::flattened));
+        let (Ok(written) | Err(written)) = write(&in_force, tried.as_ref(), way, family, telling);
+        Compiled {
+            is_stricter: true,
+            ..written
+        }
+    })
+}
+
+/// Writes the chains as the policies are; as an error, where they are too deep.
+fn write(
     in_force: &Body,
     tried: Option<&Body>,
     way: Way,
     family: Family,
     telling: Telling,
-) -> Compiled {
+) -> Result<Compiled, Compiled> {
     let mut writer = Writer {
         in_force,
         tried,
@@ -121,6 +144,7 @@ pub(super) fn compile(
         writer.asking = asking;
         chains.push(writer.chain(start));
     }
+    let is_too_deep = is_too_deep(&chains);
     let stem = format!(
         "{}{}-{}",
         way.word(),
@@ -143,11 +167,27 @@ pub(super) fn compile(
         let rules = rules.into_iter().map(|rule| rule.named(&name));
         (name(index), rules.collect())
     });
-    Compiled {
+    let compiled = Compiled {
         chains: chains.collect(),
         peers: writer.peers,
         fixed: writer.fixed,
+        is_stricter: false,
+    };
+    if is_too_deep {
+        Err(compiled)
+    } else {
+        Ok(compiled)
     }
+}
+
+/// Whether more chains follow one after the other than the kernel follows.
+fn is_too_deep(chains: &[Vec<Draft>]) -> bool {
+    let mut here = BTreeSet::from([0]);
+    for _ in 0..DEEPEST {
+        let rules = here.iter().filter_map(|at| chains.get(*at)).flatten();
+        here = rules.filter_map(|rule| rule.then.chain()).collect();
+    }
+    !here.is_empty()
 }
 
 /// A rule whose verdict leads to a chain that has no name yet.
@@ -169,6 +209,15 @@ enum Next {
     Chain(usize),
     /// The chain with this number, and back.
     Jump(usize),
+}
+
+impl Next {
+    fn chain(self) -> Option<usize> {
+        match self {
+            Self::Chain(chain) | Self::Jump(chain) => Some(chain),
+            Self::Nothing | Self::Return | Self::Drop => None,
+        }
+    }
 }
 
 impl Draft {
@@ -284,27 +333,26 @@ impl<'b> Writer<'b> {
     /// Not where what is denied comes back, to be asked again.
     fn is_split(&self, tier: TierOf, at: usize) -> bool {
         let policies = tied_of(self.body(), tier).get(at);
-        self.asking != Asking::OfPassing && policies.is_some_and(|policies| policies.len() > 1)
+        self.asking != Asking::OfPassing && policies.is_some_and(|them| them.lists.len() > 1)
     }
 
-    /// The policies of a priority, without what was asked before. What matches none of their denials before all else matches the
-    /// same first rule without them.
-    fn lists(&self, tier: TierOf, at: usize) -> Cow<'b, [Vec<Clause>]> {
+    /// The policies of a priority, without what was asked before.
+    fn lists(&self, tier: TierOf, at: usize) -> &'b [Vec<Clause>] {
         let policies = tied_of(self.body(), tier).get(at);
-        let policies = policies.map(Vec::as_slice).unwrap_or_default();
-        if !self.is_split(tier, at) {
-            return Cow::Borrowed(policies);
-        }
-        let is_left = |clause: &&Clause| clause.action != Action::Deny;
-        let left = policies.iter();
-        let left = left.map(|clauses| clauses.iter().filter(is_left).cloned().collect());
-        Cow::Owned(joined(left.collect()))
+        policies.map_or(&[], |them| {
+            if self.is_split(tier, at) {
+                &them.undenied
+            } else {
+                &them.lists
+            }
+        })
     }
 
     /// Asks each of several policies of a priority what it denies.
     fn refuse(&mut self, tier: TierOf, at: usize, rules: &mut Vec<Draft>) {
         let policies = tied_of(self.body(), tier).get(at);
-        for (index, clauses) in policies.into_iter().flatten().enumerate() {
+        let lists = policies.map(|them| &them.lists);
+        for (index, clauses) in lists.into_iter().flatten().enumerate() {
             let is_denial = |clause: &&Clause| clause.action == Action::Deny;
             if is_plain(clauses) {
                 for clause in clauses.iter().filter(is_denial) {
@@ -324,7 +372,7 @@ impl<'b> Writer<'b> {
     /// What one of several policies of a priority denies.
     fn refused(&mut self, tier: TierOf, at: usize, index: usize, rules: &mut Vec<Draft>) {
         let policies = tied_of(self.body(), tier).get(at);
-        let clauses = policies.and_then(|policies| policies.get(index));
+        let clauses = policies.and_then(|them| them.lists.get(index));
         for clause in clauses.into_iter().flatten() {
             let then = match clause.action {
                 Action::Deny => self.go(Start::Denied),

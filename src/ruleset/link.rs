@@ -2,8 +2,8 @@
 //!
 //! They are no pod's in any policy, so no map leads from them to chains, and pods on one bridge could reach each other by them
 //! whatever policies say. Routers pass nothing on that has them, so what is forwarded with them goes from one port of a bridge
-//! to another: it is dropped, but for what IPv6 does not work without. What pods and their node say to each other is not
-//! forwarded.
+//! to another: it is dropped where the bridge is one of pods, but for what IPv6 does not work without. What pods and their node
+//! say to each other is not forwarded.
 
 use std::collections::BTreeSet;
 use std::net::Ipv6Addr;
@@ -11,7 +11,7 @@ use std::net::Ipv6Addr;
 use super::frame::told_drop;
 use super::options::Options;
 use super::sources::nobody_set;
-use super::table::{ChainName, CounterName, Element, End, Match, Rule, Ruleset, Verdict};
+use super::table::{ChainName, CounterName, Element, End, Match, Rule, Ruleset, SetName, Verdict};
 use crate::netpol::Family;
 
 /// Counts what is dropped, and what becomes of it.
@@ -33,11 +33,19 @@ pub(super) fn add(options: &Options, ruleset: &mut Ruleset) {
 pub(super) fn forwarded() -> [Rule; 2] {
     [End::Source, End::Destination].map(|end| {
         Rule::new(
-            vec![Match::Address(Family::V6, end, nobody_set(Family::V6))],
+            vec![
+                Match::Interface(bridges_set()),
+                Match::Address(Family::V6, end, nobody_set(Family::V6)),
+            ],
             Verdict::Goto(LINK_LOCAL.into()),
             "no policy is asked of addresses of the link",
         )
     })
+}
+
+/// The set of the bridges behind which pods are: what goes from one port to another comes from the bridge, for who asks here.
+pub(super) fn bridges_set() -> SetName {
+    "pod-bridges".into()
 }
 
 /// These addresses, and that of who has none yet.

@@ -9,10 +9,11 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::body::{Body, Holding, Place, Way};
+use super::body::{Body, Holding, Standpoint, Way};
 use super::compile::{self, Compiled, Telling};
 use super::draft::Draft;
 use super::frame;
+use super::link;
 use super::options::Options;
 use super::sources;
 use super::table::{ChainName, Element, Interface, Ruleset, Set, SetKind, SetName};
@@ -38,6 +39,9 @@ pub struct Plan {
     /// The interfaces behind which addresses are, and for which of them this was told since the last change.
     ports: BTreeMap<IpAddr, Interface>,
     retold: BTreeSet<IpAddr>,
+    /// The bridges behind which pods are, and those that were told since the last change.
+    bridges: BTreeSet<Interface>,
+    told_bridges: Option<BTreeSet<Interface>>,
     chains: HashMap<ChainName, Shared>,
     idle: Idle,
     peers: BTreeMap<SetName, Following>,
@@ -92,6 +96,8 @@ impl Plan {
             local: BTreeMap::new(),
             ports: BTreeMap::new(),
             retold: BTreeSet::new(),
+            bridges: BTreeSet::new(),
+            told_bridges: None,
             chains: HashMap::new(),
             idle: Idle::default(),
             peers,
@@ -140,12 +146,30 @@ impl Plan {
             .collect()
     }
 
+    /// The local pods that are held more strictly than policies say, since they are too many of one priority that pass and accept
+    /// in turn for a kernel to follow.
+    pub fn stricter_pods(&self) -> BTreeSet<&WorkloadRef> {
+        let is_stricter = |local: &&Local| {
+            let mut chains = local.chains.values().filter_map(|it| self.chains.get(it));
+            chains.any(|shared| shared.compiled.is_stricter)
+        };
+        let pods = self.local.values().filter(is_stricter);
+        pods.map(|local| &local.pod).collect()
+    }
+
     /// Takes notice of the interfaces behind which addresses are, for the next change.
     pub fn behind(&mut self, ports: BTreeMap<IpAddr, Interface>) {
         let all = self.ports.keys().chain(ports.keys()).copied();
         let differ = all.filter(|address| self.ports.get(address) != ports.get(address));
         self.retold.extend(differ);
         self.ports = ports;
+    }
+
+    /// Takes notice of the bridges behind which pods are, for the next change. Whether they are others than before.
+    pub fn bridged_by(&mut self, bridges: BTreeSet<Interface>) -> bool {
+        let is_other = self.options.own_sources && bridges != self.bridges;
+        self.told_bridges = is_other.then_some(bridges);
+        is_other
     }
 
     /// Whether an address is a local pod's.
@@ -168,6 +192,7 @@ impl Plan {
         addresses.append(&mut self.retold);
         let moved = self.relocate(&addresses, changed, draft);
         self.take_ports(&moved, draft);
+        self.take_bridges(draft);
         let occupied = |address: &IpAddr| Occupied {
             address: *address,
             before: Occupant::of(*address, &old),
@@ -228,6 +253,10 @@ impl Plan {
             }
         }
         if self.options.own_sources {
+            let bridges = self.bridges.iter().cloned().map(Element::Interface);
+            if let Some(set) = ruleset.sets.get_mut(&link::bridges_set()) {
+                set.elements.extend(bridges);
+            }
             let mut bridge = sources::bridge(&self.options);
             for (name, set) in &mut bridge.sets {
                 if let (true, Some(same)) = (set.kind.is_of_node(), ruleset.sets.get(name)) {
@@ -367,17 +396,16 @@ impl Plan {
                 .entry((way, family, policies, tried, wide, ports))
                 .or_insert_with(|| {
                     let node = self.snapshot.node(&self.options.node);
-                    let place = Place { way, pod, node };
-                    let body = holding.body(place);
-                    let tried = promoted.map(|promoted| promoted.body(place));
+                    let from = Standpoint { way, pod, node };
+                    let body = holding.body(from);
+                    let tried = promoted.map(|promoted| promoted.body(from));
                     let tried = tried.filter(|tried| *tried != body);
                     let tried = tried.map(|tried| tried.unwrap_or_else(Body::silent));
                     if body.is_none() && tried.is_none() {
                         return None;
                     }
                     let body = body.unwrap_or_else(Body::silent);
-                    let tried = tried.as_ref();
-                    let compiled = compile::compile(&body, tried, way, family, telling);
+                    let compiled = compile::compile(body, tried, way, family, telling);
                     Some(Arc::new(compiled))
                 });
             let Some((compiled, (name, _))) = compiled

@@ -44,6 +44,7 @@ pub(super) fn add(options: &Options, layer: Layer, ruleset: &mut Ruleset) {
         ruleset.sets.insert(name, Set { kind, elements });
     };
     set(ports_set(), SetKind::Interfaces, BTreeSet::new());
+    set(link::bridges_set(), SetKind::Interfaces, BTreeSet::new());
     for family in Family::BOTH {
         let kind = SetKind::Sources(family);
         set(sources_set(family), kind, BTreeSet::new());

@@ -54,25 +54,14 @@ fn dispatch(pods: &[(u8, &str)], chains: &[&str]) -> Ruleset {
 }
 
 /// The kernel follows 16 chains from one to the next.
-#[test]
-fn many_policies_of_one_priority_are_taken_also_with_a_trial() {
-    let everyone = json!({"namespaces": {}});
-    let wide = |(at, rules): (usize, Vec<Value>)| {
+/// A pod on trial, isolated or not, and so many policies of one priority, each with rules for some teams.
+fn tied(count: usize, is_isolated: bool, each: impl Fn(usize) -> Vec<Value>) -> Plan {
+    let wide = |at: usize| {
         json!({
             "apiVersion": "policy.networking.k8s.io/v1alpha2", "kind": "ClusterNetworkPolicy",
             "metadata": {"name": format!("wide-{at}")},
-            "spec": {"tier": "Admin", "priority": 7, "subject": everyone, "ingress": rules},
+            "spec": {"tier": "Admin", "priority": 7, "subject": {"namespaces": {}}, "ingress": each(at)},
         })
-    };
-    let rule = |action: &str, team: usize| {
-        let of_team = json!({"namespaces": {"matchLabels": {"team": format!("t{team}")}}});
-        json!({"action": action, "from": [of_team]})
-    };
-    let each = |team: usize| match team % 4 {
-        0 => vec![rule("Pass", team)],
-        1 => vec![rule("Deny", team), rule("Accept", team + 1)],
-        2 => vec![rule("Accept", team)],
-        _ => vec![rule("Accept", team), rule("Deny", team + 1)],
     };
     let shop = json!({"namespace": "shop", "name": "web"});
     let objects = [
@@ -87,18 +76,68 @@ fn many_policies_of_one_priority_are_taken_also_with_a_trial() {
             "spec": {"stage": "Shadow", "podSelector": {}},
         }),
     ];
-    let wide = (0..25).map(|at| wide((at, each(at))));
-    let snapshot: Snapshot = objects
-        .into_iter()
-        .chain(wide)
+    let isolating = is_isolated.then(|| {
+        json!({
+            "apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy",
+            "metadata": {"namespace": "shop", "name": "some"},
+            "spec": {"podSelector": {}, "ingress": [{"from": [{"podSelector": {}}]}]},
+        })
+    });
+    let all = objects.into_iter().chain(isolating);
+    let snapshot: Snapshot = all
+        .chain((0..count).map(wide))
         .map(|value| parse(&value).expect("valid").expect("known").object)
         .collect();
-    let table = Plan::of(Options::new("n"), &snapshot).whole();
+    Plan::of(Options::new("n"), &snapshot)
+}
+
+fn for_team(action: &str, team: usize) -> Value {
+    let of_team = json!({"namespaces": {"matchLabels": {"team": format!("t{team}")}}});
+    json!({"action": action, "from": [of_team]})
+}
+
+fn is_taken(plan: &Plan) {
+    let table = plan.whole();
     alone(|| {
         let mut socket = Socket::open().expect("a socket");
         apply(&mut socket, &Transaction::whole(&table));
         assert_eq!(read(&mut socket), table.as_kept());
     });
+}
+
+#[test]
+fn many_policies_of_one_priority_are_taken_also_with_a_trial() {
+    let each = |team: usize| match team % 4 {
+        0 => vec![for_team("Pass", team)],
+        1 => vec![for_team("Deny", team), for_team("Accept", team + 1)],
+        2 => vec![for_team("Accept", team)],
+        _ => vec![for_team("Accept", team), for_team("Deny", team + 1)],
+    };
+    for is_isolated in [false, true] {
+        is_taken(&tied(25, is_isolated, each));
+    }
+}
+
+#[test]
+fn policies_that_the_kernel_cannot_follow_are_held_more_strictly_and_that_is_said() {
+    let in_turn = |team: usize| vec![for_team("Accept", team), for_team("Pass", team + 1)];
+    let late = |team: usize| vec![for_team("Accept", team), for_team("Deny", team + 1)];
+    for is_isolated in [false, true] {
+        for (count, is_stricter) in [(1, false), (2, false), (12, true), (40, true)] {
+            let plan = tied(count, is_isolated, in_turn);
+            assert_eq!(
+                plan.stricter_pods().len(),
+                usize::from(is_stricter),
+                "{count}"
+            );
+            is_taken(&plan);
+            is_taken(&tied(count, is_isolated, late));
+        }
+        // Wherever the bound is.
+        for count in 3..12 {
+            is_taken(&tied(count, is_isolated, in_turn));
+        }
+    }
 }
 
 #[test]

@@ -553,6 +553,11 @@ async fn a_receipt_says_what_is_not_in_force_because_it_is_not_understood() {
     becomes("True", "holds what the policies say").await;
     site.kubernetes.apply(&policy("IP").to_string());
     becomes("False", "an earlier version of it is in force").await;
+    // What kube-proxy does elsewhere takes packets off the way.
+    let node = &site.cluster.node(0).namespace;
+    node.ip("link add kube-ipvs0 type bridge\n");
+    site.policy("default-deny", &deny_all());
+    becomes("False", "kube-proxy sends on by IPVS here").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

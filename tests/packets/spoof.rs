@@ -3,12 +3,14 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, UdpSocket};
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
 use crate::capture::Capture;
 use crate::cluster::{Cluster, Place, Pod};
+use crate::namespace::Namespace;
 use crate::probe::{Outcome, Table, Transport, ask_one};
 use crate::process::Process;
 use crate::service::{proxy, service};
@@ -581,6 +583,35 @@ async fn pods_do_not_reach_each_other_by_addresses_that_no_policy_knows() {
     let node = site.cluster.node(0);
     let bridge = link_local(node, "cni0");
     assert!(arrives_by_link(from, node, bridge, PORT, 20), "the node");
+    // A bridge without pods is none of ours.
+    let [left, right] = others(node);
+    let at = link_local(&right, "eth0");
+    assert!(arrives_by_link(&left, &right, at, PORT, 20), "no pods");
+}
+
+/// Two that are no pods, on a bridge of the node without any.
+fn others(node: &Place) -> [Place; 2] {
+    let bridge = "link add lan0 type bridge mcast_snooping 0\nlink set lan0 up\n";
+    node.namespace.ip(bridge);
+    ["left", "right"].map(|name| {
+        let namespace = Namespace::make(&[name.to_owned()]).remove(0);
+        let inside = namespace.name();
+        // Its addresses work at once.
+        namespace.set(&[
+            ("ipv6/conf/all/accept_dad", "0"),
+            ("ipv6/conf/default/accept_dad", "0"),
+        ]);
+        node.namespace.ip(&format!(
+            "link add {name} type veth peer name eth0 netns {inside}\nlink set {name} master lan0 up\n"
+        ));
+        namespace.ip("link set lo up\nlink set eth0 up\n");
+        Place {
+            name: name.to_owned(),
+            namespace: Arc::new(namespace),
+            v4: Ipv4Addr::UNSPECIFIED,
+            v6: Ipv6Addr::UNSPECIFIED,
+        }
+    })
 }
 
 #[tokio::test(flavor = "multi_thread")]

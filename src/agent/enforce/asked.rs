@@ -99,6 +99,9 @@ impl Enforcer {
                 self.ports
                     .give(container_id, addresses, host_interface.as_deref(), look);
                 self.know_ports();
+                if let Ok(links) = Links::read() {
+                    self.know_bridges(&links);
+                }
                 let uid = pod.as_ref().and_then(uid_of);
                 let (id, addresses) = (container_id.clone(), addresses.clone());
                 self.overlay.give(workload, uid, id, addresses);

@@ -69,6 +69,8 @@ pub struct Node {
     pub switches: BTreeMap<&'static str, Option<bool>>,
     /// What nftables answers; `None` where it was not asked.
     pub nftables: Option<Nftables>,
+    /// Whether kube-proxy has IPVS send on what goes to Services; `None` where that was not asked.
+    pub has_ipvs: Option<bool>,
 }
 
 /// What nftables answers.
@@ -113,6 +115,7 @@ pub fn node(seen: &Node) -> Vec<Check> {
             .map(|(name, state)| switch(name, *state)),
     );
     checks.extend(seen.nftables.as_ref().map(nftables));
+    checks.extend(seen.has_ipvs.map(services));
     checks
 }
 
@@ -175,6 +178,23 @@ fn nftables(answer: &Nftables) -> Check {
             format!("nftables does not answer: {why}"),
         )
         .advise("load the module nf_tables: modprobe nf_tables"),
+    }
+}
+
+fn services(has_ipvs: bool) -> Check {
+    let id = "services";
+    if has_ipvs {
+        Check::new(
+            Level::Problem,
+            id,
+            "kube-proxy sends on by IPVS (kube-ipvs0 is there): what pods send to Services passes the rules of the agent by",
+        )
+        .advise("kube-proxy --proxy-mode nftables, or iptables")
+    } else {
+        Check::ok(
+            id,
+            "what pods send to Services meets the rules (kube-proxy is not in mode ipvs)",
+        )
     }
 }
 

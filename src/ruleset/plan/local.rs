@@ -7,6 +7,7 @@ use super::{Local, Moved, Plan};
 use crate::netpol::Family;
 use crate::ruleset::draft::Draft;
 use crate::ruleset::frame::{dispatch, known_set, own_set};
+use crate::ruleset::link;
 use crate::ruleset::options::Options;
 use crate::ruleset::sources;
 use crate::ruleset::table::{Element, Interface, SetKind, SetName};
@@ -35,6 +36,22 @@ impl Plan {
                 _ => {}
             }
         }
+    }
+}
+
+impl Plan {
+    /// What was told of bridges counts from now on.
+    pub(super) fn take_bridges(&mut self, draft: &mut Draft) {
+        let Some(told) = self.told_bridges.take() else {
+            return;
+        };
+        let (set, kind) = (link::bridges_set(), SetKind::Interfaces);
+        for gone in self.bridges.difference(&told) {
+            draft.leave(&set, kind, Element::Interface(gone.clone()));
+        }
+        let new = told.difference(&self.bridges).cloned();
+        draft.come(&set, kind, new.map(Element::Interface));
+        self.bridges = told;
     }
 }
 

@@ -145,6 +145,7 @@ fn a_node_is_judged_by_its_switches_and_its_nftables() {
             .zip([bridge, bridge, forward, sixth])
             .collect(),
         nftables: Some(nftables),
+        has_ipvs: Some(false),
     };
     let worst = |seen: &Node| node(seen).iter().map(|check| check.level).max();
     let on = Some(true);
@@ -169,7 +170,14 @@ fn a_node_is_judged_by_its_switches_and_its_nftables() {
     assert_eq!(worst(&seen(on, on, on, broken)), Some(Level::Problem));
     let silent = Nftables::NotPermitted;
     assert_eq!(worst(&seen(on, on, on, silent)), Some(Level::Unknown));
+    let ipvs = Node {
+        has_ipvs: Some(true),
+        ..seen(on, on, on, Nftables::Answers)
+    };
+    assert_eq!(worst(&ipvs), Some(Level::Problem));
+    assert_eq!(level(&node(&ipvs), "services"), Some(Level::Problem));
     let checks = node(&seen(on, on, on, Nftables::Answers));
+    assert_eq!(level(&checks, "services"), Some(Level::Ok));
     assert_eq!(level(&checks, "node-start"), Some(Level::Ok));
     assert!(checks.iter().any(|check| check.says.contains("Flannel")));
 }

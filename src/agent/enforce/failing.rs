@@ -1,11 +1,14 @@
-//! What the agent does not know of the cluster: objects that it cannot understand, and kinds of which it is not told.
+//! Why a kernel that has the rules does not hold what the policies say: objects that the agent cannot understand, kinds of which
+//! it is not told, and what the kernel cannot follow.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::Enforcer;
 use crate::k8s::live::{Kind, Undecodable};
+use crate::netpol::WorkloadRef;
 
 /// What the agent is waiting for where watches fail.
 const WATCHES: &str = "watches";
@@ -33,6 +36,16 @@ impl Enforcer {
             .get_or_insert_with(|| Instant::now() + self.pace);
         self.answer_waiting();
     }
+}
+
+/// What the kernel holds more strictly than it is said, since it cannot follow it.
+pub(super) fn too_deep(pods: &BTreeSet<&WorkloadRef>) -> Option<String> {
+    let first = pods.first()?;
+    Some(format!(
+        "too many ClusterNetworkPolicies of one priority accept some and pass or deny others for the kernel to follow: their stricter \
+         rules go first for {} pods, {first} among them; give them priorities of their own",
+        pods.len()
+    ))
 }
 
 /// What the kernel cannot hold since it is not understood.
