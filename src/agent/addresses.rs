@@ -1,8 +1,8 @@
 //! Which addresses are the node's own.
 //!
-//! `rtnetlink(7)`, `linux/rtnetlink.h`. Asked of the table by which the kernel itself decides it: interfaces have most of them, and
-//! whole blocks may be the node's by a route alone. Whether an address can be bound says less, since a node may be told to bind what
-//! it does not have (`ip_nonlocal_bind`).
+//! `rtnetlink(7)`, `linux/rtnetlink.h`, `linux/if_addr.h`. Asked of the interfaces that have them, and of the table by which the
+//! kernel itself decides: whole blocks may be the node's by a route alone, and what is of a VRF is not in that table. Whether an
+//! address can be bound says less, since a node may be told to bind what it does not have (`ip_nonlocal_bind`).
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -14,22 +14,28 @@ use rustix::io::Errno;
 use super::netlink::wire::{Attributes, array, flag};
 use super::netlink::{Consistency, Link};
 
+/// `RTM_NEWADDR` and `RTM_GETADDR`.
+const ADDRESSES: (u16, u16) = (20, 22);
 /// `RTM_NEWROUTE` and `RTM_GETROUTE`.
-const NEW: u16 = 24;
-const GET: u16 = 26;
+const ROUTES: (u16, u16) = (24, 26);
+
+/// `struct ifaddrmsg`, of which the first four bytes are written as the header of every message is.
+const OF_ADDRESS: [u8; 4] = [0; 4];
+/// `IFA_ADDRESS`, which is the other end's where there is an `IFA_LOCAL`; both, and `IFA_BROADCAST`.
+const ADDRESS: u16 = 1;
+const LOCAL: u16 = 2;
+const BROADCAST: u16 = 4;
 
 /// `RT_TABLE_LOCAL`.
 const TABLE: u8 = 255;
-/// `struct rtmsg`, of which the first four bytes are written as the header of every message is: what begins with the table.
-const REST: [u8; 8] = [TABLE, 0, 0, 0, 0, 0, 0, 0];
-const HEAD: usize = 4 + REST.len();
+/// `struct rtmsg` without its first four bytes: what begins with the table.
+const OF_ROUTE: [u8; 8] = [TABLE, 0, 0, 0, 0, 0, 0, 0];
 /// Where it has the length of the prefix, the table and the type.
 const LENGTH_AT: usize = 1;
 const TABLE_AT: usize = 4;
 const TYPE_AT: usize = 7;
 /// `RTN_LOCAL`, `RTN_BROADCAST` and `RTN_ANYCAST`.
 const OWN: [u8; 3] = [2, 3, 4];
-
 /// `RTA_DST`.
 const DESTINATION: u16 = 1;
 
@@ -62,23 +68,36 @@ impl Own {
         socket.ask_strictly();
         for _ in 0..TRIES {
             let mut own = Self::default();
-            let consistency = socket.ask(
-                (GET, flag::DUMP),
-                0,
-                |writer| writer.raw(&REST),
-                |message| {
-                    if message.kind == NEW
-                        && let Some(block) = said(message.payload)
-                    {
-                        own.add(block);
-                    }
-                },
-            )?;
-            if consistency == Consistency::Whole {
+            let addresses = own.hear(&mut socket, ADDRESSES, &OF_ADDRESS, of_interface)?;
+            let of_table = |payload: &[u8]| of_table(payload).into_iter().collect();
+            let routes = own.hear(&mut socket, ROUTES, &OF_ROUTE, of_table)?;
+            if (addresses, routes) == (Consistency::Whole, Consistency::Whole) {
                 return Ok(own);
             }
         }
         Err(Errno::AGAIN)
+    }
+
+    /// Asks for all of a kind and adds what is said to be the node's own.
+    fn hear(
+        &mut self,
+        socket: &mut Link,
+        (new, get): (u16, u16),
+        rest: &[u8],
+        said: impl Fn(&[u8]) -> Vec<IpNet>,
+    ) -> Result<Consistency, Errno> {
+        socket.ask(
+            (get, flag::DUMP),
+            0,
+            |writer| writer.raw(rest),
+            |message| {
+                if message.kind == new {
+                    for block in said(message.payload) {
+                        self.add(block);
+                    }
+                }
+            },
+        )
     }
 
     fn add(&mut self, block: IpNet) {
@@ -104,17 +123,33 @@ impl Own {
     }
 }
 
-/// What a message says to be the node's own.
-fn said(payload: &[u8]) -> Option<IpNet> {
+/// What a message of an interface's address says to be the node's own.
+fn of_interface(payload: &[u8]) -> Vec<IpNet> {
+    let head = 4 + OF_ADDRESS.len();
+    let said = Attributes(payload.get(head..).unwrap_or_default());
+    let own = said.find(LOCAL).or_else(|| said.find(ADDRESS));
+    let all = [own, said.find(BROADCAST)].into_iter().flatten();
+    all.filter_map(address).map(IpNet::from).collect()
+}
+
+/// The address of some bytes.
+fn address(bytes: &[u8]) -> Option<IpAddr> {
+    match bytes.len() {
+        4 => array::<4>(bytes).map(IpAddr::from),
+        16 => array::<16>(bytes).map(IpAddr::from),
+        _ => None,
+    }
+}
+
+/// What a message of a route says to be the node's own.
+fn of_table(payload: &[u8]) -> Option<IpNet> {
     let at = |at: usize| payload.get(at).copied();
     if at(TABLE_AT)? != TABLE || !OWN.contains(&at(TYPE_AT)?) {
         return None;
     }
-    let said = Attributes(payload.get(HEAD..)?).find(DESTINATION);
-    let address = match (said.map(|bytes| (bytes, bytes.len())), at(0)?) {
-        (Some((bytes, 4)), _) => array::<4>(bytes).map(IpAddr::from)?,
-        (Some((bytes, 16)), _) => array::<16>(bytes).map(IpAddr::from)?,
-        (Some(_), _) => return None,
+    let head = 4 + OF_ROUTE.len();
+    let address = match (Attributes(payload.get(head..)?).find(DESTINATION), at(0)?) {
+        (Some(bytes), _) => address(bytes)?,
         // All of a family.
         (None, SIX) => Ipv6Addr::UNSPECIFIED.into(),
         (None, _) => Ipv4Addr::UNSPECIFIED.into(),
@@ -129,6 +164,31 @@ mod tests {
     use crate::agent::netlink::wire::Writer;
 
     #[test]
+    fn the_near_end_of_a_link_is_the_nodes() {
+        let message = |parts: &[(u16, &[u8])]| {
+            let mut writer = Writer::default();
+            writer.raw(&[0; 8]);
+            for (kind, bytes) in parts {
+                writer.bytes(*kind, bytes);
+            }
+            of_interface(&writer.finish().unwrap())
+        };
+        let net = |text: &str| text.parse::<IpNet>().unwrap();
+        assert_eq!(
+            message(&[(ADDRESS, &[10, 0, 0, 2]), (LOCAL, &[10, 0, 0, 1])]),
+            [net("10.0.0.1/32")]
+        );
+        assert_eq!(
+            message(&[(ADDRESS, &[10, 0, 0, 1]), (BROADCAST, &[10, 0, 0, 255])]),
+            [net("10.0.0.1/32"), net("10.0.0.255/32")]
+        );
+        let six: Ipv6Addr = "fd00::1".parse().unwrap();
+        assert_eq!(message(&[(ADDRESS, &six.octets())]), [net("fd00::1/128")]);
+        assert_eq!(message(&[(ADDRESS, &[1, 2])]), [] as [IpNet; 0]);
+        assert_eq!(of_interface(&[0; 3]), [] as [IpNet; 0]);
+    }
+
+    #[test]
     fn what_the_local_table_has_is_the_nodes() {
         let message = |family: u8, length: u8, table: u8, kind: u8, bytes: Option<&[u8]>| {
             let mut writer = Writer::default();
@@ -136,7 +196,7 @@ mod tests {
             if let Some(bytes) = bytes {
                 writer.bytes(DESTINATION, bytes);
             }
-            said(&writer.finish().unwrap())
+            of_table(&writer.finish().unwrap())
         };
         let net = |text: &str| Some(text.parse::<IpNet>().unwrap());
         let ten: &[u8] = &[10, 0, 0, 1];
@@ -152,7 +212,7 @@ mod tests {
         assert_eq!(message(2, 32, 255, 1, Some(ten)), None);
         assert_eq!(message(2, 33, 255, 2, Some(ten)), None);
         assert_eq!(message(2, 32, 255, 2, Some(&ten[..3])), None);
-        assert_eq!(said(&[0; 3]), None);
+        assert_eq!(of_table(&[0; 3]), None);
 
         let mut own = Own::default();
         own.add("10.0.0.1/32".parse().unwrap());

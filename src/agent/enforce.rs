@@ -248,8 +248,7 @@ impl Enforcer {
 
     /// Knows the bridges behind which pods are; whether they are others than before.
     fn know_bridges(&mut self, links: &Links) -> bool {
-        let addresses = self.plan.local_pods().into_values().flatten();
-        let bridges = links.bridges(self.ports.all().values(), addresses);
+        let bridges = links.bridges(self.ports.all().values(), self.plan.local_addresses());
         self.plan.bridged_by(bridges)
     }
 
@@ -269,7 +268,15 @@ impl Enforcer {
         let (snapshot, mut more) = self.overlay.over(&self.raw, &node);
         more.extend(changed.iter().cloned());
         self.explained_by.store(Arc::new(snapshot.clone()));
-        let transaction = self.plan.advance(snapshot, &more);
+        let before = self.plan.local_addresses().count();
+        let mut transaction = self.plan.advance(snapshot.clone(), &more);
+        // A pod that is new may be the first one on its bridge.
+        if self.plan.local_addresses().count() > before
+            && let Ok(links) = Links::read()
+            && self.know_bridges(&links)
+        {
+            transaction.append(self.plan.advance(snapshot, &[]));
+        }
         if transaction.is_empty() {
             // A policy may hold the same as before and be another version of itself.
             self.receipt
@@ -373,7 +380,7 @@ impl Enforcer {
                 holding.failure = passed_by
                     .map(|error| error.to_string())
                     .or_else(|| failing::left_out(&self.undecodable))
-                    .or_else(|| failing::too_deep(&self.plan.stricter_pods()))
+                    .or_else(|| failing::too_deep(&self.plan.cut_short()))
                     .or_else(|| self.unheard.clone());
                 self.metrics
                     .in_force

@@ -150,11 +150,19 @@ impl Links {
         let masters = masters.filter_map(|master| Some(&self.all.get(&master)?.name));
         let ways = addresses.into_iter().filter_map(|it| self.way_to(it));
         let named: BTreeSet<&String> = masters.chain(ways).collect();
-        let is_bridge = |one: &&One| one.kind == BRIDGE && named.contains(&one.name);
-        let bridges = self.all.values().filter(is_bridge);
+        let bridges = named.into_iter().filter_map(|name| self.bridge_of(name));
         bridges
             .filter_map(|one| Interface::parse(&one.name))
             .collect()
+    }
+
+    /// The bridge of a name, or the one on which the interface of that name is.
+    fn bridge_of(&self, name: &str) -> Option<&One> {
+        let mut all = self.all.values();
+        let one = all.find(|one| one.name == name)?;
+        let lower = one.lower.and_then(|lower| self.all.get(&lower));
+        let mut both = [Some(one), lower].into_iter().flatten();
+        both.find(|one| one.kind == BRIDGE)
     }
 
     /// By which of them the node reaches an address.
@@ -251,6 +259,7 @@ mod tests {
                 ("0.0.0.0/0".parse().unwrap(), "veth-up".to_owned()),
                 ("10.0.0.0/16".parse().unwrap(), "veth1".to_owned()),
                 ("10.0.1.0/24".parse().unwrap(), "cni0".to_owned()),
+                ("10.0.3.0/24".parse().unwrap(), "br-lan.100".to_owned()),
             ],
         }
     }
@@ -331,6 +340,8 @@ mod tests {
             (4, "veth1", "veth", Some(5), None),
             (5, "br-pods", "bridge", None, None),
             (6, "docker0", "bridge", None, None),
+            (7, "br-lan", "bridge", None, None),
+            (8, "br-lan.100", "vlan", None, Some(7)),
         ]);
         let bridges = |ports: &[&str], addresses: &[&str]| {
             let ports: Vec<_> = ports.iter().filter_map(|it| Interface::parse(it)).collect();
@@ -343,6 +354,7 @@ mod tests {
         assert_eq!(bridges(&["veth1", "veth9"], &[]), ["br-pods"]);
         assert_eq!(bridges(&[], &["10.0.1.7", "192.0.2.1"]), ["cni0"]);
         assert_eq!(bridges(&[], &["10.0.2.7"]), [""; 0], "by a pair of its own");
+        assert_eq!(bridges(&[], &["10.0.3.7"]), ["br-lan"], "by a VLAN on it");
     }
 
     #[test]

@@ -36,6 +36,8 @@ pub(super) struct Given {
     /// Which pod of its name it was for, where that was said.
     pub(super) uid: Option<Uid>,
     pub(super) addresses: Vec<IpAddr>,
+    /// Whether an agent before this one let it start, so that the API server had told of that very pod.
+    is_older: bool,
     standing: Standing,
 }
 
@@ -60,7 +62,7 @@ impl Overlay {
         let is_free = |others: &[IpAddr]| others.iter().all(|other| !addresses.contains(other));
         self.given.retain(|_, given| is_free(&given.addresses));
         self.outlived.retain(|_, pod| is_free(&pod.ips));
-        self.outlive(&pod, uid);
+        self.outlive(&pod, uid, None);
         if addresses.is_empty() {
             // Nothing was said: what the API server says counts.
             self.given.remove(&pod);
@@ -70,9 +72,24 @@ impl Overlay {
             sandbox,
             uid,
             addresses,
+            is_older: false,
             standing: Standing::Has,
         };
         self.given.insert(pod, given);
+    }
+
+    /// The same, as an agent before this one was told.
+    pub(super) fn give_again(
+        &mut self,
+        pod: &WorkloadRef,
+        uid: Option<Uid>,
+        sandbox: String,
+        addresses: Vec<IpAddr>,
+    ) {
+        self.give(pod.clone(), uid, sandbox, addresses);
+        if let Some(given) = self.given.get_mut(pod) {
+            given.is_older = true;
+        }
     }
 
     /// The network of a sandbox is gone, and with it the pod's addresses.
@@ -93,14 +110,20 @@ impl Overlay {
             .retain(|_, given| given.is_taken() || !sandboxes.contains(&given.sandbox));
     }
 
-    /// Keeps the pod that has had a name up to now, where its sandbox is there and the name is another one's from now on.
-    fn outlive(&mut self, name: &WorkloadRef, next: Option<Uid>) {
-        let (Some(given), Some(last), Some(next)) =
-            (self.given.get(name), self.last.pod(name), next)
-        else {
+    /// Keeps the pod that has had a name up to now, where its sandbox is there and the name is another one's from now on. What it was
+    /// before this agent nobody says: it is taken for one like the next, on this node.
+    fn outlive(&mut self, name: &WorkloadRef, next: Option<Uid>, like: Option<(&Pod, &NodeName)>) {
+        let (Some(given), Some(next)) = (self.given.get(name), next) else {
             return;
         };
-        let is_its = given.uid.is_some() && given.uid == last.uid && given.uid != Some(next);
+        let last = self.last.pod(name).filter(|last| last.uid == given.uid);
+        let last = last.map(|last| (last, last.node.as_ref()));
+        let like = like.filter(|_| given.is_older);
+        let like = like.map(|(like, node)| (like, Some(node)));
+        let Some((last, node)) = last.or(like) else {
+            return;
+        };
+        let is_its = given.uid.is_some_and(|own| own != next);
         if is_its && !given.is_taken() {
             let workload = WorkloadRef {
                 // No pod of the API server has such a name.
@@ -109,6 +132,8 @@ impl Overlay {
             };
             let pod = Pod {
                 workload,
+                uid: given.uid,
+                node: node.cloned(),
                 ips: given.addresses.clone(),
                 ..last.clone()
             };
@@ -131,7 +156,9 @@ impl Overlay {
         });
         let names: Vec<WorkloadRef> = self.given.keys().cloned().collect();
         for name in names {
-            self.outlive(&name, raw.pod(&name).and_then(|pod| pod.uid));
+            let next = raw.pod(&name);
+            let like = next.map(|next| (next, node));
+            self.outlive(&name, next.and_then(|pod| pod.uid), like);
         }
         let mut snapshot = raw.clone();
         let mut shown = BTreeSet::new();
@@ -458,11 +485,21 @@ mod tests {
         });
         let raw: Snapshot = [next.clone()].into_iter().collect();
         let mut overlay = Overlay::default();
-        overlay.give(workload(&next), uid(1), "first".to_owned(), vec![address]);
-        assert_eq!(overlay.over(&raw, &node), (raw.clone(), Vec::new()));
+        overlay.give_again(&workload(&next), uid(1), "first".to_owned(), vec![address]);
+        for _ in 0..2 {
+            let (snapshot, _) = overlay.over(&raw, &node);
+            assert_eq!(snapshot.pod(&workload(&next)), raw.pod(&workload(&next)));
+            // It is held as one of its name would be, until it has ended.
+            let old = snapshot.pod_at(address).unwrap();
+            assert_eq!((old.uid, old.is_on(&node)), (uid(1), true));
+        }
+        let mut taken = overlay.clone();
+        taken.take(&workload(&next), "first");
+        assert_eq!(taken.over(&raw, &node).0, raw);
         overlay.give(workload(&next), uid(2), "second".to_owned(), vec![address]);
         let (snapshot, _) = overlay.over(&raw, &node);
         assert_eq!(snapshot.pod_at(address).map(|pod| pod.uid), Some(uid(2)));
+        assert_eq!(snapshot.pods().count(), 1);
     }
 
     #[test]

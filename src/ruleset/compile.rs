@@ -29,8 +29,19 @@ pub(super) struct Compiled {
     pub(super) peers: BTreeMap<SetName, PeerKey>,
     /// The sets that are asked and stay as they are.
     pub(super) fixed: BTreeMap<SetName, (SetKind, BTreeSet<Element>)>,
-    /// Whether they deny what the policies let pass, since the kernel does not follow as many chains as it would take.
-    pub(super) is_stricter: bool,
+    /// How closely they follow the policies.
+    pub(super) follows: Follows,
+}
+
+/// How closely chains follow policies: the kernel follows only so many, one after the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Follows {
+    /// To the letter.
+    Exactly,
+    /// To the letter, and what is on trial is not asked.
+    WithoutTrial,
+    /// They deny what the policies let pass: stricter rules of one priority go first.
+    MoreStrictly,
 }
 
 /// How denied packets are told.
@@ -103,14 +114,18 @@ pub(super) fn compile(
     family: Family,
     telling: Telling,
 ) -> Compiled {
-    let written = write(&in_force, tried.as_ref(), way, family, telling);
+    let write = |in_force: &Body, tried: Option<&Body>, follows| {
+        let written = write(in_force, tried, way, family, telling);
+        let as_said = |written| Compiled { follows, ..written };
+        written.map(as_said).map_err(as_said)
+    };
+    // What is on trial changes nothing for what is in force.
+    let written = write(&in_force, tried.as_ref(), Follows::Exactly)
+        .or_else(|_| write(&in_force, None, Follows::WithoutTrial));
     written.unwrap_or_else(|_| {
         let (in_force, tried) = (in_force.flattened(), tried.map(Body::flattened));
-        let (Ok(written) | Err(written)) = write(&in_force, tried.as_ref(), way, family, telling);
-        Compiled {
-            is_stricter: true,
-            ..written
-        }
+        let (Ok(written) | Err(written)) = write(&in_force, tried.as_ref(), Follows::MoreStrictly);
+        written
     })
 }
 
@@ -171,7 +186,7 @@ fn write(
         chains: chains.collect(),
         peers: writer.peers,
         fixed: writer.fixed,
-        is_stricter: false,
+        follows: Follows::Exactly,
     };
     if is_too_deep {
         Err(compiled)

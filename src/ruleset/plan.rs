@@ -10,7 +10,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::body::{Body, Holding, Standpoint, Way};
-use super::compile::{self, Compiled, Telling};
+use super::compile::{self, Compiled, Follows, Telling};
 use super::draft::Draft;
 use super::frame;
 use super::link;
@@ -146,15 +146,25 @@ impl Plan {
             .collect()
     }
 
-    /// The local pods that are held more strictly than policies say, since they are too many of one priority that pass and accept
-    /// in turn for a kernel to follow.
-    pub fn stricter_pods(&self) -> BTreeSet<&WorkloadRef> {
-        let is_stricter = |local: &&Local| {
-            let mut chains = local.chains.values().filter_map(|it| self.chains.get(it));
-            chains.any(|shared| shared.compiled.is_stricter)
-        };
-        let pods = self.local.values().filter(is_stricter);
-        pods.map(|local| &local.pod).collect()
+    /// The addresses of local pods.
+    pub fn local_addresses(&self) -> impl Iterator<Item = IpAddr> {
+        self.local.keys().copied()
+    }
+
+    /// The local pods whose chains do not follow their policies to the letter, and whether these are more strict: where not, what
+    /// is on trial is not asked. Too many policies of one priority, each with rules that go before stricter ones, take more chains
+    /// than a kernel follows.
+    pub fn cut_short(&self) -> BTreeMap<&WorkloadRef, bool> {
+        let mut pods = BTreeMap::new();
+        for local in self.local.values() {
+            let chains = local.chains.values().filter_map(|it| self.chains.get(it));
+            let follows = chains.map(|shared| shared.compiled.follows).max();
+            if let Some(follows @ (Follows::WithoutTrial | Follows::MoreStrictly)) = follows {
+                let is_stricter = pods.entry(&local.pod).or_default();
+                *is_stricter |= follows == Follows::MoreStrictly;
+            }
+        }
+        pods
     }
 
     /// Takes notice of the interfaces behind which addresses are, for the next change.

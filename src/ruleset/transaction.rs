@@ -45,6 +45,12 @@ pub enum Change {
 }
 
 impl Transaction {
+    /// Has this one done after it.
+    pub fn append(&mut self, next: Self) {
+        self.changes.extend(next.changes);
+        self.bridge.extend(next.bridge);
+    }
+
     /// Whether nothing is to be done.
     pub fn is_empty(&self) -> bool {
         self.changes.is_empty() && self.bridge.is_empty()

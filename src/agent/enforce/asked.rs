@@ -44,7 +44,7 @@ impl Enforcer {
                 let uid = pod.uid.as_deref().and_then(Uid::parse);
                 let addresses = pod.addresses.clone();
                 self.overlay
-                    .give(workload, uid, sandbox.id.clone(), addresses);
+                    .give_again(&workload, uid, sandbox.id.clone(), addresses);
             }
             self.ports.name_again(sandbox.id, port, sandbox.number);
         }
@@ -99,9 +99,6 @@ impl Enforcer {
                 self.ports
                     .give(container_id, addresses, host_interface.as_deref(), look);
                 self.know_ports();
-                if let Ok(links) = Links::read() {
-                    self.know_bridges(&links);
-                }
                 let uid = pod.as_ref().and_then(uid_of);
                 let (id, addresses) = (container_id.clone(), addresses.clone());
                 self.overlay.give(workload, uid, id, addresses);

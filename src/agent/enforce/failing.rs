@@ -1,7 +1,7 @@
 //! Why a kernel that has the rules does not hold what the policies say: objects that the agent cannot understand, kinds of which
 //! it is not told, and what the kernel cannot follow.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -38,13 +38,20 @@ impl Enforcer {
     }
 }
 
-/// What the kernel holds more strictly than it is said, since it cannot follow it.
-pub(super) fn too_deep(pods: &BTreeSet<&WorkloadRef>) -> Option<String> {
-    let first = pods.first()?;
+/// What the kernel holds more strictly than it is said, of the pods whose chains are cut short, since it would take too many. That
+/// what is on trial is not asked of some changes nothing of what holds, and is logged.
+pub(super) fn too_deep(pods: &BTreeMap<&WorkloadRef, bool>) -> Option<String> {
+    const WHY: &str = "more ClusterNetworkPolicies of one priority accept before they pass or deny than the kernel follows";
+    let mut stricter = pods.iter().filter(|(_, is_stricter)| **is_stricter);
+    let Some((pod, _)) = stricter.next() else {
+        if let Some((pod, _)) = pods.first_key_value() {
+            tracing::warn!(pods = pods.len(), %pod, "{WHY}: what is on trial is not asked");
+        }
+        return None;
+    };
+    let count = stricter.count().saturating_add(1);
     Some(format!(
-        "too many ClusterNetworkPolicies of one priority accept some and pass or deny others for the kernel to follow: their stricter \
-         rules go first for {} pods, {first} among them; give them priorities of their own",
-        pods.len()
+        "{WHY}: their stricter rules go first for {count} pods, {pod} among them; give them priorities of their own"
     ))
 }
 

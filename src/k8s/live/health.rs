@@ -24,9 +24,8 @@ struct Known {
     watches: BTreeMap<Kind, Watch>,
     heard: Instant,
     silent: bool,
-    /// When it was heard last before it was silent, and when it was heard again after that.
-    lost: Instant,
-    back: Instant,
+    /// For how long it has answered, as far as it was asked.
+    answered: Duration,
 }
 
 /// What has become of one watch.
@@ -51,8 +50,9 @@ pub struct Watch {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Broken {
     since: Instant,
-    /// When it failed last, where it did.
-    failed: Option<Instant>,
+    /// For how long the API server had answered then, and when the watch failed last, where it did.
+    begun: Duration,
+    failed: Option<Duration>,
     doubted: Doubted,
 }
 
@@ -71,20 +71,21 @@ impl Health {
             watches: watches.collect(),
             heard: now,
             silent: false,
-            lost: now,
-            back: now,
+            answered: Duration::ZERO,
         }))
     }
 
     /// All that is there is asked for, from this moment on.
     pub(super) fn listing(&self, kind: Kind, now: Instant) {
         let mut known = self.known();
+        let answered = known.answered;
         let watch = known.watches.entry(kind).or_default();
         // What was not served is asked for again and again, and nobody doubts it.
         if watch.listed && !watch.absent {
             let before = watch.doubted(now);
             watch.broken = Some(Broken {
                 since: before.map_or(now, |broken| broken.since),
+                begun: before.map_or(answered, |broken| broken.begun),
                 failed: before.and_then(|broken| broken.failed),
                 doubted: Doubted::UntilListed(watch.told.saturating_add(1)),
             });
@@ -124,12 +125,14 @@ impl Health {
     /// A watch failed, and begins again after this pause; tells whether it was well before.
     pub(super) fn failed(&self, kind: Kind, now: Instant, pause: Duration) -> bool {
         let mut known = self.known();
+        let answered = known.answered;
         let watch = known.watches.entry(kind).or_default();
         watch.restarts = watch.restarts.saturating_add(1);
         let before = watch.doubted(now);
         watch.broken = Some(Broken {
             since: before.map_or(now, |broken| broken.since),
-            failed: Some(now),
+            begun: before.map_or(answered, |broken| broken.begun),
+            failed: Some(answered),
             doubted: Doubted::Until(now.checked_add(pause + TRIAL).unwrap_or(now)),
         });
         before.is_none()
@@ -138,10 +141,9 @@ impl Health {
     /// The API server answered, or did not.
     pub(super) fn probed(&self, answered: bool, now: Instant) {
         let mut known = self.known();
-        match (known.silent, answered) {
-            (false, false) => known.lost = known.heard,
-            (true, true) => known.back = now,
-            _ => {}
+        if answered && !known.silent {
+            let more = now.saturating_duration_since(known.heard);
+            known.answered = known.answered.saturating_add(more);
         }
         known.silent = !answered;
         if answered {
@@ -174,7 +176,7 @@ impl Health {
         let known = self.known();
         let is_doubted = |(_, watch): &(&Kind, &Watch)| {
             let broken = watch.doubted(now);
-            broken.is_some_and(|broken| known.is_lasting(broken, now, longer))
+            broken.is_some_and(|broken| known.is_lasting(broken, longer))
         };
         let doubted = known.watches.iter().filter(is_doubted);
         doubted.map(|(kind, _)| *kind).collect()
@@ -195,16 +197,11 @@ impl Health {
 // === impl Known ===
 
 impl Known {
-    /// Whether a watch has failed for longer than this, not counting for how long the API server did not answer.
-    fn is_lasting(&self, broken: Broken, now: Instant, longer: Duration) -> bool {
-        // What was so before that is so still.
-        if self.lost.saturating_duration_since(broken.since) > longer {
-            return true;
-        }
-        let since = broken.since.max(self.back);
-        let lasts = |until: Instant, longer| until.saturating_duration_since(since) > longer;
-        let is_telling = broken.is_until_listed() && lasts(now, longer.max(TELLING));
-        !self.silent && (is_telling || broken.failed.is_some_and(|last| lasts(last, longer)))
+    /// Whether a watch has failed for longer than this, counting what time the API server answered.
+    fn is_lasting(&self, broken: Broken, longer: Duration) -> bool {
+        let lasts = |until: Duration, longer| until.saturating_sub(broken.begun) > longer;
+        let is_telling = broken.is_until_listed() && lasts(self.answered, longer.max(TELLING));
+        is_telling || broken.failed.is_some_and(|last| lasts(last, longer))
     }
 }
 
@@ -263,36 +260,40 @@ mod tests {
     fn a_watch_that_goes_on_failing_is_named_after_a_while() {
         let begun = Instant::now();
         let health = Health::new(Kind::ALL, begun);
-        let fail = |kind, at: u32| health.failed(kind, begun + SECOND * at, SECOND * 5);
-        let doubted = |at: u32| health.doubted(begun + SECOND * at, SECOND * 10);
-        fail(Kind::NetworkPolicy, 0);
-        fail(Kind::NetworkPolicy, 5);
-        assert_eq!(doubted(14), [], "it may have gone on well since");
-        fail(Kind::NetworkPolicy, 11);
-        assert_eq!(doubted(11), [Kind::NetworkPolicy]);
-
-        // An answer that does not come changes nothing of that. Others fail for as long as none comes, and a while longer.
-        health.probed(true, begun + SECOND * 12);
-        health.probed(false, begun + SECOND * 13);
-        for at in (14..40).step_by(5) {
-            fail(Kind::NetworkPolicy, at);
-            fail(Kind::Pod, at);
-            assert_eq!(doubted(at), [Kind::NetworkPolicy]);
+        // The API server is asked each time before.
+        let fail = |kinds: &[Kind], at: u32, answers: bool| {
+            let now = begun + SECOND * at;
+            health.probed(answers, now);
+            for kind in kinds {
+                health.failed(*kind, now, SECOND * 5);
+            }
+            health.doubted(now, SECOND * 10)
+        };
+        let (policy, pod) = (Kind::NetworkPolicy, Kind::Pod);
+        assert_eq!(fail(&[policy], 0, true), []);
+        assert_eq!(fail(&[policy], 5, true), []);
+        assert_eq!(fail(&[], 14, true), [], "it may have gone on well since");
+        assert_eq!(fail(&[policy], 15, true), [policy]);
+        // What is so stays so while no answer comes. Others fail for as long, and that is no reason.
+        for at in (20..60).step_by(5) {
+            assert_eq!(fail(&[policy, pod], at, false), [policy]);
         }
-        health.probed(true, begun + SECOND * 40);
-        fail(Kind::Pod, 45);
-        fail(Kind::NetworkPolicy, 45);
-        assert_eq!(doubted(45), [Kind::NetworkPolicy]);
-        fail(Kind::Pod, 51);
-        assert_eq!(doubted(51), [Kind::Pod, Kind::NetworkPolicy]);
-        health.told(Kind::NetworkPolicy);
-        assert_eq!(doubted(51), [Kind::Pod]);
+        // Nor is a single answer in between.
+        assert_eq!(fail(&[policy, pod], 60, true), [policy]);
+        assert_eq!(fail(&[policy, pod], 65, false), [policy]);
+        for at in [70, 75, 80] {
+            assert_eq!(fail(&[policy, pod], at, true), [policy]);
+        }
+        assert_eq!(fail(&[policy, pod], 85, true), [pod, policy]);
+        health.told(policy);
+        assert_eq!(fail(&[], 85, true), [pod]);
+        health.told(pod);
 
         // A list that does not come to its end.
         health.listed(Kind::Node, false);
-        health.listing(Kind::Node, begun + SECOND * 60);
-        assert_eq!(doubted(120), []);
-        assert_eq!(doubted(121), [Kind::Node]);
+        health.listing(Kind::Node, begun + SECOND * 86);
+        assert_eq!(fail(&[], 145, true), []);
+        assert_eq!(fail(&[], 147, true), [Kind::Node]);
     }
 
     #[test]
