@@ -1,4 +1,4 @@
-//! What stands for a local pod in the sets of the table.
+//! What stands for local pods, and for the interfaces and bridges behind which they are, in the sets of the table.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -37,9 +37,7 @@ impl Plan {
             }
         }
     }
-}
 
-impl Plan {
     /// What was told of bridges counts from now on.
     pub(super) fn take_bridges(&mut self, draft: &mut Draft) {
         let Some(told) = self.told_bridges.take() else {
