@@ -8,11 +8,10 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
-use netlink_sys::protocols::NETLINK_ROUTE;
 use rustix::io::Errno;
 
 use super::netlink::wire::{Attributes, array, flag};
-use super::netlink::{Consistency, Link};
+use super::netlink::{Consistency, Link, settled};
 
 /// `RTM_NEWADDR` and `RTM_GETADDR`.
 const ADDRESSES: (u16, u16) = (20, 22);
@@ -42,12 +41,6 @@ const DESTINATION: u16 = 1;
 /// `AF_INET6`.
 const SIX: u8 = 10;
 
-/// How often they are read where they change meanwhile.
-const TRIES: usize = 5;
-
-/// How many bytes of answers may wait.
-const RECEIVE: usize = 256 * 1024;
-
 /// The addresses that the node takes packets for in the agent's network namespace.
 #[derive(Debug, Default)]
 pub(super) struct Own {
@@ -63,19 +56,16 @@ impl Own {
     /// # Errors
     /// The kernel does not tell, or they change too often.
     pub(super) fn read() -> Result<Self, Errno> {
-        let mut socket = Link::open_of(NETLINK_ROUTE, RECEIVE)?;
+        let mut socket = Link::open_routes()?;
         // So that only the one table is told, of the many routes that a node may have.
         socket.ask_strictly();
-        for _ in 0..TRIES {
+        settled(|| {
             let mut own = Self::default();
             let addresses = own.hear(&mut socket, ADDRESSES, &OF_ADDRESS, of_interface)?;
             let of_table = |payload: &[u8]| of_table(payload).into_iter().collect();
             let routes = own.hear(&mut socket, ROUTES, &OF_ROUTE, of_table)?;
-            if (addresses, routes) == (Consistency::Whole, Consistency::Whole) {
-                return Ok(own);
-            }
-        }
-        Err(Errno::AGAIN)
+            Ok((own, addresses.and(routes)))
+        })
     }
 
     /// Asks for all of a kind and adds what is said to be the node's own.

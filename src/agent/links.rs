@@ -7,11 +7,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
-use netlink_sys::protocols::NETLINK_ROUTE;
 use rustix::io::Errno;
 
 use super::netlink::wire::{Attributes, array, flag};
-use super::netlink::{Consistency, Link};
+use super::netlink::{Consistency, Link, settled};
 use crate::ruleset::Interface;
 
 /// `RTM_NEWLINK` and `RTM_GETLINK`.
@@ -35,12 +34,6 @@ const VLAN_FILTERING: u16 = 7;
 
 /// The kind of bridges.
 const BRIDGE: &str = "bridge";
-
-/// How often they are read where they change meanwhile.
-const TRIES: usize = 5;
-
-/// How many bytes of answers may wait.
-const RECEIVE: usize = 256 * 1024;
 
 /// The kinds of which one end is a pod's: pairs, and what a virtual machine has.
 const PAIR: &str = "veth";
@@ -87,18 +80,12 @@ impl Links {
     /// # Errors
     /// The kernel does not tell, or they change too often.
     pub(super) fn read() -> Result<Self, Errno> {
-        for _ in 0..TRIES {
-            let (links, consistency) = Self::read_once()?;
-            if consistency == Consistency::Whole {
-                return Ok(links);
-            }
-        }
-        Err(Errno::AGAIN)
+        settled(Self::read_once)
     }
 
     fn read_once() -> Result<(Self, Consistency), Errno> {
         let mut links = Self::default();
-        let mut socket = Link::open_of(NETLINK_ROUTE, RECEIVE)?;
+        let mut socket = Link::open_routes()?;
         let consistency = socket.ask(
             (GET, flag::DUMP),
             0,

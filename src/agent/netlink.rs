@@ -1,4 +1,4 @@
-//! Netlink sockets of netfilter: asking, and hearing the answer.
+//! Netlink sockets of netfilter and of interfaces and routes: asking, and hearing the answer.
 
 pub(crate) mod wire;
 
@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use netlink_sys::SocketAddr;
-use netlink_sys::protocols::NETLINK_NETFILTER;
+use netlink_sys::protocols::{NETLINK_NETFILTER, NETLINK_ROUTE};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, sockopt};
 
@@ -17,6 +17,12 @@ const BUFFER: usize = 64 * 1024;
 
 /// How long the kernel may take for a part of a dump.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// How often something is read where it changes meanwhile.
+const TRIES: usize = 5;
+
+/// How many bytes of answers on interfaces and routes may wait.
+const ROUTES: usize = 256 * 1024;
 
 /// A socket of the network namespace that the thread was in when it was opened.
 #[derive(Debug)]
@@ -61,14 +67,44 @@ pub(crate) enum Consistency {
     Torn,
 }
 
+impl Consistency {
+    /// That of two things that were read one after the other.
+    pub(crate) fn and(self, other: Self) -> Self {
+        match self {
+            Self::Whole => other,
+            Self::Torn => Self::Torn,
+        }
+    }
+}
+
+/// Reads something, again where it changed meanwhile.
+///
+/// # Errors
+/// The kernel does not tell, or it changes too often.
+pub(crate) fn settled<T>(
+    mut read: impl FnMut() -> Result<(T, Consistency), Errno>,
+) -> Result<T, Errno> {
+    for _ in 0..TRIES {
+        let (whole, consistency) = read()?;
+        if consistency == Consistency::Whole {
+            return Ok(whole);
+        }
+    }
+    Err(Errno::AGAIN)
+}
+
 impl Link {
     /// Opens it, so that so many bytes may wait to be received.
     pub(crate) fn open(receive: usize) -> Result<Self, Errno> {
         Self::open_of(NETLINK_NETFILTER, receive)
     }
 
-    /// The same, of another part of the kernel.
-    pub(crate) fn open_of(protocol: isize, receive: usize) -> Result<Self, Errno> {
+    /// The same, for interfaces, their addresses and routes.
+    pub(crate) fn open_routes() -> Result<Self, Errno> {
+        Self::open_of(NETLINK_ROUTE, ROUTES)
+    }
+
+    fn open_of(protocol: isize, receive: usize) -> Result<Self, Errno> {
         let mut inner = netlink_sys::Socket::new(protocol).map_err(|e| errno(&e))?;
         let port = inner.bind_auto().map_err(|e| errno(&e))?.port_number();
         let kernel = SocketAddr::new(0, 0);

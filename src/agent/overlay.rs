@@ -154,7 +154,9 @@ impl Overlay {
         self.given.retain(|workload, given| {
             !given.is_taken() || given.is_said_by(raw.pod(workload), node)
         });
-        let names: Vec<WorkloadRef> = self.given.keys().cloned().collect();
+        let given = self.given.iter();
+        let others = given.filter(|(name, given)| given.is_of_another(raw.pod(name)));
+        let names: Vec<WorkloadRef> = others.map(|(name, _)| name.clone()).collect();
         for name in names {
             let next = raw.pod(&name);
             let like = next.map(|next| (next, node));
@@ -178,8 +180,7 @@ impl Overlay {
                 continue;
             }
             // What another pod of its name had is not its own.
-            let is_anothers = |own: Uid| known.is_some_and(|it| it.uid.is_some_and(|it| it != own));
-            if given.uid.is_some_and(is_anothers) {
+            if given.is_of_another(known) {
                 continue;
             }
             let is_elsewhere = pod.node.as_ref().is_some_and(|there| there != node);
@@ -218,6 +219,12 @@ impl Overlay {
 impl Given {
     fn is_taken(&self) -> bool {
         matches!(self.standing, Standing::Taken(_))
+    }
+
+    /// Whether the pod that has the name now is known to be another one.
+    fn is_of_another(&self, known: Option<&Pod>) -> bool {
+        let now = known.and_then(|pod| pod.uid);
+        self.uid.zip(now).is_some_and(|(own, now)| own != now)
     }
 
     /// Whether the API server says of the pod whose sandbox it was that it has one of these addresses here.

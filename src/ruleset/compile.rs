@@ -115,9 +115,7 @@ pub(super) fn compile(
     telling: Telling,
 ) -> Compiled {
     let write = |in_force: &Body, tried: Option<&Body>, follows| {
-        let written = write(in_force, tried, way, family, telling);
-        let as_said = |written| Compiled { follows, ..written };
-        written.map(as_said).map_err(as_said)
+        write((in_force, tried), follows, way, family, telling)
     };
     // What is on trial changes nothing for what is in force.
     let written = write(&in_force, tried.as_ref(), Follows::Exactly)
@@ -131,8 +129,8 @@ pub(super) fn compile(
 
 /// Writes the chains as the policies are; as an error, where they are too deep.
 fn write(
-    in_force: &Body,
-    tried: Option<&Body>,
+    (in_force, tried): (&Body, Option<&Body>),
+    follows: Follows,
     way: Way,
     family: Family,
     telling: Telling,
@@ -186,7 +184,7 @@ fn write(
         chains: chains.collect(),
         peers: writer.peers,
         fixed: writer.fixed,
-        follows: Follows::Exactly,
+        follows,
     };
     if is_too_deep {
         Err(compiled)

@@ -234,9 +234,16 @@ fn unknown(end: End) -> Vec<Rule> {
     rules
 }
 
-/// The rules of a chain that tells of packets, up to a rate, counts them and drops them.
-pub(super) fn told_drop(options: &Options, counter: &str, told: &str, why: &str) -> Vec<Rule> {
-    vec![
+/// Adds a chain that tells of packets, up to a rate, counts them and drops them.
+pub(super) fn add_told_drop(
+    options: &Options,
+    ruleset: &mut Ruleset,
+    (chain, counter): (&str, &str),
+    told: &str,
+    why: &str,
+) {
+    ruleset.counters.insert(CounterName::from(counter));
+    ruleset.chain_mut(chain.into()).rules = vec![
         Rule {
             matches: Vec::new(),
             does: Statement::tell(options.log_group, options.log_rate, told),
@@ -250,7 +257,7 @@ pub(super) fn told_drop(options: &Options, counter: &str, told: &str, why: &str)
             ],
             why: why.into(),
         },
-    ]
+    ];
 }
 
 /// The rule that sends packets to the chains of local pods.

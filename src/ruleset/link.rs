@@ -8,10 +8,10 @@
 use std::collections::BTreeSet;
 use std::net::Ipv6Addr;
 
-use super::frame::told_drop;
+use super::frame::add_told_drop;
 use super::options::Options;
 use super::sources::nobody_set;
-use super::table::{ChainName, CounterName, Element, End, Match, Rule, Ruleset, SetName, Verdict};
+use super::table::{Element, End, Match, Rule, Ruleset, SetName, Verdict};
 use crate::netpol::Family;
 
 /// Counts what is dropped, and what becomes of it.
@@ -19,14 +19,13 @@ const LINK_LOCAL: &str = "link-local";
 
 /// Adds what becomes of it.
 pub(super) fn add(options: &Options, ruleset: &mut Ruleset) {
-    ruleset.counters.insert(CounterName::from(LINK_LOCAL));
-    let rules = told_drop(
+    add_told_drop(
         options,
-        LINK_LOCAL,
+        ruleset,
+        (LINK_LOCAL, LINK_LOCAL),
         "ringfence link egress",
         "what pods send each other by addresses of the link is counted and dropped",
     );
-    ruleset.chain_mut(ChainName::from(LINK_LOCAL)).rules = rules;
 }
 
 /// The rules for forwarded packets of IPv6, behind that for neighbours.

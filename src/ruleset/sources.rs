@@ -20,11 +20,11 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
 
 use super::compile::digit;
-use super::frame::told_drop;
+use super::frame::add_told_drop;
 use super::options::Options;
 use super::table::{
-    Carried, Chain, ChainName, CounterName, Element, End, Hook, Interface, Layer, Match, Rule,
-    Ruleset, Set, SetKind, SetName, Tag, Verdict,
+    Carried, Chain, Element, End, Hook, Interface, Layer, Match, Rule, Ruleset, Set, SetKind,
+    SetName, Tag, Verdict,
 };
 use super::{link, vxlan};
 use crate::netpol::Family;
@@ -63,30 +63,24 @@ pub(super) fn add(options: &Options, layer: Layer, ruleset: &mut Ruleset) {
     if !options.vxlan_ports.is_empty() {
         vxlan::add(options, ruleset);
     }
-    ruleset.counters.insert(CounterName::from(SPOOFED));
-    let mut chains = vec![
-        (PREROUTING, Some(Hook::Prerouting), prerouting(layer)),
-        (FROM_POD, None, from_pod(options, layer)),
-        (
-            SPOOFED,
-            None,
-            told_drop(
-                options,
-                SPOOFED,
-                "ringfence spoofed egress",
-                "what has another sender than the pod that it comes from is counted and dropped",
-            ),
-        ),
-    ];
+    add_told_drop(
+        options,
+        ruleset,
+        (SPOOFED, SPOOFED),
+        "ringfence spoofed egress",
+        "what has another sender than the pod that it comes from is counted and dropped",
+    );
     if layer == Layer::Bridge {
         let why = "what comes from a pod with the tag of a VLAN is counted and dropped";
-        let rules = told_drop(options, SPOOFED, "ringfence tagged egress", why);
-        chains.push((TAGGED, None, rules));
+        let (names, told) = ((TAGGED, SPOOFED), "ringfence tagged egress");
+        add_told_drop(options, ruleset, names, told, why);
     }
-    for (name, hook, rules) in chains {
-        let chain = Chain { hook, rules };
-        ruleset.chains.insert(ChainName::from(name), chain);
-    }
+    ruleset.chain_mut(FROM_POD.into()).rules = from_pod(options, layer);
+    let chain = Chain {
+        hook: Some(Hook::Prerouting),
+        rules: prerouting(layer),
+    };
+    ruleset.chains.insert(PREROUTING.into(), chain);
 }
 
 /// The table for the ports of bridges.

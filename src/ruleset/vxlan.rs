@@ -9,12 +9,10 @@
 //! addresses that it has among its pods either.
 
 use super::compile::digit;
-use super::frame::{known_set, told_drop};
+use super::frame::{add_told_drop, known_set};
 use super::options::Options;
 use super::sources::nobody_set;
-use super::table::{
-    CounterName, Element, End, Match, Rule, Ruleset, Set, SetKind, SetName, Tracked, Verdict,
-};
+use super::table::{Element, End, Match, Rule, Ruleset, Set, SetKind, SetName, Tracked, Verdict};
 use super::terms::{Member, PeerKey};
 use crate::netpol::{Family, Protocol, Selector};
 
@@ -50,14 +48,13 @@ pub(super) fn add(options: &Options, ruleset: &mut Ruleset) {
         elements: ports.map(|port| Element::Ports(*port, *port)).collect(),
     };
     ruleset.sets.insert(PORTS.into(), ports);
-    ruleset.counters.insert(CounterName::from(COUNTER));
-    let rules = told_drop(
+    add_told_drop(
         options,
-        COUNTER,
+        ruleset,
+        (CHAIN, COUNTER),
         "ringfence crafted egress",
         "what pods make to be taken for the overlay is counted and dropped",
     );
-    ruleset.chain_mut(CHAIN.into()).rules = rules;
 }
 
 /// Adds what is asked of packets to such a port, on their way to others and to this node.

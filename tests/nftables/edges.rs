@@ -53,7 +53,6 @@ fn dispatch(pods: &[(u8, &str)], chains: &[&str]) -> Ruleset {
     made
 }
 
-/// The kernel follows 16 chains from one to the next.
 /// A pod on trial, isolated or not, and so many policies of one priority, each with rules for some teams.
 fn tied(count: usize, is_isolated: bool, each: impl Fn(usize) -> Vec<Value>) -> Plan {
     let wide = |at: usize| {

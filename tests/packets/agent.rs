@@ -248,6 +248,16 @@ impl Site {
         serde_json::from_slice(&self.kubernetes.kubectl(&get, "").stdout).ok()
     }
 
+    /// Waits until the receipt's condition has this status, and this in its message.
+    async fn says(&self, status: &str, word: &str) {
+        Kubernetes::eventually(word, async || {
+            let condition = self.receipt()?["status"]["conditions"][0].take();
+            let message = condition["message"].as_str()?;
+            (condition["status"] == status && message.contains(word)).then_some(())
+        })
+        .await;
+    }
+
     /// The table as `nft` shows it; nothing where there is none.
     fn rules(&self) -> String {
         let node = &self.cluster.node(0).namespace;
@@ -536,28 +546,21 @@ async fn a_receipt_says_what_is_not_in_force_because_it_is_not_understood() {
     };
     site.kubernetes.apply(&policy("IP").to_string());
     site.start().await;
-    let becomes = async |status: &str, word: &str| {
-        Kubernetes::eventually(word, async || {
-            let condition = site.receipt()?["status"]["conditions"][0].take();
-            let message = condition["message"].as_str()?;
-            (condition["status"] == status && message.contains(word)).then_some(())
-        })
-        .await;
-    };
-    becomes(
+    site.says(
         "False",
         "AdminNetworkPolicy no-names is not understood, it is not in force: ",
     )
     .await;
     site.kubernetes.apply(&policy("UDP").to_string());
-    becomes("True", "holds what the policies say").await;
+    site.says("True", "holds what the policies say").await;
     site.kubernetes.apply(&policy("IP").to_string());
-    becomes("False", "an earlier version of it is in force").await;
+    site.says("False", "an earlier version of it is in force")
+        .await;
     // What kube-proxy does elsewhere takes packets off the way.
     let node = &site.cluster.node(0).namespace;
     node.ip("link add kube-ipvs0 type bridge\n");
     site.policy("default-deny", &deny_all());
-    becomes("False", "kube-proxy sends on by IPVS here").await;
+    site.says("False", "kube-proxy sends on by IPVS here").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -590,20 +593,12 @@ async fn no_pod_starts_while_one_kind_of_policies_is_not_heard_of() {
     assert!(replaced.status.success());
     site.broken.notify_waiters();
     let unheard = "the watch of networkpolicies fails";
-    let says = async |status: &str, word: &str| {
-        Kubernetes::eventually(word, async || {
-            let condition = site.receipt()?["status"]["conditions"][0].take();
-            let message = condition["message"].as_str()?;
-            (condition["status"] == status && message.contains(word)).then_some(())
-        })
-        .await;
-    };
-    says("False", unheard).await;
+    site.says("False", unheard).await;
     let refused = starts("next").await.unwrap_err();
     assert!(refused.contains(unheard), "{refused}");
 
     install(&site.kubernetes);
-    says("True", "holds what the policies say").await;
+    site.says("True", "holds what the policies say").await;
     assert_eq!(starts("next").await, Ok(()));
 }
 
