@@ -139,6 +139,9 @@ impl Judge<'_> {
                 Verb::Mutate => Answer::mutated(&outline.uid, &mutate::Mutated::default()),
             }));
         }
+        if let Some(namespace) = self.unheard_of(&outline) {
+            return Ok(Judged::Read(namespace.clone()));
+        }
         let review = envelope.fill(outline)?;
         let now = Timestamp::now();
         let budget = Budget {
@@ -196,6 +199,16 @@ impl Judge<'_> {
             Some(exempting) => Judged::Authorize(Box::new(exempting), answer),
             None => Judged::Answer(answer),
         })
+    }
+
+    /// The namespace of a request, where the watches have not told of it yet: without its labels no guardrail may select it.
+    fn unheard_of<'r>(&self, outline: &'r Review) -> Option<&'r NamespaceName> {
+        let is_itself = outline.kind == "Namespace" && outline.kind_version.group.is_empty();
+        if is_itself || !matches!(self.basis, Basis::Followed(_)) {
+            return None;
+        }
+        let namespace = outline.namespace.as_ref();
+        namespace.filter(|name| self.known.snapshot.namespace(name).is_none())
     }
 
     /// The answer when the judgement did not come about.

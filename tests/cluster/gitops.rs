@@ -372,7 +372,8 @@ async fn without_a_baseline_flux_is_to_bring_policies_first_and_a_policy_without
         assert_eq!(web.spec.unwrap().egress.map(|rules| rules.len()), Some(1));
     }
     // What is tried before the policy is there is refused, and so the policy never comes.
-    let refusal = usual.failures_after(0).pop().unwrap();
+    let failed = async || usual.failures_after(0).pop();
+    let refusal = Kubernetes::eventually("a round of `usual` that fails", failed).await;
     assert!(refusal.contains("default-deny"), "{refusal}");
     assert!(beside.policy("usual", "web").await.is_none());
     // Somebody else's policy is given what it forgot, or all of this says nothing.

@@ -8,6 +8,7 @@ use arc_swap::ArcSwap;
 use axum::Router;
 use axum::body::Body;
 use http_body_util::BodyExt as _;
+use k8s_openapi::api::core::v1::Namespace;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use kube::api::{DeleteParams, PostParams};
 use kube::{Api, Client};
@@ -53,10 +54,19 @@ impl Asked {
 
     /// The response of `/validate`.
     async fn validate(&self, request: Value) -> Value {
+        self.ask("validate", request).await
+    }
+
+    /// The response of `/mutate`.
+    async fn mutate(&self, request: Value) -> Value {
+        self.ask("mutate", request).await
+    }
+
+    async fn ask(&self, path: &str, request: Value) -> Value {
         let review = json!({
             "apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": request
         });
-        let request = hyper::Request::post("/validate?timeout=10s")
+        let request = hyper::Request::post(format!("/{path}?timeout=10s"))
             .header("content-type", "application/json")
             .body(Body::from(review.to_string()))
             .unwrap();
@@ -139,7 +149,7 @@ async fn what_was_written_a_moment_ago_counts_whether_the_watches_have_told_it_o
 
     // Labels that take the namespace out of the guardrail, and an exemption.
     let trusted = kube::api::Patch::Merge(json!({"metadata": {"labels": {"trusted": "yes"}}}));
-    Api::<k8s_openapi::api::core::v1::Namespace>::all(client.clone())
+    Api::<Namespace>::all(client.clone())
         .patch("young-0", &kube::api::PatchParams::default(), &trusted)
         .await
         .unwrap();
@@ -170,6 +180,67 @@ async fn what_was_written_a_moment_ago_counts_whether_the_watches_have_told_it_o
         .await
         .unwrap();
     assert!(allowed(&asked.allows_pod("nowhere").await));
+}
+
+#[tokio::test]
+async fn the_labels_of_a_namespace_that_no_watch_has_told_of_count() {
+    let cluster = Kubernetes::start().await;
+    let client = cluster.client().await;
+    install(&client).await;
+    let spec = json!({
+        "mode": "Enforce", "coverage": {},
+        "baseline": {"defaultDeny": [], "monitoring": {"enabled": false}},
+        "namespaceSelector": {"matchLabels": {"stage": "prod"}}
+    });
+    guardrails(&client)
+        .create(&PostParams::default(), &guardrail("prod", &spec))
+        .await
+        .unwrap();
+    let following = follow(&client);
+    following
+        .until("the guardrail", |state| {
+            state.guardrails.iter().count() == 1
+        })
+        .await;
+    let asked = Asked::of_the_past(&following, &client, Duration::from_mins(5));
+    let namespaces: Api<Namespace> = Api::all(client.clone());
+    let young = json!({
+        "apiVersion": "v1", "kind": "Namespace",
+        "metadata": {"name": "young", "labels": {"stage": "prod"}}
+    });
+    // While it is being made it cannot be read, and is told in the request.
+    let mut request = creation("young", young.clone());
+    request["name"] = json!("young");
+    request["kind"]["kind"] = json!("Namespace");
+    request["resource"]["resource"] = json!("namespaces");
+    assert!(allowed(&asked.validate(request).await));
+    assert_eq!(asked.cluster.reads(), (0, 0));
+
+    let young = serde_json::from_value(young).unwrap();
+    namespaces
+        .create(&PostParams::default(), &young)
+        .await
+        .unwrap();
+    let answer = asked.allows_pod("young").await;
+    assert!(!allowed(&answer), "{answer}");
+    let forgets = json!({
+        "apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": {"name": "web"},
+        "spec": {
+            "podSelector": {}, "policyTypes": ["Egress"],
+            "egress": [{"to": [{"podSelector": {"matchLabels": {"app": "db"}}}]}]
+        }
+    });
+    let mut request = creation("young", forgets);
+    request["kind"] =
+        json!({"group": "networking.k8s.io", "version": "v1", "kind": "NetworkPolicy"});
+    request["resource"] =
+        json!({"group": "networking.k8s.io", "version": "v1", "resource": "networkpolicies"});
+    let answer = asked.mutate(request).await;
+    assert!(answer["patch"].is_string(), "{answer}");
+
+    // Where it is not there either, nothing selects it.
+    assert!(allowed(&asked.allows_pod("nowhere").await));
+    assert_eq!(asked.cluster.reads(), (3, 0));
 }
 
 #[tokio::test]
