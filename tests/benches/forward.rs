@@ -4,7 +4,8 @@
 //! large cluster (2 000 policies, 20 of the cluster), the other one a chain without rules; both track connections. First packets,
 //! connections and streams go through one and the other in turns and on one processor, so that what else the machine does falls on both alike:
 //! what counts is the median of the differences, or the ratio. Each with policies alone, and with what pods send held to their
-//! addresses and kept off the overlay. As a test it has a few packets only.
+//! addresses and kept off the overlay; and first with the same on both nodes, which says how far the figures can be believed. As a
+//! test it has a few packets only.
 
 // What a bench cannot prepare has failed.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
@@ -19,11 +20,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use ringfence::agent::nft::Socket;
 use ringfence::netpol::{Snapshot, parse};
 use ringfence::ruleset::{Interface, Options, Plan, Transaction};
+use rustix::net::{AddressFamily, SocketType, sockopt};
 use rustix::thread::{CpuSet, sched_setaffinity};
 use serde_json::{Value, json};
 
@@ -71,9 +74,12 @@ const BARE: &str = "table inet bare { chain forward { type filter hook forward p
 struct Times {
     packets: usize,
     rounds: usize,
-    /// How long one stream, or one row of connections, lasts.
+    /// How long one stream lasts.
     lasts: Duration,
 }
+
+/// A socket, and to whom it is to be connected.
+type Dialer = (OwnedFd, SocketAddr);
 
 /// A way from a client to a server.
 struct Way<'c> {
@@ -195,19 +201,19 @@ impl Way<'_> {
         })
     }
 
-    /// How many connections are opened and ended in a time.
-    fn connections(&self, lasts: Duration) -> usize {
+    /// Sockets that are not connected.
+    fn dialers(&self, count: usize) -> Vec<Dialer> {
         self.client.namespace.inside(|| {
-            let begun = Instant::now();
-            let mut count = 0;
-            while begun.elapsed() < lasts {
-                let stream =
-                    TcpStream::connect_timeout(&self.at(STREAM), LONGEST).expect("connected");
+            let open = |_| {
+                let (family, kind) = (AddressFamily::INET, SocketType::STREAM);
+                let socket = rustix::net::socket(family, kind, None).unwrap();
                 // Reset, so that no port waits.
-                rustix::net::sockopt::set_socket_linger(&stream, Some(Duration::ZERO)).unwrap();
-                count += 1;
-            }
-            count
+                sockopt::set_socket_linger(&socket, Some(Duration::ZERO)).unwrap();
+                sockopt::set_socket_timeout(&socket, sockopt::Timeout::Send, Some(LONGEST))
+                    .unwrap();
+                (socket, self.at(STREAM))
+            };
+            (0..count).map(open).collect()
         })
     }
 
@@ -272,30 +278,68 @@ fn median<T: PartialOrd + Copy>(mut all: Vec<T>) -> T {
     all[all.len() / 2]
 }
 
-/// The median of the differences between first packets that meet the rules and those that do not, in microseconds.
-fn first_packets(name: &str, held: &Way, bare: &Way, count: usize) -> f64 {
-    let (mut with, mut without, mut differences) = (Vec::new(), Vec::new(), Vec::new());
-    let sockets = held.sockets(count).into_iter().zip(bare.sockets(count));
-    for (number, (held, bare)) in sockets.enumerate() {
-        let micros = |socket| answered(socket).as_secs_f64() * 1e6;
-        let (one, other) = if number % 2 == 0 {
-            let one = micros(&held);
-            (one, micros(&bare))
-        } else {
-            let other = micros(&bare);
-            (micros(&held), other)
-        };
-        with.push(one);
-        without.push(other);
-        differences.push(one - other);
+/// From the first packet of a connection to its reset.
+fn connected((socket, to): Dialer) -> Duration {
+    let begun = Instant::now();
+    rustix::net::connect(&socket, &to).expect("connected");
+    drop(socket);
+    begun.elapsed()
+}
+
+/// The median of what it takes with rules and without, and of the differences, in microseconds.
+struct Paired {
+    with: f64,
+    without: f64,
+    difference: f64,
+}
+
+impl Paired {
+    /// One with rules and one without, again and again, in turns.
+    fn of<S>(held: Vec<S>, bare: Vec<S>, takes: impl Fn(S) -> Duration) -> Self {
+        let (mut with, mut without, mut differences) = (Vec::new(), Vec::new(), Vec::new());
+        let micros = |socket| takes(socket).as_secs_f64() * 1e6;
+        for (number, (held, bare)) in held.into_iter().zip(bare).enumerate() {
+            let (one, other) = if number % 2 == 0 {
+                let one = micros(held);
+                (one, micros(bare))
+            } else {
+                let other = micros(bare);
+                (micros(held), other)
+            };
+            with.push(one);
+            without.push(other);
+            differences.push(one - other);
+        }
+        Self {
+            with: median(with),
+            without: median(without),
+            difference: median(differences),
+        }
     }
-    let difference = median(differences);
+}
+
+/// What the rules take of a first packet and its answer, in microseconds.
+fn first_packets(name: &str, held: &Way, bare: &Way, count: usize) -> f64 {
+    let took = Paired::of(held.sockets(count), bare.sockets(count), |socket| {
+        answered(&socket)
+    });
     println!(
-        "  {name}: first packet and its answer {:.2} us with rules, {:.2} us without; median difference {difference:.2} us",
-        median(with),
-        median(without)
+        "  {name}: first packet and its answer {:.2} us with rules, {:.2} us without; median difference {:.2} us",
+        took.with, took.without, took.difference
     );
-    difference
+    took.difference
+}
+
+/// How many connections are made and reset with rules in the time of one without.
+fn connections(held: &Way, bare: &Way, count: usize) {
+    let took = Paired::of(held.dialers(count), bare.dialers(count), connected);
+    println!(
+        "  connections: {:.2} us each with rules, {:.2} us without, median difference {:.2} us: x{:.3}",
+        took.with,
+        took.without,
+        took.difference,
+        took.without / (took.without + took.difference)
+    );
 }
 
 /// What goes through with rules for each that goes through without.
@@ -346,6 +390,7 @@ fn main() {
     serve(bare.server);
     cluster.node(0).namespace.nft(BARE);
     first_packets("the same on both nodes", &held, &bare, times.packets);
+    connections(&held, &bare, times.packets);
     cluster.node(0).namespace.nft("delete table inet bare");
     let mut differences = Vec::new();
     for pods in sizes {
@@ -353,13 +398,8 @@ fn main() {
             enforce(&cluster, *pods, options);
             let difference = first_packets(name, &held, &bare, times.packets);
             if *pods == 10_000 || !is_bench {
+                connections(&held, &bare, times.packets);
                 let lasts = times.lasts;
-                ratio(
-                    "connections",
-                    times.rounds,
-                    || held.connections(lasts),
-                    || bare.connections(lasts),
-                );
                 ratio(
                     "a stream's bytes",
                     times.rounds,

@@ -16,6 +16,9 @@ use serde_json::{Value, json};
 
 /// How many namespaces there are.
 pub(crate) const NAMESPACES: usize = 500;
+/// The pods that are in each cluster of a thousand pods or more, by their numbers: on the node and looked at are the same in each,
+/// so that what differs is the size of the cluster alone.
+pub(crate) const COMMON: std::ops::Range<usize> = 100..1_000;
 
 /// The cluster under the built-in guardrail.
 pub(crate) fn state(pods: usize, engine: Arc<dyn PolicyEngine>) -> State {
@@ -38,27 +41,29 @@ pub(crate) fn state(pods: usize, engine: Arc<dyn PolicyEngine>) -> State {
     }
 }
 
-/// Its objects as the model has them, with so many of the pods that have addresses of their own on a node, evenly spread, and the
-/// others elsewhere.
+/// Its objects as the model has them, with so many of the [`COMMON`] pods on a node, evenly spread, and all others elsewhere.
 pub(crate) fn spread(pods: usize, node: &str, local: usize) -> impl Iterator<Item = Object> {
-    let every = (pods / local).max(1);
-    let mut number = 0;
+    let every = (COMMON.len() / local).max(1);
     objects(pods).into_iter().map(move |value| {
         let parsed = parse(&value).expect("valid").expect("of the model");
         match parsed.object {
             Object::Pod(pod) if !pod.host_network => {
-                number += 1;
-                let node = if number % every == 0 {
-                    node
-                } else {
-                    "elsewhere"
-                };
+                let place = common(&pod).map(|number| number - COMMON.start);
+                let is_local =
+                    place.is_some_and(|place| place % every == 0 && place / every < local);
+                let node = if is_local { node } else { "elsewhere" };
                 let node = Some(NodeName::from(node));
                 Object::Pod(Pod { node, ..pod })
             }
             object => object,
         }
     })
+}
+
+/// The number of a pod that is in each cluster of a thousand pods or more.
+pub(crate) fn common(pod: &Pod) -> Option<usize> {
+    let number = pod.name().as_str().rsplit('-').next()?.parse().ok()?;
+    Some(number).filter(|number| COMMON.contains(number) && !pod.host_network)
 }
 
 /// Its objects, as an API server or a folder of manifests has them.

@@ -1,8 +1,8 @@
 //! How far the watches can be relied on: which first lists are complete, and since when the API server is not heard.
 //!
 //! A watch that is quiet may be well or dead. So the API server is asked for its version every few seconds, and a watch
-//! that failed is doubted until it has told something again, or has gone on for a while without failing. One that begins again with all
-//! that is there is doubted until it has told all of it.
+//! that failed is doubted until it has told something again, or the API server has taken it up again and it has gone on for a while
+//! without failing. One that begins again with all that is there is doubted until it has told all of it.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -12,7 +12,7 @@ use super::kind::Kind;
 
 /// How long a watch that was begun again may take to fail.
 const TRIAL: Duration = Duration::from_secs(6);
-/// How long all that is there may take to be told.
+/// How long the API server may take to take up a watch again, and to tell all that is there.
 const TELLING: Duration = Duration::from_mins(1);
 
 /// What is known of the watches and of the way to the API server.
@@ -60,6 +60,8 @@ struct Broken {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Doubted {
     Until(Instant),
+    /// Until the API server has taken it up again, or more than so many lists are taken in.
+    UntilResumed(u64),
     /// Until so many lists are taken in.
     UntilListed(u64),
 }
@@ -117,13 +119,24 @@ impl Health {
     pub(super) fn told(&self, kind: Kind) {
         let mut known = self.known();
         let watch = known.watches.entry(kind).or_default();
-        // A change that was told before all that is there is asked for again says nothing of that.
-        watch.broken = watch.broken.filter(Broken::is_until_listed);
+        // A change that was told before it failed, or before all that is there is asked for again, says nothing of that.
+        watch.broken = watch.broken.filter(Broken::is_open);
         watch.changes = watch.changes.saturating_add(1);
     }
 
-    /// A watch failed, and begins again after this pause; tells whether it was well before.
-    pub(super) fn failed(&self, kind: Kind, now: Instant, pause: Duration) -> bool {
+    /// The API server has taken up a watch again.
+    pub(super) fn resumed(&self, kind: Kind, now: Instant) {
+        let mut known = self.known();
+        let watch = known.watches.entry(kind).or_default();
+        if let Some(broken) = &mut watch.broken
+            && matches!(broken.doubted, Doubted::UntilResumed(_))
+        {
+            broken.doubted = Doubted::Until(now.checked_add(TRIAL).unwrap_or(now));
+        }
+    }
+
+    /// A watch failed, and begins again; tells whether it was well before.
+    pub(super) fn failed(&self, kind: Kind, now: Instant) -> bool {
         let mut known = self.known();
         let answered = known.answered;
         let watch = known.watches.entry(kind).or_default();
@@ -133,7 +146,7 @@ impl Health {
             since: before.map_or(now, |broken| broken.since),
             begun: before.map_or(answered, |broken| broken.begun),
             failed: Some(answered),
-            doubted: Doubted::Until(now.checked_add(pause + TRIAL).unwrap_or(now)),
+            doubted: Doubted::UntilResumed(watch.told),
         });
         before.is_none()
     }
@@ -200,8 +213,8 @@ impl Known {
     /// Whether a watch has failed for longer than this, counting what time the API server answered.
     fn is_lasting(&self, broken: Broken, longer: Duration) -> bool {
         let lasts = |until: Duration, longer| until.saturating_sub(broken.begun) > longer;
-        let is_telling = broken.is_until_listed() && lasts(self.answered, longer.max(TELLING));
-        is_telling || broken.failed.is_some_and(|last| lasts(last, longer))
+        let is_waiting = broken.is_open() && lasts(self.answered, longer.max(TELLING));
+        is_waiting || broken.failed.is_some_and(|last| lasts(last, longer))
     }
 }
 
@@ -211,7 +224,7 @@ impl Watch {
     fn doubted(&self, now: Instant) -> Option<Broken> {
         self.broken.filter(|broken| match broken.doubted {
             Doubted::Until(end) => now < end,
-            Doubted::UntilListed(_) => true,
+            Doubted::UntilResumed(_) | Doubted::UntilListed(_) => true,
         })
     }
 }
@@ -219,13 +232,21 @@ impl Watch {
 // === impl Broken ===
 
 impl Broken {
-    fn is_until_listed(&self) -> bool {
-        matches!(self.doubted, Doubted::UntilListed(_))
+    /// Whether the API server has not done yet what it was asked for.
+    fn is_open(&self) -> bool {
+        matches!(
+            self.doubted,
+            Doubted::UntilResumed(_) | Doubted::UntilListed(_)
+        )
     }
 
-    /// Whether it is until a list that comes after the one of a number.
+    /// Whether it stays when so many lists are taken in.
     fn is_of_later(&self, taken: u64) -> bool {
-        matches!(self.doubted, Doubted::UntilListed(number) if taken < number)
+        match self.doubted {
+            Doubted::Until(_) => false,
+            Doubted::UntilResumed(told) => taken <= told,
+            Doubted::UntilListed(number) => taken < number,
+        }
     }
 }
 
@@ -241,19 +262,48 @@ mod tests {
         let health = Health::new(Kind::ALL, begun);
         assert_eq!(health.age(begun + SECOND * 100), Duration::ZERO);
 
-        assert!(health.failed(Kind::Pod, begun, SECOND));
-        assert!(!health.failed(Kind::Pod, begun + SECOND * 3, SECOND * 2));
-        assert_eq!(health.age(begun + SECOND * 4), SECOND * 4);
+        assert!(health.failed(Kind::Pod, begun));
+        assert!(!health.failed(Kind::Pod, begun + SECOND * 3));
         health.told(Kind::Pod);
-        assert_eq!(health.age(begun + SECOND * 4), Duration::ZERO);
+        assert_eq!(
+            health.age(begun + SECOND * 4),
+            SECOND * 4,
+            "what was told before it failed is taken in"
+        );
+        health.resumed(Kind::Pod, begun + SECOND * 4);
+        assert_eq!(health.age(begun + SECOND * 5), SECOND * 5);
+        health.told(Kind::Pod);
+        assert_eq!(health.age(begun + SECOND * 5), Duration::ZERO);
 
-        assert!(health.failed(Kind::Pod, begun + SECOND * 10, SECOND));
-        assert_eq!(health.age(begun + SECOND * 16), SECOND * 6);
-        assert_eq!(health.age(begun + SECOND * 17), Duration::ZERO);
+        assert!(health.failed(Kind::Pod, begun + SECOND * 10));
+        assert_eq!(health.age(begun + SECOND * 100), SECOND * 90);
+        health.resumed(Kind::Pod, begun + SECOND * 100);
+        assert_eq!(health.age(begun + SECOND * 105), SECOND * 95);
+        assert_eq!(health.age(begun + SECOND * 106), Duration::ZERO);
         assert!(
-            health.failed(Kind::Pod, begun + SECOND * 20, SECOND),
+            health.failed(Kind::Pod, begun + SECOND * 110),
             "it was well in between"
         );
+        assert!(
+            !health.failed(Kind::Pod, begun + SECOND * 170),
+            "nobody answered in between"
+        );
+    }
+
+    #[test]
+    fn a_watch_that_nobody_answers_is_named_after_a_while_too() {
+        let begun = Instant::now();
+        let health = Health::new(Kind::ALL, begun);
+        let doubted = |at: u32| {
+            health.probed(true, begun + SECOND * at);
+            health.doubted(begun + SECOND * at, SECOND * 10)
+        };
+        assert_eq!(doubted(5), []);
+        health.failed(Kind::Pod, begun + SECOND * 5);
+        assert_eq!(doubted(65), []);
+        assert_eq!(doubted(70), [Kind::Pod]);
+        health.resumed(Kind::Pod, begun + SECOND * 71);
+        assert_eq!(doubted(72), []);
     }
 
     #[test]
@@ -265,7 +315,8 @@ mod tests {
             let now = begun + SECOND * at;
             health.probed(answers, now);
             for kind in kinds {
-                health.failed(*kind, now, SECOND * 5);
+                health.resumed(*kind, now);
+                health.failed(*kind, now);
             }
             health.doubted(now, SECOND * 10)
         };
@@ -285,8 +336,11 @@ mod tests {
             assert_eq!(fail(&[policy, pod], at, true), [policy]);
         }
         assert_eq!(fail(&[policy, pod], 85, true), [pod, policy]);
+        for kind in [policy, pod] {
+            health.resumed(kind, begun + SECOND * 86);
+        }
         health.told(policy);
-        assert_eq!(fail(&[], 85, true), [pod]);
+        assert_eq!(fail(&[], 86, true), [pod]);
         health.told(pod);
 
         // A list that does not come to its end.
@@ -303,7 +357,7 @@ mod tests {
         health.listing(Kind::Pod, begun);
         assert_eq!(health.age(begun + SECOND), Duration::ZERO, "the first list");
         health.listed(Kind::Pod, false);
-        assert!(health.failed(Kind::Pod, begun + SECOND, SECOND));
+        assert!(health.failed(Kind::Pod, begun + SECOND));
         health.listing(Kind::Pod, begun + SECOND * 2);
         assert_eq!(health.age(begun + SECOND * 101), SECOND * 100);
         health.told(Kind::Pod);

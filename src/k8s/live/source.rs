@@ -73,8 +73,10 @@ struct Watch {
     has_told: bool,
 }
 
-/// What has become of one object.
+/// What a watch tells: that it goes on, or what has become of one object.
 pub(super) enum Told {
+    /// The API server has taken it up where it was.
+    Resumed,
     Applied(Wire),
     Deleted(Wire),
 }
@@ -205,9 +207,9 @@ impl Source {
     /// The next change. After a failure it can be asked again.
     pub(super) async fn next(&self, changes: &mut Changes) -> Result<Told, Failure> {
         loop {
-            let mut watch = match changes.watch.take() {
-                Some(watch) => watch,
-                None => self.watch(&changes.version, false).await?,
+            let Some(mut watch) = changes.watch.take() else {
+                changes.watch = Some(self.watch(&changes.version, false).await?);
+                return Ok(Told::Resumed);
             };
             let told = match watch.next().await {
                 Some(Ok(WatchEvent::Added(object) | WatchEvent::Modified(object))) => {

@@ -89,14 +89,15 @@ impl Following {
         let mut failures = 0;
         while failures < FAILURES {
             match self.source.next(&mut changes).await {
-                Ok(told) => {
+                Ok(Told::Resumed) => self.health.resumed(self.kind, Instant::now()),
+                Ok(Told::Applied(object)) => {
                     failures = 0;
-                    self.failures = Failures::default();
-                    self.send(match told {
-                        Told::Applied(object) => Change::Apply(Box::new(object.item(self.kind))),
-                        Told::Deleted(object) => Change::Delete(object.key()),
-                    })
-                    .await?;
+                    self.tell(Change::Apply(Box::new(object.item(self.kind))))
+                        .await?;
+                }
+                Ok(Told::Deleted(object)) => {
+                    failures = 0;
+                    self.tell(Change::Delete(object.key())).await?;
                 }
                 Err(failure) => {
                     failures += 1;
@@ -108,6 +109,11 @@ impl Following {
             }
         }
         Ok(())
+    }
+
+    async fn tell(&mut self, change: Change) -> Result<(), Closed> {
+        self.failures = Failures::default();
+        self.send(change).await
     }
 
     async fn send(&self, change: Change) -> Result<(), Closed> {
@@ -126,7 +132,7 @@ impl Following {
             return Ok(true);
         }
         let pause = pause(self.failures.one_more(Instant::now()));
-        if self.health.failed(self.kind, Instant::now(), pause) {
+        if self.health.failed(self.kind, Instant::now()) {
             tracing::warn!(kind = self.kind.as_str(), error = %chain(failure), "the watch failed, trying again");
         }
         tokio::time::sleep(pause).await;
@@ -215,6 +221,29 @@ mod tests {
         let asked = asked.lock().unwrap();
         assert!((2..=5).contains(&asked.len()), "{asked:?}");
         assert!(asked.iter().all(|what| *what == "beginning"));
+    }
+
+    #[tokio::test]
+    async fn a_watch_that_broke_is_doubted_until_the_api_server_takes_it_up_again() {
+        for resumes in [true, false] {
+            let (client, asked) = tests::client(Beginning::Lost { resumes });
+            let kind = Kind::Namespace;
+            let health = Arc::new(Health::new([kind], Instant::now()));
+            let (changes, mut taken) = mpsc::channel(16);
+            let following = tokio::spawn(follow(client, kind, Arc::clone(&health), changes));
+            taken.recv().await.unwrap();
+            health.listed(kind, false);
+            while asked.lock().unwrap().len() < 2 {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            // The answer, if any, is taken.
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            assert_eq!(*asked.lock().unwrap(), ["beginning", "watch"]);
+            let later = Instant::now() + Duration::from_secs(30);
+            let is_doubted = health.age(later) > Duration::ZERO;
+            assert_eq!(is_doubted, !resumes);
+            following.abort();
+        }
     }
 
     #[test]

@@ -1,7 +1,7 @@
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
 
-use futures_util::{FutureExt as _, StreamExt as _};
+use futures_util::{FutureExt as _, Stream, StreamExt as _};
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt as _, Full, StreamBody};
 use hyper::body::{Bytes, Frame};
@@ -18,6 +18,8 @@ pub(in crate::k8s::live) enum Beginning {
     Whole,
     /// The same, and then that it has forgotten what was before.
     Forgotten,
+    /// The same, and then breaks off. Who asks for what is new is answered, or not.
+    Lost { resumes: bool },
     /// It tells one object, and then nothing.
     Silent,
     /// It tells one object, and ends.
@@ -42,12 +44,17 @@ pub(in crate::k8s::live) fn client(beginning: Beginning) -> (Client, Asked) {
     let service = tower::service_fn(move |request: Request<Body>| {
         let query = request.uri().query().unwrap_or_default();
         let begins = query.contains("sendInitialEvents=true");
-        let what = if begins { "beginning" } else { "page" };
+        let goes_on = !begins && query.contains("watch=true");
+        let what = match (begins, goes_on) {
+            (true, _) => "beginning",
+            (false, true) => "watch",
+            (false, false) => "page",
+        };
         notes.lock().unwrap().push(what);
-        let answer = if begins {
-            begin(beginning)
-        } else {
-            Some(page())
+        let answer = match beginning {
+            _ if begins => begin(beginning),
+            Beginning::Lost { resumes } if goes_on => resumes.then(|| open(Vec::new())),
+            _ => Some(page()),
         };
         match answer {
             Some(answer) => std::future::ready(Ok::<_, Infallible>(answer)).left_future(),
@@ -107,6 +114,11 @@ fn begin(beginning: Beginning) -> Option<Answer> {
     let told: Vec<std::io::Result<Frame<Bytes>>> = match beginning {
         Beginning::Whole => vec![frame(&added), frame(&end)],
         Beginning::Forgotten => vec![frame(&added), frame(&end), frame(&gone)],
+        Beginning::Lost { .. } => vec![
+            frame(&added),
+            frame(&end),
+            Err(std::io::ErrorKind::ConnectionReset.into()),
+        ],
         Beginning::Silent | Beginning::Ended => vec![frame(&added)],
         Beginning::Broken(kind) => vec![frame(&added), Err(kind.into())],
         Beginning::Refused(code) => {
@@ -116,15 +128,21 @@ fn begin(beginning: Beginning) -> Option<Answer> {
         }
         Beginning::Nothing => return None,
     };
-    let told = futures_util::stream::iter(told);
-    let told = match beginning {
-        Beginning::Ended => told.left_stream(),
-        // A connection that stays open.
-        _ => told.chain(futures_util::stream::pending()).right_stream(),
-    };
-    Some(Response::new(http_body_util::BodyExt::boxed(
-        StreamBody::new(told),
-    )))
+    Some(match beginning {
+        Beginning::Ended => streamed(futures_util::stream::iter(told)),
+        _ => open(told),
+    })
+}
+
+/// An answer over a connection that stays open.
+fn open(told: Vec<std::io::Result<Frame<Bytes>>>) -> Answer {
+    streamed(futures_util::stream::iter(told).chain(futures_util::stream::pending()))
+}
+
+fn streamed(
+    told: impl Stream<Item = std::io::Result<Frame<Bytes>>> + Send + Sync + 'static,
+) -> Answer {
+    Response::new(http_body_util::BodyExt::boxed(StreamBody::new(told)))
 }
 
 /// The version that a list is of, at the so-manieth try.
