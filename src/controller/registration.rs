@@ -20,7 +20,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{
 
 use crate::certs::host_of;
 use crate::guard::baseline;
-use crate::guard::decide::{COLLECTORS, State};
+use crate::guard::decide::{COLLECTORS, GARBAGE_COLLECTOR, State};
 use crate::guard::guardrail::Section;
 use crate::guard::mode::Mode;
 use crate::guard::review::Operation;
@@ -242,11 +242,13 @@ fn match_conditions() -> Vec<MatchCondition> {
     vec![
         condition("not-break-glass", group(BREAK_GLASS)),
         condition("not-a-node", group("system:nodes")),
-        // Only what they delete: what controllers create and update is judged, or nothing would be.
+        // Only what they delete: what controllers create and update is judged, or nothing would be. Policies are deleted
+        // with their owners where that uncovers nobody.
         condition(
             "not-a-collector",
             format!(
-                "request.operation != 'DELETE' || !has(request.userInfo.username) || !(request.userInfo.username in [{}])",
+                "request.operation != 'DELETE' || !has(request.userInfo.username) || !(request.userInfo.username in [{}]) || \
+                 (request.userInfo.username == '{GARBAGE_COLLECTOR}' && request.resource.resource == 'networkpolicies')",
                 collectors.join(", ")
             ),
         ),

@@ -11,8 +11,8 @@ use crate::guard::guardrail::{BreadthLimits, BreadthSection};
 use crate::guard::registry::{self, Check};
 use crate::guard::review::{Review, Subject};
 use crate::netpol::{
-    Direction, FieldPath, NamespaceScope, NetworkPolicy, Object, Operator, Peer, Peers, Selector,
-    Snapshot,
+    Direction, FieldPath, NAMESPACE_NAME_LABEL, NamespaceScope, NetworkPolicy, Object, Operator,
+    Peer, Peers, Requirement, Selector, Snapshot,
 };
 
 mod wide;
@@ -92,7 +92,8 @@ fn peers(
                         continue;
                     }
                     let field = at.key(list).index(peer_index).key("namespaceSelector");
-                    findings.push(all_namespaces(object, direction, index, pods, field));
+                    let scope = (selector, pods);
+                    findings.push(all_namespaces(object, direction, index, scope, field));
                 }
             }
         }
@@ -104,18 +105,26 @@ fn all_namespaces(
     object: &ObjectRef,
     direction: Direction,
     rule: usize,
-    pods: &Selector,
+    (namespaces, pods): (&Selector, &Selector),
     field: FieldPath,
 ) -> (Level, Finding) {
-    let (level, whom) = if pods.is_everything() {
-        (Level::Deny, "every pod of every namespace".to_owned())
+    let level = if leaves_out_only(pods) {
+        Level::Deny
     } else {
-        (
-            Level::Warn,
-            format!("pods labelled `{pods}` of every namespace"),
-        )
+        Level::Warn
     };
-    let message = format!("{direction} rule {rule} allows {whom}");
+    let whom = if pods.is_everything() {
+        "every pod".to_owned()
+    } else {
+        format!("pods labelled `{pods}`")
+    };
+    let mut requirements = namespaces.requirements().iter();
+    let which = if requirements.all(is_by_name) {
+        String::new()
+    } else {
+        format!(" that is labelled `{namespaces}`, as one without labels is")
+    };
+    let message = format!("{direction} rule {rule} allows {whom} of every namespace{which}");
     let fix = Fix::words("select the namespaces that are meant, by `kubernetes.io/metadata.name`");
     let finding = Finding::of(
         &registry::ALL_NAMESPACES,
@@ -127,15 +136,29 @@ fn all_namespaces(
     (level, finding)
 }
 
-/// Whether no namespace, or none but a few named ones, can fail to match.
+/// Whether no namespace can fail to match, or none but those that are left out.
 fn every_namespace(selector: &Selector) -> bool {
-    selector.requirements().iter().all(|requirement| {
-        requirement.key() == "kubernetes.io/metadata.name"
-            && match requirement.operator() {
-                Operator::Exists | Operator::NotIn(_) => true,
-                Operator::In(_) | Operator::DoesNotExist => false,
-            }
+    let mut requirements = selector.requirements().iter();
+    requirements.all(|requirement| match requirement.operator() {
+        Operator::Exists => is_by_name(requirement),
+        Operator::NotIn(_) => true,
+        Operator::DoesNotExist => !is_by_name(requirement),
+        Operator::In(_) => false,
     })
+}
+
+/// Whether who has none of the labels matches: to be left out takes a label.
+fn leaves_out_only(selector: &Selector) -> bool {
+    let mut requirements = selector.requirements().iter();
+    requirements.all(|requirement| match requirement.operator() {
+        Operator::NotIn(_) | Operator::DoesNotExist => true,
+        Operator::In(_) | Operator::Exists => false,
+    })
+}
+
+/// Whether it is about the name, which every namespace has as a label.
+fn is_by_name(requirement: &Requirement) -> bool {
+    requirement.key() == NAMESPACE_NAME_LABEL
 }
 
 /// Blocks that are too wide: each by itself, or neighbours that make up a wider one, which are then one finding.

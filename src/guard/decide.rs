@@ -33,7 +33,7 @@ use promotion::Promotion;
 use ratchet::leave_out;
 use selecting::selecting;
 use skip::of_itself;
-pub use skip::{COLLECTORS, Skip, skip};
+pub use skip::{COLLECTORS, GARBAGE_COLLECTOR, Skip, skip};
 use universal::{mirror, own_kind, universal};
 
 /// What a review is judged against.

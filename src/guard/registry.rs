@@ -159,8 +159,9 @@ pub const ALL_NAMESPACES: Check = Check {
     severity: Severity::High,
     section: Some(Section::Breadth),
     why: "every namespace is meant, those of other tenants and those to come as well",
-    description: "A `namespaceSelector` that is empty, or that no namespace can fail to match. With a podSelector \
-                  beside it the pods of that label are meant wherever they are, and whoever may make a pod may make \
+    description: "A `namespaceSelector` that is empty, that no namespace can fail to match, or that only leaves some out \
+                  (`NotIn`, `DoesNotExist`): a namespace without these labels matches. With a podSelector \
+                  beside it that asks for a label the pods of that label are meant wherever they are, and whoever may make a pod may make \
                   one with that label. Select namespaces by name (`kubernetes.io/metadata.name`) or by a label that \
                   tenants cannot set.",
 };

@@ -2,7 +2,7 @@
 //!
 //! A pod is covered in a direction when at least one policy isolates it there. Names of policies do not matter,
 //! and neither does what the policies allow. A policy on trial never covers, also where it is in force: it may be gone
-//! tomorrow. Where something enforces them, cluster network policies of the Baseline tier can do the same: `coverage/baseline.rs`.
+//! tomorrow. One in whose place another is tried covers whom that isolates as well. Where something enforces them, cluster network policies of the Baseline tier can do the same: `coverage/baseline.rs`.
 
 use std::fmt;
 
@@ -12,7 +12,8 @@ use serde::{Deserialize, Serialize};
 use super::name::{NamespaceName, PolicyRef};
 use super::pod::Pod;
 use super::policy::NetworkPolicy;
-use super::snapshot::{NamespaceState, Snapshot};
+use super::snapshot::Snapshot;
+use super::staged::Choice;
 
 mod baseline;
 
@@ -44,32 +45,44 @@ impl Snapshot {
         if !pod.is_held() {
             return Coverage::default();
         }
-        self.coverage_by(pod.namespace(), |policy| {
-            policy.selector.matches(&pod.labels)
-        })
+        self.coverage_by(
+            pod.namespace(),
+            |policy| policy.selector.matches(&pod.labels),
+            // The pods of a template have no names yet, by which some of them may be chosen.
+            |choice| pod.is_template() || choice.chooses(pod),
+        )
     }
 
     /// The policies that isolate every pod of a namespace, those to come as well: the ones that select all.
     pub fn namespace_coverage(&self, namespace: &NamespaceName) -> Coverage {
-        self.coverage_by(namespace, |policy| policy.selector.is_everything())
+        self.coverage_by(
+            namespace,
+            |policy| policy.selector.is_everything(),
+            |_| true,
+        )
     }
 
     fn coverage_by(
         &self,
         namespace: &NamespaceName,
         selects: impl Fn(&NetworkPolicy) -> bool,
+        may_choose: impl Fn(&Choice) -> bool,
     ) -> Coverage {
         let mut coverage = Coverage::default();
-        let policies = self
-            .namespace(namespace)
-            .into_iter()
-            .flat_map(NamespaceState::effective_policies);
-        for policy in policies.filter(|policy| selects(policy)) {
-            for direction in Direction::BOTH
-                .into_iter()
-                .filter(|direction| policy.isolates(*direction))
-            {
-                coverage.list_mut(direction).push(policy.reference());
+        let Some(state) = self.namespace(namespace) else {
+            return coverage;
+        };
+        let isolates =
+            |policy: &NetworkPolicy, direction| policy.isolates(direction) && selects(policy);
+        for policy in state.effective_policies() {
+            let tried = state.tried_in_place_of(policy);
+            let tried = tried.filter(|(choice, _)| may_choose(choice));
+            for direction in Direction::BOTH {
+                if isolates(policy, direction)
+                    && tried.is_none_or(|(_, other)| isolates(other, direction))
+                {
+                    coverage.list_mut(direction).push(policy.reference());
+                }
             }
         }
         coverage

@@ -44,6 +44,8 @@ pub struct NetworkPolicy {
     pub generation: Option<i64>,
     /// Whether it is in force, and for whom.
     pub standing: Standing,
+    /// Whether its deletion was asked for: it is in force until its last finalizer is gone, which may be at any moment.
+    pub terminating: bool,
 }
 
 /// Whether pods are isolated in a direction: whether all that is not allowed is denied there.

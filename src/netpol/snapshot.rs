@@ -404,11 +404,12 @@ impl NamespaceState {
         self.policies.values().map(|policy| &**policy)
     }
 
-    /// Its network policies that can be counted upon: none while the namespace is being deleted, since they go
-    /// with it, and nothing says that they go last.
+    /// Its network policies that can be counted upon: none that is being deleted, and none at all while the namespace is,
+    /// since they go with it, and nothing says that they go last.
     pub fn effective_policies(&self) -> impl Iterator<Item = &NetworkPolicy> {
         let counted = !self.is_terminating();
-        self.policies().filter(move |_| counted)
+        self.policies()
+            .filter(move |policy| counted && !policy.terminating)
     }
 
     /// Its services, by name.

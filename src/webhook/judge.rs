@@ -17,9 +17,9 @@ use crate::guard::exemption::ExemptionSpec;
 use crate::guard::guardrail::{GROUP, Section};
 use crate::guard::mode::Mode;
 use crate::guard::mutate;
-use crate::guard::review::{Kind, Operation, Review};
+use crate::guard::review::{Kind, Operation, Review, Subject};
 use crate::k8s::events::Events;
-use crate::netpol::NamespaceName;
+use crate::netpol::{NamespaceName, Object};
 use crate::telemetry::LogBudget;
 use crate::telemetry::traces::TARGET;
 
@@ -313,6 +313,9 @@ impl Judge<'_> {
 
 /// The namespace that a fresher look may show to be other than the state has it, so that a refusal would be wrong: cover,
 /// labels and exemptions that were written a moment ago. A warning is worth a look only where it is about cover.
+///
+/// What may take cover away is worth it also where it would pass: of two policies that go one after the other, each may be
+/// taken for the one that stays.
 fn worth_reading<'a>(review: &'a Review, decision: &decide::Decision) -> Option<&'a NamespaceName> {
     let namespace = review.namespace.as_ref()?;
     // What is wrong with these is wrong by itself, but for what is judged as a NetworkPolicy.
@@ -324,7 +327,18 @@ fn worth_reading<'a>(review: &'a Review, decision: &decide::Decision) -> Option<
         let mut warned = decision.in_force(Mode::Warn);
         warned.any(|judged| judged.section == Some(Section::Coverage))
     };
-    (is_refused || is_warned()).then_some(namespace)
+    let may_uncover = || decision.strictest == Some(Mode::Enforce) && may_uncover(review);
+    (is_refused || is_warned() || may_uncover()).then_some(namespace)
+}
+
+/// Whether a policy isolates other pods than before, or fewer.
+fn may_uncover(review: &Review) -> bool {
+    let policy = |subject: &'_ Option<Subject>| match subject.as_ref().and_then(Subject::model) {
+        Some(Object::NetworkPolicy(policy)) => Some((policy.selector.clone(), policy.isolates)),
+        _ => None,
+    };
+    let old = policy(&review.old_object);
+    old.is_some() && old != policy(&review.object)
 }
 
 /// Whether a kind is one of those by which Ringfence itself is told what to do.

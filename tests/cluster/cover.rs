@@ -2,6 +2,7 @@
 //! rightly, and what ends may end.
 
 use crate::drills::{installed, open_policy};
+use crate::events::one;
 use crate::installation::{fails_for, registered};
 use crate::kubernetes::Kubernetes;
 use crate::registration::{create, pod, refused};
@@ -114,6 +115,50 @@ async fn the_last_cover_goes_only_with_something_in_its_place_or_with_all_that_i
     // A namespace that ends takes all of it along, with the webhook there.
     cluster.kubectl(&["delete", "namespace", "shop", "--wait=false"], "");
     cluster.gone("shop").await;
+}
+
+fn policies(cluster: &Kubernetes) -> Vec<String> {
+    let output = cluster.kubectl(&["get", "networkpolicies", "-n", "shop", "-o", "name"], "");
+    assert!(output.status.success());
+    let names = String::from_utf8(output.stdout).unwrap();
+    names.lines().map(str::to_owned).collect()
+}
+
+#[tokio::test]
+async fn of_policies_that_go_one_right_after_the_other_the_last_one_stays() {
+    let (cluster, _installation) = installed().await;
+    refused(&cluster, open_policy(), "RF3").await;
+    for _ in 0..5 {
+        let there = policies(&cluster);
+        let name = ["default-deny", "other"].into_iter();
+        let mut name = name.filter(|name| !there.iter().any(|there| there.ends_with(name)));
+        let missing = crate::registration::default_deny("shop");
+        let missing = missing.replace("default-deny", name.next().unwrap());
+        create(&cluster, &missing, &[]).unwrap();
+        let all = "/apis/networking.k8s.io/v1/namespaces/shop/networkpolicies";
+        let output = cluster.kubectl(&["delete", "--raw", all], "");
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert!(text.contains("RF202"), "{text}");
+        assert_eq!(policies(&cluster).len(), 1);
+    }
+}
+
+#[tokio::test]
+async fn who_says_that_a_policy_is_owned_by_nobody_has_it_collected_with_its_pods_only() {
+    let (cluster, _installation) = installed().await;
+    refused(&cluster, open_policy(), "RF3").await;
+    let owner = r#"{"metadata":{"ownerReferences":[{"apiVersion":"v1","kind":"ConfigMap","name":"gone",
+        "uid":"00000000-0000-4000-8000-000000000000"}]}}"#;
+    let patch = patch("networkpolicy", "default-deny", "shop", owner);
+    assert!(cluster.kubectl(&patch, "").status.success());
+    one(&cluster, "shop", "Refused", "default-deny").await;
+    assert_eq!(policies(&cluster).len(), 1);
+    let pods = ["delete", "pods", "--all", "-n", "shop", "--now"];
+    assert!(cluster.kubectl(&pods, "").status.success());
+    Kubernetes::eventually("the policy collected", async || {
+        policies(&cluster).is_empty().then_some(())
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -53,7 +53,8 @@ fn namespaces(
             {
                 let field = rule_field(direction, index).key(peer_list(direction));
                 let field = field.index(number);
-                findings.push(all_namespaces(object, direction, index, &scope.pods, field));
+                let scope = (&scope.namespaces, &scope.pods);
+                findings.push(all_namespaces(object, direction, index, scope, field));
             }
         }
     }

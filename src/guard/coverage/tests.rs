@@ -347,7 +347,6 @@ fn a_namespace_that_ends_takes_its_policies_with_it_unasked() {
     assert!(cluster.delete(&namespace("shop")).allowed());
     for user in [
         "system:kube-controller-manager",
-        "system:serviceaccount:kube-system:generic-garbage-collector",
         "system:serviceaccount:kube-system:namespace-controller",
     ] {
         let mut review = delete(&all);

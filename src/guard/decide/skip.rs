@@ -3,7 +3,7 @@
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::guard::review::{Operation, Review, Subject};
+use crate::guard::review::{Operation, Review};
 use crate::netpol::Snapshot;
 
 /// Why a review was not judged at all.
@@ -14,11 +14,11 @@ pub enum Skip {
     Subresource,
     /// A connection, such as exec.
     Connect,
-    /// The object, or its namespace, is on its way out.
+    /// Its namespace is on its way out.
     Terminating,
     /// The node itself asks, and not about itself.
     Node,
-    /// The namespace controller or a garbage collector deletes.
+    /// The namespace controller or a garbage collector deletes, the latter something that isolates nobody.
     Collector,
     /// Nothing that is judged differs from the old object.
     Insignificant,
@@ -26,10 +26,14 @@ pub enum Skip {
     NoObject,
 }
 
+/// Who deletes what has no owner any more. Whoever may write a policy may say of it that it has an owner, so that policies are judged:
+/// it tries again, until the pods that one isolates are gone or others do it.
+pub const GARBAGE_COLLECTOR: &str = "system:serviceaccount:kube-system:generic-garbage-collector";
+
 /// Users whose deletions are the cluster's own housekeeping. Whole names: a look-alike is somebody else.
 pub const COLLECTORS: [&str; 4] = [
     "system:kube-controller-manager",
-    "system:serviceaccount:kube-system:generic-garbage-collector",
+    GARBAGE_COLLECTOR,
     "system:serviceaccount:kube-system:namespace-controller",
     "system:serviceaccount:kube-system:pod-garbage-collector",
 ];
@@ -50,7 +54,9 @@ pub fn skip(review: &Review, snapshot: &Snapshot) -> Option<Skip> {
         return Some(Skip::Node);
     }
     if review.operation == Operation::Delete {
-        if COLLECTORS.contains(&review.user.username.as_str()) {
+        let user = review.user.username.as_str();
+        let is_owned_policy = user == GARBAGE_COLLECTOR && review.kind == "NetworkPolicy";
+        if COLLECTORS.contains(&user) && !is_owned_policy {
             return Some(Skip::Collector);
         }
         let leaving = review
@@ -62,10 +68,7 @@ pub fn skip(review: &Review, snapshot: &Snapshot) -> Option<Skip> {
         }
     }
     if review.operation == Operation::Update {
-        // What the new object says of its own end is only a claim.
-        if review.old_object.as_ref().is_some_and(Subject::terminating) {
-            return Some(Skip::Terminating);
-        }
+        // What is on its way out may stay for as long as somebody's finalizer does, so that it is no exception.
         if let (Some(new), Some(old)) = (&review.object, &review.old_object)
             && if of_node {
                 same_node(&new.value, &old.value)

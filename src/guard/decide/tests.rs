@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::skip::COLLECTORS;
+use super::skip::{COLLECTORS, GARBAGE_COLLECTOR};
 use super::*;
 use crate::guard::exemption::Exemption;
 use crate::guard::guardrail::{CoverageScope, CoverageSection, GuardrailSpec};
@@ -229,8 +229,14 @@ fn only_the_exact_users_of_the_collectors_may_delete_unasked() {
         cluster.judge(&review)
     };
     for user in COLLECTORS {
-        assert_eq!(by(user).skipped, Some(Skip::Collector), "{user}");
+        let skipped = (user != GARBAGE_COLLECTOR).then_some(Skip::Collector);
+        assert_eq!(by(user).skipped, skipped, "{user}");
     }
+    // Whoever may write a policy may give it an owner that is not there.
+    assert_eq!(ids(&by(GARBAGE_COLLECTOR)), ["RF202"]);
+    let mut review = delete(&web());
+    review.user.username = GARBAGE_COLLECTOR.to_owned();
+    assert_eq!(cluster.judge(&review).skipped, Some(Skip::Collector));
     for user in [
         "system:serviceaccount:kube-system-x:namespace-controller",
         "system:serviceaccount:kube-system:namespace-controller-x",
@@ -349,6 +355,21 @@ fn all_namespaces_are_found_however_they_are_said() {
     );
     assert_eq!(found(json!({"namespaceSelector": everywhere})), refused);
     assert_eq!(found(json!({"namespaceSelector": but_one})), refused);
+    // To leave some out is not to name any: whoever has no such label is meant.
+    let unless = |operator: &str, values: Value| json!({"matchExpressions": [{"key": "zz", "operator": operator, "values": values}]});
+    let unlabelled = unless("DoesNotExist", json!([]));
+    assert_eq!(found(json!({"namespaceSelector": unlabelled})), refused);
+    let other = unless("NotIn", json!(["a"]));
+    assert_eq!(found(json!({"namespaceSelector": other})), refused);
+    assert_eq!(
+        found(json!({"namespaceSelector": {}, "podSelector": unlabelled})),
+        refused
+    );
+    let mut of_a_team = other.clone();
+    of_a_team["matchLabels"] = json!({"team": "a"});
+    assert_eq!(found(json!({"namespaceSelector": of_a_team})), None);
+    let labelled = unless("Exists", json!([]));
+    assert_eq!(found(json!({"namespaceSelector": labelled})), None);
     // Named pods wherever they are: told, not refused.
     let named =
         json!({"namespaceSelector": {}, "podSelector": {"matchLabels": {"k8s-app": "kube-dns"}}});
@@ -482,11 +503,30 @@ fn finalizers_and_leaving_objects_are_never_held_up() {
 
     let mut leaving = web();
     leaving["metadata"]["deletionTimestamp"] = json!("2026-06-01T00:00:00Z");
-    leaving["metadata"]["labels"] = json!({"x": "y"});
+    held["metadata"]["deletionTimestamp"] = json!("2026-06-01T00:00:00Z");
     assert_eq!(
-        cluster.update(&leaving, &web()).skipped,
-        Some(Skip::Terminating)
+        cluster.update(&held, &leaving).skipped,
+        Some(Skip::Insignificant)
     );
+}
+
+#[test]
+fn what_somebodys_finalizer_keeps_is_judged_and_covers_nobody() {
+    let mut leaving = policy(
+        "leaving",
+        &json!({"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}),
+    );
+    leaving["metadata"]["deletionTimestamp"] = json!("2026-06-01T00:00:00Z");
+    leaving["metadata"]["finalizers"] = json!(["example.com/hold"]);
+    let mut opened = leaving.clone();
+    opened["spec"]["ingress"] = json!([{}]);
+    let objects = [namespace("shop"), leaving.clone(), default_deny(), web()];
+    let cluster = Cluster::of(&objects);
+    assert_eq!(ids(&cluster.update(&leaving, &opened)), ["RF301"]);
+    assert_eq!(ids(&cluster.delete(&default_deny())), ["RF202"]);
+    assert!(cluster.delete(&leaving).allowed());
+    let decision = Cluster::of(&objects[..2]).create(&web());
+    assert_eq!(ids(&decision), ["RF201"]);
 }
 
 #[test]

@@ -92,10 +92,12 @@ impl Change {
                 let old = match old {
                     Some(Object::Pod(old) | Object::Workload(old)) => Some(old),
                     // What is there already is nothing new, and a pod of a workload that is there is held to what
-                    // its template did not do.
-                    _ => before
-                        .pod(&new.workload)
-                        .or_else(|| before.pod(new.owner.as_ref()?)),
+                    // its template did not do. A pod is nobody's template, whatever another one says.
+                    _ => before.pod(&new.workload).or_else(|| {
+                        let owner = new.owner.as_ref()?;
+                        let pod = before.pod(owner)?;
+                        pod.is_template().then_some(pod)
+                    }),
                 };
                 Self::of_workload(new, old, before, after)
             }

@@ -247,6 +247,21 @@ fn a_workload_is_held_to_the_flows_of_its_pods_to_be() {
     let mut image = web.clone();
     image["spec"]["template"]["spec"]["containers"][0]["image"] = json!("y");
     assert!(known.update(&web, &image).allowed());
+    // Another pod is no template, whatever is said of it.
+    let mut owned = alone.clone();
+    owned["metadata"]["name"] = json!("web-2");
+    owned["metadata"]["ownerReferences"] = json!([{
+        "apiVersion": "v1", "kind": "Pod", "name": "web-1", "uid": "1", "controller": true
+    }]);
+    let beside = of(
+        &[
+            namespace("shop"),
+            deployment("db", &json!({"app": "db"})),
+            alone.clone(),
+        ],
+        &[not_db("Enforce")],
+    );
+    assert_eq!(ids(&beside.create(&owned)), ["RF701"]);
 }
 
 #[test]

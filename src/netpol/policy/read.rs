@@ -70,6 +70,7 @@ pub(super) fn policy(
         annotations,
         generation: meta.generation,
         standing: Standing::InForce,
+        terminating: meta.deletion_timestamp.is_some(),
     }
 }
 

@@ -6,7 +6,7 @@ use super::{NamespaceState, Snapshot};
 use crate::netpol::name::{NamespaceName, PolicyName, PolicyRef};
 use crate::netpol::object::{Object, ObjectKey};
 use crate::netpol::policy::NetworkPolicy;
-use crate::netpol::staged::{StagedNetworkPolicy, Standing};
+use crate::netpol::staged::{Choice, StagedNetworkPolicy, Standing};
 
 /// A policy on trial, and what it makes of those in force.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -77,6 +77,16 @@ impl NamespaceState {
     /// Its policies on trial, by name.
     pub fn staged_policies(&self) -> impl Iterator<Item = &StagedNetworkPolicy> {
         self.trials.values().map(|trial| &*trial.staged)
+    }
+
+    /// What is tried in the place of a policy, and for whom it is in force.
+    pub(in crate::netpol) fn tried_in_place_of(
+        &self,
+        policy: &NetworkPolicy,
+    ) -> Option<(&Choice, &NetworkPolicy)> {
+        let trial = self.trials.get(&policy.name)?;
+        let choice = trial.staged.in_force_for()?;
+        Some((choice, &trial.staged.policy))
     }
 
     /// The policies that are in force for pods: those that can be counted upon, and those on trial for the pods that they are

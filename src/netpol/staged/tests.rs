@@ -145,6 +145,36 @@ fn for_the_chosen_pods_it_is_in_the_place_of_the_policy_of_its_name() {
 }
 
 #[test]
+fn who_gives_way_to_a_trial_covers_whom_that_isolates_as_well() {
+    use Direction::{Egress, Ingress};
+    let all = json!({"policyTypes": ["Ingress", "Egress"]});
+    let deny = policy("shop/deny", all.clone());
+    let pods = [
+        pod("shop/web-1", "track=canary", []),
+        pod("shop/web-2", "", []),
+    ];
+    let cluster = Cluster::of(pods).with(&deny);
+    let missing = |chosen: &Value, spec: &Value| {
+        let tried = cluster.with(&canary("shop/deny", chosen.clone(), spec.clone()));
+        let of_pod = |name| tried.0.pod_coverage(tried.pod(name)).missing();
+        let of_all = tried.0.namespace_coverage(&"shop".into()).missing();
+        [of_pod("shop/web-1"), of_pod("shop/web-2"), of_all]
+    };
+    let chosen = json!({"podSelector": {"matchLabels": {"track": "canary"}}});
+    assert_eq!(missing(&chosen, &all), [vec![], vec![], vec![]]);
+    let one_way = json!({"policyTypes": ["Ingress"]});
+    let egress = vec![Egress];
+    assert_eq!(missing(&chosen, &one_way), [egress.clone(), vec![], egress]);
+    let nobody = json!({"podSelector": {"matchLabels": {"x": "none"}}, "policyTypes": ["Ingress", "Egress"]});
+    let both = vec![Ingress, Egress];
+    assert_eq!(missing(&chosen, &nobody), [both.clone(), vec![], both]);
+    // In shadow it takes nobody's place.
+    let shadow = cluster.with(&staged("shop/deny", nobody));
+    let coverage = shadow.0.namespace_coverage(&"shop".into());
+    assert!(coverage.missing().is_empty());
+}
+
+#[test]
 fn reachability_and_verdicts_agree_on_a_share_of_pods() {
     let pods = (0..40).map(|index| pod(&format!("shop/web-{index}"), "app=web", []));
     let mut cluster = Cluster::of(pods);
