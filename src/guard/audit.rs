@@ -68,13 +68,18 @@ pub fn decide(
     Some(decision)
 }
 
-/// Whether an object is not to be judged any more: it is being deleted, it has ended, or nothing will run of it.
+/// Whether an object is not to be judged any more: it is being deleted, it has ended, or nothing will run of it. A policy is in
+/// force until it is gone.
 pub fn passes_over(review: &Review) -> bool {
     let Some(subject) = &review.object else {
         return true;
     };
     let finished = matches!(subject.model(), Some(Object::Pod(pod)) if pod.is_finished());
-    finished || subject.terminating() || rolled_out(subject)
+    let is_policy = matches!(
+        subject.model(),
+        Some(Object::NetworkPolicy(_) | Object::ClusterNetworkPolicy(_))
+    );
+    finished || subject.terminating() && !is_policy || rolled_out(subject)
 }
 
 /// A ReplicaSet of an older version of its Deployment, or a Job that has done its work.
@@ -128,7 +133,7 @@ impl Templates {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::guard::testing::{Cluster, deployment, ids, namespace};
+    use crate::guard::testing::{Cluster, default_deny, deployment, ids, namespace};
     use serde_json::json;
 
     fn of(plural: &str) -> &'static Kind {
@@ -200,6 +205,9 @@ mod tests {
         let mut leaving = pod(&json!({}));
         leaving["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
         assert!(passed(&leaving, "pods"));
+        let mut policy = default_deny();
+        policy["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
+        assert!(!passed(&policy, "networkpolicies"));
         assert!(passed(&replica_set(0), "replicasets"));
         assert!(!passed(&replica_set(1), "replicasets"));
     }

@@ -48,8 +48,11 @@ impl Snapshot {
         self.coverage_by(
             pod.namespace(),
             |policy| policy.selector.matches(&pod.labels),
-            // The pods of a template have no names yet, by which some of them may be chosen.
-            |choice| pod.is_template() || choice.chooses(pod),
+            |choice| match choice {
+                // The pods of a template have no names yet, by which some of them may be chosen.
+                Choice::Percent(_) => pod.is_template() || choice.chooses(pod),
+                Choice::Pods(_) => choice.chooses(pod),
+            },
         )
     }
 

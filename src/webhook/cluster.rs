@@ -1,5 +1,5 @@
-//! What the webhook asks of a live cluster beside the state that it follows: a fresher look before it refuses, and whether
-//! somebody may write an Exemption. Everything within the deadline of the request, and nothing of it for a folder.
+//! What the webhook asks of a live cluster beside the state that it follows: a fresher look before it refuses, or lets pass what
+//! should not rest on what is old, and whether somebody may write an Exemption. Everything within the deadline of the request, and nothing of it for a folder.
 
 use std::fmt;
 use std::time::{Duration, Instant};

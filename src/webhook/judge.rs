@@ -19,7 +19,7 @@ use crate::guard::mode::Mode;
 use crate::guard::mutate;
 use crate::guard::review::{Kind, Operation, Review, Subject};
 use crate::k8s::events::Events;
-use crate::netpol::{NamespaceName, Object};
+use crate::netpol::{NamespaceName, NamespaceState, Object, Pod, Snapshot};
 use crate::telemetry::LogBudget;
 use crate::telemetry::traces::TARGET;
 
@@ -153,7 +153,7 @@ impl Judge<'_> {
             Verb::Validate => {
                 let decision = decide::judge(&review, &context, now, budget);
                 if matches!(self.basis, Basis::Followed(_))
-                    && let Some(namespace) = worth_reading(&review, &decision)
+                    && let Some(namespace) = worth_reading(&review, &decision, context.snapshot)
                 {
                     return Ok(Judged::Read(namespace.clone()));
                 }
@@ -188,8 +188,15 @@ impl Judge<'_> {
                 Answer::mutated(&review.uid, &mutate::mutate(&review, &context, now, budget))
             }
         };
-        // Where nothing is demanded, it does not matter what the state is like.
-        if answer.is_governed()
+        // Where nothing is demanded, it does not matter what the state is like; of a namespace that could not be read nobody
+        // knows what is.
+        let is_in_doubt = || {
+            review
+                .namespace
+                .as_ref()
+                .is_some_and(|name| self.lacks(name))
+        };
+        if (answer.is_governed() || is_in_doubt())
             && let Some(remark) = self.basis.remark()
         {
             answer.remark(&remark);
@@ -207,8 +214,13 @@ impl Judge<'_> {
         if is_itself || !matches!(self.basis, Basis::Followed(_)) {
             return None;
         }
-        let namespace = outline.namespace.as_ref();
-        namespace.filter(|name| self.known.snapshot.namespace(name).is_none())
+        outline.namespace.as_ref().filter(|name| self.lacks(name))
+    }
+
+    /// Whether a namespace is not known itself, whatever is known to be in it.
+    fn lacks(&self, name: &NamespaceName) -> bool {
+        let state = self.known.snapshot.namespace(name);
+        state.and_then(NamespaceState::object).is_none()
     }
 
     /// The answer when the judgement did not come about.
@@ -314,9 +326,13 @@ impl Judge<'_> {
 /// The namespace that a fresher look may show to be other than the state has it, so that a refusal would be wrong: cover,
 /// labels and exemptions that were written a moment ago. A warning is worth a look only where it is about cover.
 ///
-/// What may take cover away is worth it also where it would pass: of two policies that go one after the other, each may be
+/// What may take cover from pods is worth it also where it would pass: of two policies that go one after the other, each may be
 /// taken for the one that stays.
-fn worth_reading<'a>(review: &'a Review, decision: &decide::Decision) -> Option<&'a NamespaceName> {
+fn worth_reading<'a>(
+    review: &'a Review,
+    decision: &decide::Decision,
+    snapshot: &Snapshot,
+) -> Option<&'a NamespaceName> {
     let namespace = review.namespace.as_ref()?;
     // What is wrong with these is wrong by itself, but for what is judged as a NetworkPolicy.
     if is_own(&review.kind_version.group, &review.kind) {
@@ -327,7 +343,10 @@ fn worth_reading<'a>(review: &'a Review, decision: &decide::Decision) -> Option<
         let mut warned = decision.in_force(Mode::Warn);
         warned.any(|judged| judged.section == Some(Section::Coverage))
     };
-    let may_uncover = || decision.strictest == Some(Mode::Enforce) && may_uncover(review);
+    let may_uncover = || {
+        let mut pods = snapshot.pods_in(namespace);
+        decision.strictest == Some(Mode::Enforce) && may_uncover(review) && pods.any(Pod::is_held)
+    };
     (is_refused || is_warned() || may_uncover()).then_some(namespace)
 }
 

@@ -4,8 +4,8 @@
 //! `Retry-After`, upon which an API server tries again within its own patience; the envelope; the decision of `guard`, computed by the workers before the deadline. What could not be decided in time, or panicked, is answered by
 //! the configured direction. Health paths pass by all of it.
 //!
-//! In front of a live cluster a decision takes up to two looks: one that would refuse, or that is about a namespace which no
-//! watch has told of, asks the API server first for what the watches may not have told yet, and is made again by that. A pod that lacks nothing but the baseline which the
+//! In front of a live cluster a decision takes up to two looks: one that would refuse, that is about a namespace which no
+//! watch has told of, or that may take cover from pods, asks the API server first for what the watches may not have told yet, and is made again by that. A pod that lacks nothing but the baseline which the
 //! controller is making is looked at again for three quarters of its time. An Exemption passes only after a `SubjectAccessReview`.
 
 use std::sync::Arc;

@@ -12,7 +12,9 @@ use k8s_openapi::api::core::v1::Namespace;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use kube::api::{DeleteParams, PostParams};
 use kube::{Api, Client};
+use ringfence::guard::decide::State;
 use ringfence::k8s::live::ReadLimits;
+use ringfence::netpol::parse;
 use ringfence::runtime::{Readiness, Trigger};
 use ringfence::webhook::cluster::Cluster;
 use ringfence::webhook::router::{Webhook, WebhookOptions};
@@ -34,7 +36,18 @@ struct Asked {
 impl Asked {
     /// One that knows what is followed now and hears of nothing later.
     fn of_the_past(following: &Following, client: &Client, age_limit: Duration) -> Self {
-        let known = Arc::new(ArcSwap::new(following.live.state.load_full()));
+        let known = following.live.state.load_full();
+        Self::knowing(known, following, client, age_limit)
+    }
+
+    /// One that knows this and hears of nothing later.
+    fn knowing(
+        known: Arc<State>,
+        following: &Following,
+        client: &Client,
+        age_limit: Duration,
+    ) -> Self {
+        let known = Arc::new(ArcSwap::new(known));
         let live = following.live.clone();
         let cluster = Cluster::new(live, client.clone(), ReadLimits::default(), age_limit);
         let (trigger, shutdown) = Trigger::new();
@@ -241,6 +254,24 @@ async fn the_labels_of_a_namespace_that_no_watch_has_told_of_count() {
     // Where it is not there either, nothing selects it.
     assert!(allowed(&asked.allows_pod("nowhere").await));
     assert_eq!(asked.cluster.reads(), (3, 0));
+
+    // What is known of something in it says nothing of its labels.
+    let mut known = State::clone(&following.live.state.load_full());
+    let policy = json!({
+        "apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy",
+        "metadata": {"name": "web", "namespace": "young"},
+        "spec": {"podSelector": {"matchLabels": {"app": "web"}}}
+    });
+    known.snapshot = known.snapshot.with(parse(&policy).unwrap().unwrap().object);
+    let limit = Duration::from_mins(5);
+    let asked = Asked::knowing(Arc::new(known), &following, &client, limit);
+    let answer = asked.allows_pod("young").await;
+    assert!(!allowed(&answer), "{answer}");
+    // Whoever cannot be asked is no reason to say nothing.
+    cluster.stop_server(0);
+    let answer = asked.allows_pod("young").await;
+    let warned = answer["warnings"][0].as_str().unwrap_or_default();
+    assert!(warned.contains("could not be read"), "{answer}");
 }
 
 #[tokio::test]

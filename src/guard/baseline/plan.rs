@@ -259,7 +259,8 @@ fn uncovers(state: &NamespaceState, before: &Snapshot, after: &Snapshot) -> bool
 
 /// Whether the policies of a namespace in which none is ours isolate all that ours would, and allow all that ours would.
 fn covered_by_others(state: &NamespaceState, wanted: &[Wanted]) -> bool {
-    let others: Vec<&NetworkPolicy> = state.policies().collect();
+    let others = state.effective_policies();
+    let others: Vec<&NetworkPolicy> = others.filter(|policy| !state.gives_way(policy)).collect();
     wanted.iter().all(|Wanted { policy, .. }| {
         Direction::BOTH.into_iter().all(|way| {
             let isolating = others.iter().filter(|other| {

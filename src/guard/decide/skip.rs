@@ -18,7 +18,7 @@ pub enum Skip {
     Terminating,
     /// The node itself asks, and not about itself.
     Node,
-    /// The namespace controller or a garbage collector deletes, the latter something that isolates nobody.
+    /// The namespace controller deletes, or a garbage collector something else than a NetworkPolicy.
     Collector,
     /// Nothing that is judged differs from the old object.
     Insignificant,

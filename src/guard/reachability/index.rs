@@ -22,7 +22,7 @@ pub struct ReachabilityRules {
     snapshot: Snapshot,
     index: Arc<OnceLock<Index>>,
     /// The same in the cluster without the policies on trial, where one of these is in force for some pods.
-    untried: Option<Arc<Self>>,
+    lasting: Option<Arc<Self>>,
 }
 
 /// The pods of a cluster in groups, by namespace.
@@ -73,23 +73,23 @@ impl ReachabilityRules {
         for name in names {
             index.read(name, &self.rules, snapshot);
         }
-        let untried = snapshot.has_canaries().then(|| {
-            // Where nothing was tried until now, this is what was there without it.
-            let before = self.untried.as_deref().unwrap_or(self);
-            Arc::new(before.following(&snapshot.untried(), changed))
+        let lasting = snapshot.is_passing().then(|| {
+            // Where all was lasting until now, this is what was there without it.
+            let before = self.lasting.as_deref().unwrap_or(self);
+            Arc::new(before.following(&snapshot.lasting(), changed))
         });
         Self {
             rules: Arc::clone(&self.rules),
             snapshot: snapshot.clone(),
             index: Arc::new(OnceLock::from(index)),
-            untried,
+            lasting,
         }
     }
 
-    /// The same in the cluster without the policies on trial: what these close is not counted upon. `None` where none is in force
-    /// for any pod.
-    pub(super) fn untried(&self) -> Option<&Self> {
-        self.untried.as_deref()
+    /// The same in the cluster without the policies that may be gone at any moment: what these close is not counted upon. `None`
+    /// where there are none.
+    pub(super) fn lasting(&self) -> Option<&Self> {
+        self.lasting.as_deref()
     }
 
     /// All of them.
@@ -119,13 +119,13 @@ impl ReachabilityRules {
     }
 
     fn made_of(rules: Arc<[ReachabilityRule]>, snapshot: &Snapshot) -> Self {
-        let untried = (!rules.is_empty() && snapshot.has_canaries())
-            .then(|| Arc::new(Self::made_of(Arc::clone(&rules), &snapshot.untried())));
+        let lasting = (!rules.is_empty() && snapshot.is_passing())
+            .then(|| Arc::new(Self::made_of(Arc::clone(&rules), &snapshot.lasting())));
         let made = Self {
             rules,
             snapshot: snapshot.clone(),
             index: Arc::default(),
-            untried,
+            lasting,
         };
         if !made.rules.is_empty() {
             made.index();

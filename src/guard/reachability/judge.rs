@@ -84,8 +84,8 @@ pub(in crate::guard) fn judge(
         tell(broken, after);
     } else {
         tell(broken, after);
-        if let Some(rules) = rules.untried() {
-            let [known, after] = [known, after].map(Snapshot::untried);
+        if let Some(rules) = rules.lasting() {
+            let [known, after] = [known, after].map(Snapshot::lasting);
             let change = [&known, &before(review, &known), &after];
             tell(breaks(review, subject, change, rules, pods), &after);
         }

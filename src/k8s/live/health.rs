@@ -184,7 +184,8 @@ impl Health {
         since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since))
     }
 
-    /// The kinds whose watches have failed again and again for longer than this while the API server answered.
+    /// The kinds whose watches have failed again and again for longer than this while the API server answered, or have not been
+    /// taken up by it in that time.
     pub(super) fn doubted(&self, now: Instant, longer: Duration) -> Vec<Kind> {
         let known = self.known();
         let is_doubted = |(_, watch): &(&Kind, &Watch)| {

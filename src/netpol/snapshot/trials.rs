@@ -40,21 +40,28 @@ impl Snapshot {
         trial.map(|trial| &*trial.staged)
     }
 
-    /// Whether a policy on trial is in force for some pods.
-    pub fn has_canaries(&self) -> bool {
-        let mut staged = self.staged_policies();
-        staged.any(|staged| staged.in_force_for().is_some())
+    /// Whether a policy is in force that may be gone at any moment, with nobody asked.
+    pub fn is_passing(&self) -> bool {
+        self.passing().next().is_some()
     }
 
-    /// The cluster without the policies on trial that are in force for some pods. The others stay: they change nothing.
+    /// The cluster without the policies that may be gone at any moment: those on trial that are in force for some pods, and those
+    /// that are being deleted.
     #[must_use]
-    pub fn untried(&self) -> Snapshot {
-        let mut untried = self.clone();
-        let staged = self.staged_policies();
-        for staged in staged.filter(|staged| staged.in_force_for().is_some()) {
-            untried.remove(&ObjectKey::StagedNetworkPolicy(staged.reference()));
+    pub fn lasting(&self) -> Snapshot {
+        let mut lasting = self.clone();
+        for policy in self.passing() {
+            lasting.remove(&policy);
         }
-        untried
+        lasting
+    }
+
+    fn passing(&self) -> impl Iterator<Item = ObjectKey> {
+        let staged = self.staged_policies();
+        let staged = staged.filter(|staged| staged.in_force_for().is_some());
+        let leaving = self.policies().filter(|policy| policy.terminating);
+        let staged = staged.map(|staged| ObjectKey::StagedNetworkPolicy(staged.reference()));
+        staged.chain(leaving.map(|policy| ObjectKey::NetworkPolicy(policy.reference())))
     }
 
     /// The cluster as if some policies on trial were promoted: each is in force for all pods that it selects, in the place of
@@ -77,6 +84,11 @@ impl NamespaceState {
     /// Its policies on trial, by name.
     pub fn staged_policies(&self) -> impl Iterator<Item = &StagedNetworkPolicy> {
         self.trials.values().map(|trial| &*trial.staged)
+    }
+
+    /// Whether another policy is in force in the place of this one, for some pods.
+    pub fn gives_way(&self, policy: &NetworkPolicy) -> bool {
+        self.tried_in_place_of(policy).is_some()
     }
 
     /// What is tried in the place of a policy, and for whom it is in force.

@@ -152,6 +152,7 @@ fn who_gives_way_to_a_trial_covers_whom_that_isolates_as_well() {
     let pods = [
         pod("shop/web-1", "track=canary", []),
         pod("shop/web-2", "", []),
+        deployment("shop/api", "app=api"),
     ];
     let cluster = Cluster::of(pods).with(&deny);
     let missing = |chosen: &Value, spec: &Value| {
@@ -168,6 +169,15 @@ fn who_gives_way_to_a_trial_covers_whom_that_isolates_as_well() {
     let nobody = json!({"podSelector": {"matchLabels": {"x": "none"}}, "policyTypes": ["Ingress", "Egress"]});
     let both = vec![Ingress, Egress];
     assert_eq!(missing(&chosen, &nobody), [both.clone(), vec![], both]);
+    // By labels a template says whether its pods are chosen, and by a share it does not.
+    let of_template = |chosen: &Value| {
+        let tried = cluster.with(&canary("shop/deny", chosen.clone(), nobody.clone()));
+        let mut pods = tried.0.pods();
+        let api = pods.find(|pod| pod.is_template()).unwrap();
+        tried.0.pod_coverage(api).missing()
+    };
+    assert_eq!(of_template(&chosen), []);
+    assert_eq!(of_template(&json!({"percent": 5})), [Ingress, Egress]);
     // In shadow it takes nobody's place.
     let shadow = cluster.with(&staged("shop/deny", nobody));
     let coverage = shadow.0.namespace_coverage(&"shop".into());

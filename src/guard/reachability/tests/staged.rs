@@ -117,7 +117,24 @@ fn what_a_canary_opens_counts_for_what_others_open() {
 }
 
 #[test]
-fn the_cluster_without_trials_is_carried_on_with_the_changes() {
+fn what_is_being_deleted_is_counted_upon_no_more_than_a_trial() {
+    let closes = |name: &str| {
+        let spec =
+            json!({"podSelector": {"matchLabels": {"app": "db"}}, "policyTypes": ["Ingress"]});
+        policy(name, &spec)
+    };
+    let (real, mut leaving) = (closes("real"), closes("leaving"));
+    let rules = [not_db("Enforce")];
+    let both = open_shop(&[real.clone(), leaving.clone()], &rules);
+    assert!(both.delete(&real).allowed());
+    leaving["metadata"]["deletionTimestamp"] = json!("2026-06-01T00:00:00Z");
+    let kept = open_shop(&[real.clone(), leaving.clone()], &rules);
+    assert_eq!(ids(&kept.delete(&real)), ["RF701"]);
+    assert!(kept.delete(&leaving).allowed());
+}
+
+#[test]
+fn the_cluster_without_what_may_go_is_carried_on_with_the_changes() {
     let deny = canary("deny", &json!([]));
     let mut cluster = open_shop(&[], &[not_db("Enforce")]);
     let model = |value: &Value| {
@@ -138,7 +155,7 @@ fn the_cluster_without_trials_is_carried_on_with_the_changes() {
             cluster.reachability,
             ReachabilityRules::new(rules, &cluster.snapshot)
         );
-        assert!(cluster.reachability.untried().is_some());
+        assert!(cluster.reachability.lasting().is_some());
     }
     assert_eq!(ids(&cluster.delete(&real)), ["RF701"]);
     let object = model(&deny);
@@ -146,5 +163,5 @@ fn the_cluster_without_trials_is_carried_on_with_the_changes() {
     cluster.reachability = cluster
         .reachability
         .following(&cluster.snapshot, &[object.key()]);
-    assert!(cluster.reachability.untried().is_none());
+    assert!(cluster.reachability.lasting().is_none());
 }
