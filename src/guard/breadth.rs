@@ -17,6 +17,14 @@ use crate::netpol::{
 
 mod wide;
 
+/// Something that is opened wider than allowed.
+pub(super) struct Broad {
+    pub(super) level: Level,
+    pub(super) finding: Finding,
+    /// The addresses, where it is about these.
+    pub(super) block: Option<IpNet>,
+}
+
 /// A block of the policy and where it stands.
 struct Block {
     net: IpNet,
@@ -29,7 +37,7 @@ pub(super) fn policy(
     subject: &Subject,
     section: &BreadthSection,
     snapshot: &Snapshot,
-) -> Vec<(Level, Finding)> {
+) -> Vec<Broad> {
     let policy = match subject.model() {
         Some(Object::NetworkPolicy(policy)) => policy,
         Some(Object::ClusterNetworkPolicy(policy)) => {
@@ -61,7 +69,7 @@ fn peers(
     policy: &NetworkPolicy,
     direction: Direction,
     limits: &BreadthLimits,
-    findings: &mut Vec<(Level, Finding)>,
+    findings: &mut Vec<Broad>,
 ) {
     let list = peer_list(direction);
     for (index, rule) in policy.rules(direction).iter().enumerate() {
@@ -73,10 +81,17 @@ fn peers(
                     "{direction} rule {index} has no `{list}`: it allows every peer, the world included"
                 );
                 let fix = Fix::words(format!("name the peers in `{list}`"));
-                findings.push((
-                    Level::Deny,
-                    Finding::of(&registry::ANY_PEER, object.clone(), at, message, Some(fix)),
-                ));
+                findings.push(Broad {
+                    level: Level::Deny,
+                    finding: Finding::of(
+                        &registry::ANY_PEER,
+                        object.clone(),
+                        at,
+                        message,
+                        Some(fix),
+                    ),
+                    block: None,
+                });
             }
             Peers::Only(_) if limits.all_namespaces => {}
             Peers::Only(peers) => {
@@ -107,7 +122,7 @@ fn all_namespaces(
     rule: usize,
     (namespaces, pods): (&Selector, &Selector),
     field: FieldPath,
-) -> (Level, Finding) {
+) -> Broad {
     let level = if leaves_out_only(pods) {
         Level::Deny
     } else {
@@ -133,7 +148,11 @@ fn all_namespaces(
         message,
         Some(fix),
     );
-    (level, finding)
+    Broad {
+        level,
+        finding,
+        block: None,
+    }
 }
 
 /// Whether no namespace can fail to match, or none but those that are left out.
@@ -168,7 +187,7 @@ fn blocks(
     direction: Direction,
     limits: &BreadthLimits,
     with_others: impl FnOnce(&[IpNet]) -> Vec<(IpNet, String)>,
-    findings: &mut Vec<(Level, Finding)>,
+    findings: &mut Vec<Broad>,
 ) {
     let Some(first) = own.first() else { return };
     let mine: Vec<IpNet> = own.iter().map(|block| block.net).collect();
@@ -185,7 +204,11 @@ fn blocks(
             format!("{message}{how}"),
             Some(fix),
         );
-        findings.push((Level::Deny, finding));
+        findings.push(Broad {
+            level: Level::Deny,
+            finding,
+            block: Some(block),
+        });
     };
     let wide = aggregate(&mine, limits);
     for &block in &wide {

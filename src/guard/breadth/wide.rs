@@ -2,9 +2,8 @@
 
 use ipnet::IpNet;
 
-use super::{Block, all_namespaces, blocks, every_namespace, peer_list, rule_field};
-use crate::guard::engine::Level;
-use crate::guard::finding::{Finding, ObjectRef};
+use super::{Block, Broad, all_namespaces, blocks, every_namespace, peer_list, rule_field};
+use crate::guard::finding::ObjectRef;
 use crate::guard::guardrail::{BreadthLimits, BreadthSection};
 use crate::netpol::{Action, ClusterNetworkPolicy, ClusterPeer, Direction};
 
@@ -13,7 +12,7 @@ pub(super) fn policy(
     object: &ObjectRef,
     policy: &ClusterNetworkPolicy,
     section: &BreadthSection,
-) -> Vec<(Level, Finding)> {
+) -> Vec<Broad> {
     let mut findings = Vec::new();
     for (direction, limits) in [
         (Direction::Ingress, &section.ingress),
@@ -41,7 +40,7 @@ fn namespaces(
     object: &ObjectRef,
     policy: &ClusterNetworkPolicy,
     direction: Direction,
-    findings: &mut Vec<(Level, Finding)>,
+    findings: &mut Vec<Broad>,
 ) {
     for (index, rule) in policy.rules(direction).iter().enumerate() {
         if rule.action != Action::Accept {

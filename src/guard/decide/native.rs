@@ -28,11 +28,11 @@ pub(super) fn native(
     }
     if let Some(section) = &guardrail.spec.breadth {
         let findings = breadth::policy(review, subject, section, snapshot);
-        raw.extend(findings.into_iter().map(|(level, finding)| Raw {
+        raw.extend(findings.into_iter().map(|broad| Raw {
             section: Some(Section::Breadth),
-            level,
-            about: opened(&finding, subject),
-            finding,
+            level: broad.level,
+            about: opened(&broad, subject),
+            finding: broad.finding,
         }));
     }
     if guardrail.spec.hygiene.is_some() {

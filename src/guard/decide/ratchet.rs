@@ -3,14 +3,16 @@
 use serde_json::Value;
 
 use super::Raw;
-use crate::guard::finding::Finding;
+use crate::guard::breadth::Broad;
 use crate::guard::review::Subject;
 use crate::netpol::FieldPath;
 
-/// What a finding in a policy opens, and for whom: the peer with the ports of its rule, or the whole rule, and the pods.
-pub(super) fn opened(finding: &Finding, subject: &Subject) -> Value {
+/// What a finding in a policy opens, and for whom: the peer with the ports of its rule, or the whole rule, the pods, and the
+/// addresses, which may come from other peers, too.
+pub(super) fn opened(broad: &Broad, subject: &Subject) -> Value {
     let at = |steps: usize| -> FieldPath {
-        finding
+        broad
+            .finding
             .field
             .segments()
             .iter()
@@ -26,7 +28,12 @@ pub(super) fn opened(finding: &Finding, subject: &Subject) -> Value {
     } else {
         Value::Array(vec![part(&peer), part(&rule.key("ports"))])
     };
-    Value::Array(vec![what, part(&FieldPath::of(["spec", "podSelector"]))])
+    let block = broad.block.map(|block| block.to_string());
+    Value::Array(vec![
+        what,
+        part(&FieldPath::of(["spec", "podSelector"])),
+        Value::from(block),
+    ])
 }
 
 /// Removes what the old object had as well, one for one.

@@ -472,6 +472,22 @@ fn what_was_wrong_before_is_not_held_against_a_harmless_update() {
     let decision = Cluster::of(std::slice::from_ref(&old)).update(&old, &worse);
     assert_eq!(decision.judged.len(), 1);
     assert!(decision.judged[0].finding.message.contains("::/0"));
+    // Piece by piece neither, where the first piece was there.
+    let old = blocks(&["8.0.0.0/8", "9.0.0.0/8"]);
+    let worse = blocks(&["8.0.0.0/8", "9.0.0.0/8", "10.0.0.0/7"]);
+    let cluster = Cluster::of(std::slice::from_ref(&old));
+    assert!(!cluster.create(&old).allowed());
+    let decision = cluster.update(&old, &worse);
+    let found = decision.judged.iter().map(|it| &*it.finding.message);
+    assert!(
+        found
+            .clone()
+            .any(|text| text.starts_with("opens 8.0.0.0/6")),
+        "{:?}",
+        found.collect::<Vec<_>>()
+    );
+    let narrower = blocks(&["8.0.0.0/8", "9.0.0.0/8", "192.168.0.0/16"]);
+    assert!(cluster.update(&old, &narrower).allowed());
 
     let spec = GuardrailSpec {
         unchanged: Unchanged::Judge,
