@@ -17,7 +17,6 @@ use super::cni::kept::Kept;
 use super::cni::server::Asked;
 use super::counts::Counts;
 use super::cut::{self, CutError};
-use super::host;
 use super::kernel::{Held, Kernel, KernelError};
 use super::links::Links;
 use super::nft::{Event, Monitor};
@@ -248,8 +247,7 @@ impl Enforcer {
 
     /// Knows the bridges behind which pods are; whether they are others than before.
     fn know_bridges(&mut self, links: &Links) -> bool {
-        let bridges = links.bridges(self.ports.all().values(), self.plan.local_addresses());
-        self.plan.bridged_by(bridges)
+        self.plan.bridged_by(self.bridges(links))
     }
 
     /// Takes over what the agent before this one was told of interfaces, below what this one was told already.
@@ -285,7 +283,7 @@ impl Enforcer {
         }
         self.apply(&transaction);
         let has_cut = self.cut_until.is_some_and(|until| Instant::now() < until);
-        if has_cut || transaction.is_stricter() {
+        if has_cut || self.plan.is_stricter(&transaction) {
             self.sweep
                 .get_or_insert_with(|| Instant::now() + self.sweep_pace);
         }
@@ -354,13 +352,11 @@ impl Enforcer {
         }
         let mut passed_by = None;
         if let Ok(links) = Links::read() {
-            // A bridge may have come, or a switch been turned, since the agent was started.
-            let bridged = host::bridged_among(&links).map(drop);
-            passed_by = bridged.and_then(|()| host::services_among(&links)).err();
             self.forget_gone(&links);
             if self.know_bridges(&links) {
                 self.go_on(&[]);
             }
+            passed_by = self.passed_by(&links);
         }
         let begun = Instant::now();
         let wanted = self.plan.whole().as_kept();

@@ -49,6 +49,12 @@ pub enum HostError {
         /// Why it cannot be set.
         source: io::Error,
     },
+    /// The switch is not there.
+    #[error(
+        "packets between pods on one bridge do not meet the rules of this node: br_netfilter is not loaded. Load it on the node \
+         (modprobe br_netfilter, and for each start a file in /etc/modules-load.d)"
+    )]
+    NoSwitch,
     /// What goes to Services is sent on as if the node sent it.
     #[error(
         "kube-proxy sends on by IPVS here ({IPVS} is there): what pods send to Services passes the rules by. \
@@ -92,8 +98,19 @@ pub(super) fn services_among(links: &Links) -> Result<(), HostError> {
     }
 }
 
-/// As [`bridged`], where the interfaces are known.
-pub(super) fn bridged_among(links: &Links) -> Result<Bridged, HostError> {
+/// Whether packets between pods meet the rules, where the interfaces are known, and whether bridges with pods are among these.
+pub(super) fn judged_among(links: &Links, has_bridges: bool) -> Result<(), HostError> {
+    judged(bridged_among(links)?, has_bridges)
+}
+
+fn judged(bridged: Bridged, has_bridges: bool) -> Result<(), HostError> {
+    match bridged {
+        Bridged::NoSwitch if has_bridges => Err(HostError::NoSwitch),
+        Bridged::Judged | Bridged::SwitchedOn | Bridged::NoSwitch => Ok(()),
+    }
+}
+
+fn bridged_among(links: &Links) -> Result<Bridged, HostError> {
     bridged_at(Path::new(BRIDGE), links.have_vlans())
 }
 
@@ -182,6 +199,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let bridged = |have_vlans| bridged_at(folder.path(), have_vlans).unwrap();
         assert_eq!(bridged(false), Bridged::NoSwitch);
+        let judged = |has_bridges| judged(bridged(false), has_bridges);
+        assert!(judged(false).is_ok());
+        let text = judged(true).unwrap_err().to_string();
+        assert!(text.contains("br_netfilter is not loaded"), "{text}");
         for name in SWITCHES.into_iter().chain([TAGGED]) {
             fs::write(folder.path().join(name), "0\n").unwrap();
         }

@@ -27,6 +27,8 @@ pub(super) struct Compiled {
     pub(super) chains: Vec<(ChainName, Vec<Rule>)>,
     /// The sets that are asked and follow the cluster.
     pub(super) peers: BTreeMap<SetName, PeerKey>,
+    /// Those of them whose members are denied, or left to policies that may deny them.
+    pub(super) denying: BTreeSet<SetName>,
     /// The sets that are asked and stay as they are.
     pub(super) fixed: BTreeMap<SetName, (SetKind, BTreeSet<Element>)>,
     /// How closely they follow the policies.
@@ -100,6 +102,7 @@ struct Writer<'b> {
     /// What chains there are, by the order in which they were asked for.
     starts: Vec<(Asking, Start)>,
     peers: BTreeMap<SetName, PeerKey>,
+    denying: BTreeSet<SetName>,
     fixed: BTreeMap<SetName, (SetKind, BTreeSet<Element>)>,
 }
 
@@ -144,6 +147,7 @@ fn write(
         telling,
         starts: Vec::new(),
         peers: BTreeMap::new(),
+        denying: BTreeSet::new(),
         fixed: BTreeMap::new(),
     };
     let first = match tried {
@@ -183,6 +187,7 @@ fn write(
     let compiled = Compiled {
         chains: chains.collect(),
         peers: writer.peers,
+        denying: writer.denying,
         fixed: writer.fixed,
         follows,
     };

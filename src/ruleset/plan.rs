@@ -18,7 +18,7 @@ use super::options::Options;
 use super::sources;
 use super::table::{ChainName, Element, Interface, Ruleset, Set, SetKind, SetName};
 use super::terms::Occupant;
-use super::transaction::Transaction;
+use super::transaction::{Change, Transaction};
 use super::vxlan;
 use crate::netpol::{Family, NamespaceName, ObjectKey, Pod, PolicyRef, Snapshot, WorkloadRef};
 use chains::{Fixed, Idle, Shared};
@@ -223,6 +223,19 @@ impl Plan {
             }
         }
         old
+    }
+
+    /// Whether a step of this plan may forbid what was allowed.
+    pub fn is_stricter(&self, step: &Transaction) -> bool {
+        let has_denied = |set: &SetName| {
+            let mut used = self.chains.values().filter(|shared| shared.is_used());
+            used.any(|shared| shared.compiled.denying.contains(set))
+        };
+        step.is_stricter()
+            || step.all().any(|(_, change)| match change {
+                Change::AddElements(set, ..) => has_denied(set),
+                _ => false,
+            })
     }
 
     /// The whole table.

@@ -56,9 +56,10 @@ impl Transaction {
         self.changes.is_empty() && self.bridge.is_empty()
     }
 
-    /// Whether it may forbid what was allowed, done as a step of a plan. New members of the sets that chains ask do not, nor do chains
-    /// that come or go: nothing leads to them but elements of other sets.
-    pub fn is_stricter(&self) -> bool {
+    /// Whether it may forbid what was allowed, done as a step of a plan, but for what is denied to the members of sets that chains
+    /// ask: new ones are allowed more by all others. Chains that come or go do not, since nothing leads to them but elements of
+    /// other sets.
+    pub(super) fn is_stricter(&self) -> bool {
         self.changes.iter().any(|change| match change {
             Change::AddElements(_, kind, _) => !matches!(
                 kind,

@@ -273,6 +273,106 @@ fn hold_step_by_step<S: Strategy<Value = Vec<Value>>>(cases: u32, cluster: impl 
     });
 }
 
+/// Every packet between addresses, through the chain that it meets at a node.
+fn packets(addresses: &BTreeSet<IpAddr>) -> impl Iterator<Item = Packet> {
+    let pairs = addresses.iter().flat_map(|source| {
+        let same = |it: &&IpAddr| Family::of(**it) == Family::of(*source);
+        addresses.iter().filter(same).map(|it| (*source, *it))
+    });
+    pairs.flat_map(|(source, destination)| {
+        ports().into_iter().flat_map(move |port| {
+            Protocol::ALL.map(|protocol| Packet {
+                source,
+                destination,
+                protocol,
+                port,
+            })
+        })
+    })
+}
+
+/// Open connections are looked through after steps that may forbid some, and no others.
+#[test]
+fn a_step_that_is_not_stricter_forbids_nothing() {
+    let seen = Cell::new((0, 0));
+    let two = (clusters::any_cluster(), clusters::any_cluster());
+    random::hold(60, &two, |(one, other)| {
+        let (one, other) = (objects(&one), objects(&other));
+        let mut snapshot: Snapshot = one.iter().cloned().collect();
+        let all: Snapshot = other.iter().cloned().collect();
+        let addresses: BTreeSet<IpAddr> =
+            [&snapshot, &all].into_iter().flat_map(addresses).collect();
+        let mut plan = Plan::of(Options::new(clusters::NODES[0]), &snapshot);
+        let mut table = plan.whole();
+        for (key, object) in steps(&one, &other) {
+            match object {
+                Some(object) => snapshot.insert(object),
+                None => snapshot.remove(&key),
+            }
+            let step = plan.advance(snapshot.clone(), &[key]);
+            let before = table.clone();
+            apply(&mut table, &step);
+            if step.is_empty() {
+                continue;
+            }
+            let (harmless, stricter) = seen.get();
+            if plan.is_stricter(&step) {
+                seen.set((harmless, stricter + 1));
+                continue;
+            }
+            seen.set((harmless + 1, stricter));
+            for packet in packets(&addresses) {
+                for chain in ["input", "forward"] {
+                    let passes = |table| fate(table, chain, &packet) == Fate::Passed;
+                    prop_assert!(
+                        !passes(&before) || passes(&table),
+                        "{packet:?} at {chain} by {step:?}"
+                    );
+                }
+            }
+        }
+        Ok(())
+    });
+    let (harmless, stricter) = seen.get();
+    assert!(harmless > 20 && stricter > 100, "{harmless}, {stricter}");
+}
+
+#[test]
+fn one_more_that_is_denied_is_stricter_and_one_more_that_is_let_in_is_not() {
+    let rule = |action: &str| {
+        objects(&[serde_json::json!({
+            "apiVersion": "policy.networking.k8s.io/v1alpha2", "kind": "ClusterNetworkPolicy",
+            "metadata": {"name": "of-the-team"},
+            "spec": {
+                "tier": "Admin", "priority": 1, "subject": {"namespaces": {}},
+                "ingress": [{"action": action, "from": [{"pods": {
+                    "namespaceSelector": {}, "podSelector": {"matchLabels": {"team": "other"}}
+                }}]}]
+            }
+        })])
+    };
+    for (action, is_stricter) in [("Accept", false), ("Deny", true), ("Pass", true)] {
+        let mut all = of_many_namespaces(1);
+        all.extend(rule(action));
+        let mut snapshot: Snapshot = all.iter().cloned().collect();
+        let mut plan = Plan::of(Options::new("here"), &snapshot);
+        let Object::Pod(client) = &all[1] else {
+            panic!("{:?}", all[1])
+        };
+        let labels = [("app", "client"), ("team", "other")];
+        let labelled = Object::Pod(Pod {
+            labels: labels.into_iter().collect(),
+            ..client.clone()
+        });
+        let key = labelled.key();
+        snapshot.insert(labelled);
+        let step = plan.advance(snapshot, &[key]);
+        let is_one_more = matches!(step.changes.as_slice(), [Change::AddElements(..)]);
+        assert!(is_one_more, "{action}: {step:?}");
+        assert_eq!(plan.is_stricter(&step), is_stricter, "{action}");
+    }
+}
+
 /// Pods of one node, each in a namespace of its own whose policy lets in a pod of another node.
 fn of_many_namespaces(number: usize) -> Vec<Object> {
     let namespaces = (0..number).map(|at| {
@@ -372,12 +472,13 @@ fn a_pod_that_is_bound_finds_its_chains_when_its_address_comes() {
     let is_made = |change: &Change| matches!(change, Change::AddChain(..) | Change::AddSet(..));
     let binding = next(&mut plan, &bound);
     assert!(binding.iter().any(is_made), "{binding:?}");
-    assert!(
-        !Transaction::of(binding).is_stricter(),
-        "nothing leads there"
-    );
+    let is_stricter = |plan: &Plan, changes: &[Change]| {
+        let step = Transaction::of(changes.to_vec());
+        plan.is_stricter(&step)
+    };
+    assert!(!is_stricter(&plan, &binding), "nothing leads there");
     let coming = next(&mut plan, second);
-    assert!(Transaction::of(coming.clone()).is_stricter());
+    assert!(is_stricter(&plan, &coming));
     assert!(
         !coming.is_empty() && !coming.iter().any(is_made),
         "{coming:?}"

@@ -168,10 +168,16 @@ async fn an_update_is_held_to_what_it_changes() {
         denied_for(&claimed, "RF403"),
         "the server sets the time of an end, a new object only claims it"
     );
+    let leaves = leaving(pod("shop", "web-1"));
+    let kept = cluster.validate(&update(&leaves, &new)).await;
     assert!(
-        cluster
-            .allows(&update(&leaving(pod("shop", "web-1")), &new))
-            .await,
+        denied_for(&kept, "RF403"),
+        "what is on its way out runs for as long as somebody's finalizer stays"
+    );
+    let mut held = leaves.clone();
+    held["metadata"]["finalizers"] = json!(["x"]);
+    assert!(
+        cluster.allows(&update(&held, &leaves)).await,
         "what is on its way out may go"
     );
 

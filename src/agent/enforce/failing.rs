@@ -1,14 +1,17 @@
-//! Why a kernel that has the rules does not hold what the policies say: objects that the agent cannot understand, kinds of which
-//! it is not told, and what the kernel cannot follow.
+//! Why a kernel that has the rules does not hold what the policies say: packets that do not meet them, objects that the agent cannot
+//! understand, kinds of which it is not told, and what the kernel cannot follow.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::Enforcer;
+use crate::agent::host::{self, HostError};
+use crate::agent::links::Links;
 use crate::k8s::live::{Kind, Undecodable};
 use crate::netpol::WorkloadRef;
+use crate::ruleset::Interface;
 
 /// What the agent is waiting for where watches fail.
 const WATCHES: &str = "watches";
@@ -17,6 +20,17 @@ const WATCHES: &str = "watches";
 pub(super) const DOUBTED: Duration = Duration::from_secs(10);
 
 impl Enforcer {
+    /// Why what pods send may pass the rules by: a bridge or a switch may have come since the agent was started.
+    pub(super) fn passed_by(&self, links: &Links) -> Option<HostError> {
+        let judged = host::judged_among(links, !self.bridges(links).is_empty());
+        judged.and_then(|()| host::services_among(links)).err()
+    }
+
+    /// The bridges behind which pods are.
+    pub(super) fn bridges(&self, links: &Links) -> BTreeSet<Interface> {
+        links.bridges(self.ports.all().values(), self.plan.local_addresses())
+    }
+
     /// Of these kinds changes may have been missed for a while.
     pub(super) fn doubt(&mut self, kinds: &[Kind]) {
         let names: Vec<&str> = kinds.iter().map(|kind| kind.plural()).collect();

@@ -147,7 +147,7 @@ fn switch(name: &str, state: Option<bool>) -> Check {
             id,
             format!("{name} is not there, since br_netfilter is not loaded: if pods share a bridge, packets between them do not meet the rules"),
         )
-        .advise("modprobe br_netfilter, or the component deploy/agent/prepare; not needed where no two pods share a bridge"),
+        .advise("modprobe br_netfilter on the node, and a file in /etc/modules-load.d; not needed where no two pods share a bridge"),
         // Clusters of one family have the other's switch off.
         Some(false) | None if sixth => {
             Check::new(Level::Warning, id, format!("{name} is not 1: pods have no IPv6 to elsewhere"))

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
-use super::{Draft, Next, Writer, digit};
+use super::{Asking, Draft, Next, Writer, digit};
 use crate::netpol::spans::Span;
 use crate::netpol::{Action, Port, PortName, Protocol};
 use crate::ruleset::addresses::Addresses;
@@ -34,6 +34,10 @@ impl Writer<'_> {
     pub(super) fn clause(&mut self, clause: &Clause, then: Next, rules: &mut Vec<Draft>) {
         for who in self.peers(&clause.who) {
             for (matches, ports) in self.matches(&who, &clause.at) {
+                if clause.action != Action::Accept && self.asking == Asking::InForce {
+                    let asked = matches.iter().filter_map(followed).cloned();
+                    self.denying.extend(asked);
+                }
                 let verb = match clause.action {
                     Action::Accept => "passes",
                     Action::Deny => "is denied",
@@ -149,6 +153,14 @@ impl Writer<'_> {
     fn set_name(&self, word: &str, of: &impl std::fmt::Debug) -> SetName {
         let content = format!("{of:?}");
         SetName::from(format!("{word}{}-{}", digit(self.family), short(&content)))
+    }
+}
+
+/// The set of peers that is asked, where it may follow the cluster.
+fn followed(asked: &Match) -> Option<&SetName> {
+    match asked {
+        Match::Address(_, _, set) | Match::DestinationPort(_, set) => Some(set),
+        _ => None,
     }
 }
 

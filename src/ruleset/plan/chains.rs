@@ -49,6 +49,11 @@ impl Shared {
         Self { compiled, users: 0 }
     }
 
+    /// Whether packets of some address are sent to them.
+    pub(super) fn is_used(&self) -> bool {
+        self.users > 0
+    }
+
     fn sets(&self) -> impl Iterator<Item = &SetName> {
         let peers = self.compiled.peers.keys();
         peers.chain(self.compiled.fixed.keys())
