@@ -26,7 +26,7 @@ use super::ports::{Ports, Shared};
 use crate::guard::enforcement::HeldPolicy;
 use crate::k8s::live::{Ended, Feed, Undecodable, Update};
 use crate::netpol::{ObjectKey, Pod, Snapshot, WorkloadRef};
-use crate::ruleset::{Options, Plan, Ruleset, Transaction};
+use crate::ruleset::{Interface, Options, Plan, Ruleset, Transaction};
 use crate::runtime::{Phase, Readiness, Shutdown};
 use crate::telemetry::agent::{AgentMetrics, Rebuild};
 
@@ -250,6 +250,10 @@ impl Enforcer {
         self.plan.bridged_by(self.bridges(links))
     }
 
+    fn bridges(&self, links: &Links) -> BTreeSet<Interface> {
+        links.bridges(self.ports.all().values(), self.plan.local_addresses())
+    }
+
     /// Takes over what the agent before this one was told of interfaces, below what this one was told already.
     fn take_over_ports(&mut self) {
         match tokio::task::block_in_place(|| self.kernel.behind()) {
@@ -353,10 +357,11 @@ impl Enforcer {
         let mut passed_by = None;
         if let Ok(links) = Links::read() {
             self.forget_gone(&links);
-            if self.know_bridges(&links) {
+            let bridges = self.bridges(&links);
+            passed_by = failing::passed_by(&links, !bridges.is_empty());
+            if self.plan.bridged_by(bridges) {
                 self.go_on(&[]);
             }
-            passed_by = self.passed_by(&links);
         }
         let begun = Instant::now();
         let wanted = self.plan.whole().as_kept();

@@ -46,6 +46,8 @@ pub struct Plan {
     idle: Idle,
     peers: BTreeMap<SetName, Following>,
     fixed: BTreeMap<SetName, Fixed>,
+    /// The sets of peers that chains in use deny something to, with the number of these chains.
+    denying: HashMap<SetName, usize>,
 }
 
 /// An address of a local pod and the chains that its packets are sent to.
@@ -102,6 +104,7 @@ impl Plan {
             idle: Idle::default(),
             peers,
             fixed: BTreeMap::new(),
+            denying: HashMap::new(),
         }
     }
 
@@ -227,13 +230,9 @@ impl Plan {
 
     /// Whether a step of this plan may forbid what was allowed.
     pub fn is_stricter(&self, step: &Transaction) -> bool {
-        let has_denied = |set: &SetName| {
-            let mut used = self.chains.values().filter(|shared| shared.is_used());
-            used.any(|shared| shared.compiled.denying.contains(set))
-        };
         step.is_stricter()
             || step.all().any(|(_, change)| match change {
-                Change::AddElements(set, ..) => has_denied(set),
+                Change::AddElements(set, ..) => self.denying.contains_key(set),
                 _ => false,
             })
     }

@@ -139,7 +139,10 @@ impl Judge<'_> {
                 Verb::Mutate => Answer::mutated(&outline.uid, &mutate::Mutated::default()),
             }));
         }
-        if let Some(namespace) = self.unheard_of(&outline) {
+        // While it is being made it cannot be read, and the request tells its labels.
+        if !envelope.is_namespace()
+            && let Some(namespace) = self.unheard_of(&outline)
+        {
             return Ok(Judged::Read(namespace.clone()));
         }
         let review = envelope.fill(outline)?;
@@ -210,11 +213,8 @@ impl Judge<'_> {
 
     /// The namespace of a request, where the watches have not told of it yet: without its labels no guardrail may select it.
     fn unheard_of<'r>(&self, outline: &'r Review) -> Option<&'r NamespaceName> {
-        let is_itself = outline.kind == "Namespace" && outline.kind_version.group.is_empty();
-        if is_itself || !matches!(self.basis, Basis::Followed(_)) {
-            return None;
-        }
-        outline.namespace.as_ref().filter(|name| self.lacks(name))
+        let namespace = outline.namespace.as_ref();
+        namespace.filter(|name| matches!(self.basis, Basis::Followed(_)) && self.lacks(name))
     }
 
     /// Whether a namespace is not known itself, whatever is known to be in it.
@@ -275,9 +275,7 @@ impl Judge<'_> {
     /// held up by a failure: they are what a lockout is undone with.
     fn is_enforced(&self, envelope: &Envelope<'_>) -> bool {
         let is_way_out = is_own(envelope.group(), envelope.kind())
-            || (envelope.operation() == Operation::Delete
-                && envelope.kind() == "Namespace"
-                && envelope.group().is_empty());
+            || (envelope.operation() == Operation::Delete && envelope.is_namespace());
         let Some(namespace) = envelope.namespace().filter(|_| !is_way_out) else {
             return false;
         };

@@ -279,10 +279,15 @@ impl<'a> Envelope<'a> {
         &self.request.kind.kind
     }
 
+    /// Whether the object that is carried is a Namespace.
+    pub fn is_namespace(&self) -> bool {
+        is_namespace(&self.request.kind)
+    }
+
     /// The namespace; for a Namespace object that namespace itself.
     pub fn namespace(&self) -> Option<&str> {
         let request = &self.request;
-        let named = if is_namespace(&request.kind) {
+        let named = if self.is_namespace() {
             &request.name
         } else {
             &request.namespace

@@ -2,9 +2,10 @@
 //!
 //! `cargo bench --bench agent`, as root: the table is in a network namespace of its own. Clusters of 1 000, 10 000 and
 //! 100 000 pods with 2 000 policies and 20 of the cluster, 110 of the pods on the node. Pods on other nodes come and go,
-//! pods of the node come and go, the same ones in each cluster, and policies of the node's namespaces are edited, one by one; each is planned and applied. Pods of
-//! the node come once more after what they used is gone: the first of its kind brings all the peers of its policies when it is bound
-//! to the node, before it has an address; one that may reach every pod is told apart, since what it brings is the cluster. Edited policies find nothing of theirs either. As a test it has a few pods only.
+//! pods of the node come and go, the same ones in each cluster, and policies of the node's namespaces are edited, one by one; each
+//! is planned and applied. Pods of the node come once more after what they used is gone: the first of its kind brings all the peers
+//! of its policies when it is bound to the node, before it has an address; one that may reach every pod is told apart, since what
+//! it brings is the cluster. Edited policies find nothing of theirs either. As a test it has a few pods only.
 //!
 //! Each figure is given twice: as time that passes, and as what is computed for it, in the kernel too, which a busy machine changes
 //! less.

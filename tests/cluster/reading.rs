@@ -121,11 +121,15 @@ fn allowed(answer: &Value) -> bool {
 }
 
 async fn start(age_limit: Duration) -> (Kubernetes, Client, Following, Asked) {
+    start_under(&enforced(), age_limit).await
+}
+
+async fn start_under(spec: &Value, age_limit: Duration) -> (Kubernetes, Client, Following, Asked) {
     let cluster = Kubernetes::start().await;
     let client = cluster.client().await;
     install(&client).await;
     guardrails(&client)
-        .create(&PostParams::default(), &guardrail("all", &enforced()))
+        .create(&PostParams::default(), &guardrail("all", spec))
         .await
         .unwrap();
     let following = follow(&client);
@@ -197,25 +201,13 @@ async fn what_was_written_a_moment_ago_counts_whether_the_watches_have_told_it_o
 
 #[tokio::test]
 async fn the_labels_of_a_namespace_that_no_watch_has_told_of_count() {
-    let cluster = Kubernetes::start().await;
-    let client = cluster.client().await;
-    install(&client).await;
     let spec = json!({
         "mode": "Enforce", "coverage": {},
         "baseline": {"defaultDeny": [], "monitoring": {"enabled": false}},
         "namespaceSelector": {"matchLabels": {"stage": "prod"}}
     });
-    guardrails(&client)
-        .create(&PostParams::default(), &guardrail("prod", &spec))
-        .await
-        .unwrap();
-    let following = follow(&client);
-    following
-        .until("the guardrail", |state| {
-            state.guardrails.iter().count() == 1
-        })
-        .await;
-    let asked = Asked::of_the_past(&following, &client, Duration::from_mins(5));
+    let limit = Duration::from_mins(5);
+    let (cluster, client, following, asked) = start_under(&spec, limit).await;
     let namespaces: Api<Namespace> = Api::all(client.clone());
     let young = json!({
         "apiVersion": "v1", "kind": "Namespace",
@@ -263,7 +255,6 @@ async fn the_labels_of_a_namespace_that_no_watch_has_told_of_count() {
         "spec": {"podSelector": {"matchLabels": {"app": "web"}}}
     });
     known.snapshot = known.snapshot.with(parse(&policy).unwrap().unwrap().object);
-    let limit = Duration::from_mins(5);
     let asked = Asked::knowing(Arc::new(known), &following, &client, limit);
     let answer = asked.allows_pod("young").await;
     assert!(!allowed(&answer), "{answer}");

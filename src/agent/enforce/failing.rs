@@ -1,7 +1,7 @@
 //! Why a kernel that has the rules does not hold what the policies say: packets that do not meet them, objects that the agent cannot
 //! understand, kinds of which it is not told, and what the kernel cannot follow.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -11,7 +11,6 @@ use crate::agent::host::{self, HostError};
 use crate::agent::links::Links;
 use crate::k8s::live::{Kind, Undecodable};
 use crate::netpol::WorkloadRef;
-use crate::ruleset::Interface;
 
 /// What the agent is waiting for where watches fail.
 const WATCHES: &str = "watches";
@@ -20,17 +19,6 @@ const WATCHES: &str = "watches";
 pub(super) const DOUBTED: Duration = Duration::from_secs(10);
 
 impl Enforcer {
-    /// Why what pods send may pass the rules by: a bridge or a switch may have come since the agent was started.
-    pub(super) fn passed_by(&self, links: &Links) -> Option<HostError> {
-        let judged = host::judged_among(links, !self.bridges(links).is_empty());
-        judged.and_then(|()| host::services_among(links)).err()
-    }
-
-    /// The bridges behind which pods are.
-    pub(super) fn bridges(&self, links: &Links) -> BTreeSet<Interface> {
-        links.bridges(self.ports.all().values(), self.plan.local_addresses())
-    }
-
     /// Of these kinds changes may have been missed for a while.
     pub(super) fn doubt(&mut self, kinds: &[Kind]) {
         let names: Vec<&str> = kinds.iter().map(|kind| kind.plural()).collect();
@@ -50,6 +38,12 @@ impl Enforcer {
             .get_or_insert_with(|| Instant::now() + self.pace);
         self.answer_waiting();
     }
+}
+
+/// Why what pods send may pass the rules by: a bridge or a switch may have come since the agent was started.
+pub(super) fn passed_by(links: &Links, has_bridges: bool) -> Option<HostError> {
+    let judged = host::judged_among(links, has_bridges);
+    judged.and_then(|()| host::services_among(links)).err()
 }
 
 /// What the kernel holds more strictly than it is said, of the pods whose chains are cut short, since it would take too many. That

@@ -49,11 +49,6 @@ impl Shared {
         Self { compiled, users: 0 }
     }
 
-    /// Whether packets of some address are sent to them.
-    pub(super) fn is_used(&self) -> bool {
-        self.users > 0
-    }
-
     fn sets(&self) -> impl Iterator<Item = &SetName> {
         let peers = self.compiled.peers.keys();
         peers.chain(self.compiled.fixed.keys())
@@ -152,7 +147,14 @@ impl Plan {
             return;
         };
         shared.users = shared.users.saturating_add(1);
-        if shared.users > 1 || self.idle.take(chain) {
+        if shared.users > 1 {
+            return;
+        }
+        for set in &shared.compiled.denying {
+            let chains = self.denying.entry(set.clone()).or_default();
+            *chains = chains.saturating_add(1);
+        }
+        if self.idle.take(chain) {
             return;
         }
         for name in shared.compiled.peers.keys() {
@@ -201,8 +203,18 @@ impl Plan {
 
     /// One address less uses a chain; whether it was the last.
     fn has_left(&mut self, chain: &ChainName) -> bool {
-        let shared = self.chains.get_mut(chain);
-        shared.is_some_and(|shared| last(&mut shared.users))
+        let Some(shared) = self.chains.get_mut(chain) else {
+            return false;
+        };
+        if !last(&mut shared.users) {
+            return false;
+        }
+        for set in &shared.compiled.denying {
+            if self.denying.get_mut(set).is_some_and(last) {
+                self.denying.remove(set);
+            }
+        }
+        true
     }
 
     fn bound_idle(&mut self, draft: &mut Draft) {
