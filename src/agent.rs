@@ -5,7 +5,7 @@
 //! `conntrack`; `cni` holds a new pod back until its rules are in force and tells behind which interface it
 //! is (`ports`); `nflog` reads what the rules tell of packets, which
 //! `told` explains, `flows` joins and keeps, and `notices` makes Events of; `receipt` tells the API server what was read back.
-//! `netlink` is how netfilter is spoken to, without the `nft` program; `heard` reads what it says without a socket, for tests.
+//! `neighbours` looks who else enforces here. `netlink` is how netfilter is spoken to, without the `nft` program; `heard` reads what it says without a socket, for tests.
 //! Nothing here decides about flows.
 
 pub mod cni;
@@ -15,6 +15,7 @@ pub mod enforce;
 pub mod flows;
 pub mod heard;
 pub mod host;
+pub mod neighbours;
 pub mod nflog;
 pub mod nft;
 pub mod ports;

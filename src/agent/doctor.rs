@@ -3,18 +3,22 @@
 use std::fs;
 use std::path::Path;
 
-use super::host;
 use super::links::Links;
 use super::nft::{self, ApplyError, ReadError, Socket};
+use super::{host, neighbours};
+use crate::guard::enforcement::chains::Chain;
 use crate::guard::enforcement::doctor::{Nftables, Node, SWITCHES};
+use crate::ruleset::table::TABLE;
 
 /// Where the kernel shows its switches.
 const KERNEL: &str = "/proc/sys";
+/// Where it names the tables of iptables that are not nftables'.
+const LEGACY: [&str; 2] = ["/proc/net/ip_tables_names", "/proc/net/ip6_tables_names"];
 
 /// Looks at the configuration of the network plugins in a folder; with `kernel`, at the kernel as well, as it is in the
 /// network namespace of this process.
 pub fn look(configurations: &Path, kernel: bool) -> Node {
-    let types = host::types(configurations).into_iter().collect();
+    let types = neighbours::types(configurations).into_iter().collect();
     let mut node = Node {
         types,
         ..Node::default()
@@ -24,7 +28,12 @@ pub fn look(configurations: &Path, kernel: bool) -> Node {
         node.switches = switches
             .map(|name| (name, switch(Path::new(KERNEL), name)))
             .collect();
-        node.nftables = Some(nftables());
+        let (answer, chains) = nftables();
+        let is_ours = |chain: &Chain| chain.table == TABLE;
+        node.nftables = Some(answer);
+        node.has_own_table = chains.iter().any(is_ours);
+        node.chains = chains.into_iter().filter(|chain| !is_ours(chain)).collect();
+        node.has_legacy_filter = LEGACY.into_iter().any(names_filter);
         let links = Links::read().ok();
         node.has_ipvs = links.map(|links| links.has(host::IPVS));
     }
@@ -37,17 +46,23 @@ fn switch(folder: &Path, name: &str) -> Option<bool> {
     Some(text.trim() != "0")
 }
 
-fn nftables() -> Nftables {
+/// What nftables answers, and everybody's chains.
+fn nftables() -> (Nftables, Vec<Chain>) {
     let mut socket = match Socket::open() {
         Ok(socket) => socket,
-        Err(ApplyError::NotPermitted) => return Nftables::NotPermitted,
-        Err(error) => return Nftables::Fails(error.to_string()),
+        Err(ApplyError::NotPermitted) => return (Nftables::NotPermitted, Vec::new()),
+        Err(error) => return (Nftables::Fails(error.to_string()), Vec::new()),
     };
-    match nft::generation(&mut socket) {
-        Ok(_) => Nftables::Answers,
-        Err(ReadError::NotPermitted) => Nftables::NotPermitted,
-        Err(error) => Nftables::Fails(error.to_string()),
+    match nft::all_chains(&mut socket) {
+        Ok(chains) => (Nftables::Answers, chains),
+        Err(ReadError::NotPermitted) => (Nftables::NotPermitted, Vec::new()),
+        Err(error) => (Nftables::Fails(error.to_string()), Vec::new()),
     }
+}
+
+/// Whether a list of tables of iptables has the one that decides.
+fn names_filter(path: &str) -> bool {
+    fs::read_to_string(path).is_ok_and(|text| text.lines().any(|line| line == "filter"))
 }
 
 #[cfg(test)]

@@ -1,14 +1,10 @@
-//! What the agent needs of its node, and what else may be at work there. Nothing is changed but one switch, where that is allowed.
+//! What the agent needs of its node. Nothing is changed but switches, where that is allowed.
 
-use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use serde_json::Value;
-
 use super::links::Links;
-use crate::guard::enforcement::plugins::{self, Enforces, Plugin};
 
 /// Where the kernel says whether packets between the ports of a bridge meet the rules.
 const BRIDGE: &str = "/proc/sys/net/bridge";
@@ -18,8 +14,6 @@ const SWITCHES: [&str; 2] = ["bridge-nf-call-iptables", "bridge-nf-call-ip6table
 const TAGGED: &str = "bridge-nf-filter-vlan-tagged";
 /// The interface that kube-proxy gives the addresses of all Services where the kernel is to send them on by IPVS.
 pub(super) const IPVS: &str = "kube-ipvs0";
-/// How much of a configuration is read, in bytes.
-const MOST: u64 = 1024 * 1024;
 
 /// Whether packets between two pods on one bridge meet the rules.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,12 +55,6 @@ pub enum HostError {
          Use its mode nftables or iptables"
     )]
     Ipvs,
-    /// Something else enforces policies here.
-    #[error(
-        "{0} is configured on this node and enforces network policies itself: two that enforce deny what either denies. \
-         Say --beside-another to enforce beside it"
-    )]
-    Another(String),
 }
 
 /// Makes packets between pods on one bridge meet the rules, or says why they do not.
@@ -131,68 +119,9 @@ fn bridged_at(folder: &Path, have_vlans: bool) -> Result<Bridged, HostError> {
     Ok(outcome)
 }
 
-/// Says which network plugin enforces policies by itself, or may, of those configured in a folder (`/etc/cni/net.d`).
-pub fn enforcing(folder: &Path) -> Option<&'static str> {
-    let known = plugins::of_types(&types(folder));
-    let enforces = |plugin: &Plugin| matches!(plugin.enforces, Enforces::Yes | Enforces::If(_));
-    known.into_iter().find(enforces).map(|plugin| plugin.name)
-}
-
-/// The types of the plugins in the configuration that a container runtime takes: the first file by name.
-pub fn types(folder: &Path) -> BTreeSet<String> {
-    let Ok(entries) = fs::read_dir(folder) else {
-        return BTreeSet::new();
-    };
-    let is_configuration = |path: &PathBuf| {
-        let extension = path.extension().and_then(|extension| extension.to_str());
-        extension.is_some_and(|extension| matches!(extension, "conf" | "conflist" | "json"))
-    };
-    let mut paths: Vec<PathBuf> = entries
-        .filter_map(|entry| Some(entry.ok()?.path()))
-        .filter(is_configuration)
-        .collect();
-    paths.sort();
-    let read = paths.iter().find_map(|path| {
-        let is_small = fs::metadata(path).is_ok_and(|metadata| metadata.len() <= MOST);
-        let text = is_small.then(|| fs::read(path).ok()).flatten()?;
-        serde_json::from_slice::<Value>(&text).ok()
-    });
-    let Some(configuration) = read else {
-        return BTreeSet::new();
-    };
-    let plugins = configuration["plugins"].as_array();
-    let plugins = plugins.map_or(std::slice::from_ref(&configuration), Vec::as_slice);
-    let types = plugins.iter().filter_map(|plugin| plugin["type"].as_str());
-    types.map(str::to_owned).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_first_configuration_says_who_enforces() {
-        let folder = tempfile::tempdir().unwrap();
-        let write = |name: &str, text: &str| fs::write(folder.path().join(name), text).unwrap();
-        assert_eq!(enforcing(folder.path()), None);
-        write("20-other.conf", r#"{"type": "calico"}"#);
-        assert_eq!(enforcing(folder.path()), Some("Calico"));
-        write(
-            "10-flannel.conflist",
-            r#"{"plugins": [{"type": "flannel"}, {"type": "portmap"}]}"#,
-        );
-        assert_eq!(enforcing(folder.path()), None);
-        assert_eq!(
-            types(folder.path()),
-            BTreeSet::from(["flannel".to_owned(), "portmap".to_owned()])
-        );
-        // What is no configuration is passed over, as the runtime does.
-        write("00-README", "calico");
-        write("01-broken.conf", "{");
-        assert_eq!(enforcing(folder.path()), None);
-        write("02-canal.conflist", r#"{"plugins": [{"type": "calico"}]}"#);
-        assert_eq!(enforcing(folder.path()), Some("Calico"));
-    }
 
     #[test]
     fn the_switch_is_turned_on_where_it_is_off() {

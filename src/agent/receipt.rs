@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::api::{Patch, PatchParams};
 use kube::{Api, Client, Resource as _};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use super::enforce::Holding;
@@ -61,28 +61,60 @@ pub async fn write(
     }
 }
 
+/// Says of a node that its rules were taken away, where it has a receipt.
+///
+/// # Errors
+///
+/// The API server does not take it.
+pub async fn retract(client: Client, node: &NodeName) -> Result<(), kube::Error> {
+    let holding = Holding {
+        failure: Some("the rules were taken off this node (ringfence agent --cleanup)".to_owned()),
+        read_back: Some(Timestamp::now()),
+        ..Holding::default()
+    };
+    let status = receipt(&holding, &mut None, Timestamp::now());
+    match put_status(&Api::all(client), node, &status).await {
+        Err(kube::Error::Api(status)) if status.is_not_found() => Ok(()),
+        outcome => outcome,
+    }
+}
+
 async fn put(
     api: &Api<NodeEnforcement>,
     node: &NodeName,
     status: &Receipt,
     is_made: bool,
 ) -> Result<(), kube::Error> {
-    let as_us = PatchParams::apply(FIELD_MANAGER).force();
-    let head = json!({
-        "apiVersion": NodeEnforcement::api_version(&()), "kind": NodeEnforcement::kind(&()),
-        "metadata": {"name": node.as_str()},
-    });
     if !is_made {
-        let mut object = head.clone();
+        let mut object = head(node);
         object["spec"] = json!({"node": node.as_str()});
-        api.patch(node.as_str(), &as_us, &Patch::Apply(&object))
+        api.patch(node.as_str(), &as_us(), &Patch::Apply(&object))
             .await?;
     }
-    let mut object = head;
+    put_status(api, node, status).await
+}
+
+async fn put_status(
+    api: &Api<NodeEnforcement>,
+    node: &NodeName,
+    status: &Receipt,
+) -> Result<(), kube::Error> {
+    let mut object = head(node);
     object["status"] = json!(status);
-    api.patch_status(node.as_str(), &as_us, &Patch::Apply(&object))
+    api.patch_status(node.as_str(), &as_us(), &Patch::Apply(&object))
         .await?;
     Ok(())
+}
+
+fn as_us() -> PatchParams {
+    PatchParams::apply(FIELD_MANAGER).force()
+}
+
+fn head(node: &NodeName) -> Value {
+    json!({
+        "apiVersion": NodeEnforcement::api_version(&()), "kind": NodeEnforcement::kind(&()),
+        "metadata": {"name": node.as_str()},
+    })
 }
 
 /// What is written; `since` is what was said last and since when.

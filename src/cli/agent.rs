@@ -29,9 +29,9 @@ use crate::agent::cni::list::{Entry, WhenDown};
 use crate::agent::cni::{self, kept, server};
 use crate::agent::enforce::Enforcer;
 use crate::agent::flows::Recent;
-use crate::agent::host::{self, Bridged, HostError};
+use crate::agent::host::{self, Bridged};
 use crate::agent::told::Teller;
-use crate::agent::{self, receipt, remove};
+use crate::agent::{self, neighbours, receipt, remove};
 use crate::k8s::events::{self, Reporter};
 use crate::k8s::live;
 use crate::netpol::{NodeName, Port};
@@ -145,23 +145,16 @@ enum AntiSpoofing {
 const PATIENCE: u64 = 10;
 /// How long calls of the plugin that have begun are given before it is removed.
 const PAUSE: Duration = Duration::from_secs(2);
+/// How long the API server is given to take the last word.
+const LAST_WORD: Duration = Duration::from_secs(10);
+/// What is told where it has not.
+const UNSAID: &str = "the receipt is as it was, and counts for ten minutes at most";
 
 /// Runs until told to stop.
 pub(super) fn run(args: &Args) -> anyhow::Result<Exit> {
     args.log.start(None)?;
     if args.cleanup {
-        if args.cni {
-            let removed = args.installer()?.remove(PAUSE);
-            removed.context("the plugin is not taken out of the node's chain")?;
-            kept::forget(&args.cni_socket).context("what the plugin told is not taken away")?;
-            tracing::info!("the plugin is taken out of the node's chain");
-        }
-        remove().context("the rules are not taken away")?;
-        tracing::info!("the rules are taken away");
-        return match args.admin {
-            Some(address) => several_threads()?.block_on(stay(address)),
-            None => Ok(Exit::Clean),
-        };
+        return clean_up(args);
     }
     if args.prepare {
         Args::tell_of_bridges(host::prepare()?);
@@ -169,8 +162,44 @@ pub(super) fn run(args: &Args) -> anyhow::Result<Exit> {
     }
     // Rules that packets do not meet hold nobody.
     Args::tell_of_bridges(host::bridged()?);
-    args.look_at_plugins()?;
+    if !args.beside_another {
+        neighbours::alone(&args.cni_conf_dir)?;
+    }
     several_threads()?.block_on(work(args))
+}
+
+/// Takes all of it off the node.
+fn clean_up(args: &Args) -> anyhow::Result<Exit> {
+    if args.cni {
+        let removed = args.installer()?.remove(PAUSE);
+        removed.context("the plugin is not taken out of the node's chain")?;
+        kept::forget(&args.cni_socket).context("what the plugin told is not taken away")?;
+        tracing::info!("the plugin is taken out of the node's chain");
+    }
+    remove().context("the rules are not taken away")?;
+    tracing::info!("the rules are taken away");
+    let runtime = several_threads()?;
+    if !args.no_receipt {
+        runtime.block_on(retract(args));
+    }
+    match args.admin {
+        Some(address) => runtime.block_on(stay(address)),
+        None => Ok(Exit::Clean),
+    }
+}
+
+/// Says in the receipt that nothing is enforced any more, where the API server can be asked: what was last said there would
+/// count until it is too old.
+async fn retract(args: &Args) {
+    let said = async {
+        let client = args.cluster.connect().await?;
+        Ok::<_, anyhow::Error>(receipt::retract(client, &args.node()?).await?)
+    };
+    match tokio::time::timeout(LAST_WORD, said).await {
+        Ok(Ok(())) => tracing::info!("the receipt says so"),
+        Ok(Err(error)) => tracing::warn!("{UNSAID}: {error:#}"),
+        Err(_) => tracing::warn!("{UNSAID}: the API server does not answer"),
+    }
 }
 
 fn several_threads() -> std::io::Result<tokio::runtime::Runtime> {
@@ -264,6 +293,7 @@ async fn work(args: &Args) -> anyhow::Result<Exit> {
             Ok::<(), Infallible>(())
         });
     }
+    tasks.spawn("neighbours", neighbours::watch(args.cni_conf_dir.clone()));
     let feed = live::feed(&client, &mut tasks);
     tracing::info!(node = %node, "following the cluster");
     tokio::select! {
@@ -333,15 +363,6 @@ impl Args {
                 "br_netfilter is not loaded: if pods of this node share a bridge, packets between them do not meet the rules"
             ),
         }
-    }
-
-    /// Makes sure that nothing else enforces policies here, unless that is wanted.
-    fn look_at_plugins(&self) -> anyhow::Result<()> {
-        let another = host::enforcing(&self.cni_conf_dir);
-        if let Some(another) = another.filter(|_| !self.beside_another) {
-            return Err(HostError::Another(another.to_owned()).into());
-        }
-        Ok(())
     }
 
     /// The blocks in which every address must be a known pod's.

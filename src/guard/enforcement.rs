@@ -17,6 +17,7 @@ use crate::netpol::{
 };
 
 pub mod answer;
+pub mod chains;
 pub mod confirmed;
 pub mod doctor;
 pub mod plugins;

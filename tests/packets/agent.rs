@@ -19,6 +19,8 @@ use crate::probe::{Outcome, Transport, ask_one};
 use crate::process::Process;
 use crate::roles::{granted, kubeconfig, used};
 
+mod upkeep;
+
 /// A node, pods on it, an API server that knows of them, and an agent.
 struct Site {
     kubernetes: Kubernetes,
@@ -374,9 +376,13 @@ async fn policies_hold_from_apply_to_packet_through_kills_and_flushes() {
     site.agent().signal("TERM");
     site.agent().line(&["the rules stay"]).await;
     assert!(site.rules().contains("chain forward"));
-    let cleanup = site.run("cleanup", &["--cleanup"]);
-    cleanup.line(&["the rules are taken away"]).await;
+    let cleanup = site.run("cleanup", &["--cleanup", "--node-name", NODE]);
+    cleanup.line(&["the receipt says so"]).await;
     assert_eq!(site.rules(), "");
+    let receipt = site.receipt().unwrap();
+    let condition = &receipt["status"]["conditions"][0];
+    assert_eq!(condition["status"], "False", "{receipt}");
+    assert!(receipt["status"]["policies"].is_null(), "{receipt}");
     assert_eq!(site.outcome("other", "db", false, 5432), Outcome::Answered);
 }
 
@@ -735,7 +741,9 @@ async fn a_new_pod_is_held_to_its_policies_before_its_first_packet() {
     cleanup.line(&["the rules are taken away"]).await;
     let list = std::fs::read_to_string(site.cni.path().join("net.d/10-pods.conflist")).unwrap();
     assert!(!list.contains("ringfence-cni"), "{list}");
-    assert!(!site.cni.path().join("bin/ringfence-cni").exists());
+    for file in ["bin/ringfence-cni", "run/cni.sock", "run/cni.json"] {
+        assert!(!site.cni.path().join(file).exists(), "{file}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

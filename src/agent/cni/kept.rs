@@ -143,12 +143,15 @@ impl Kept {
     }
 }
 
-/// Takes away what is kept beside a socket.
+/// Takes away a socket at which nobody answers any more, and what is kept beside it.
 pub fn forget(socket: &Path) -> io::Result<()> {
-    match fs::remove_file(path(socket)) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
+    for path in [path(socket).as_path(), socket] {
+        match fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
     }
+    Ok(())
 }
 
 fn path(socket: &Path) -> PathBuf {

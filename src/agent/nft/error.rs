@@ -15,7 +15,8 @@ pub enum ApplyError {
     Refused(Refusal),
     /// This process may not change nftables.
     #[error(
-        "no right to change nftables: the capability NET_ADMIN is needed in the node's network namespace"
+        "no right to change nftables: the capability NET_ADMIN is needed in the node's network namespace, and nobody else may own \
+         the table"
     )]
     NotPermitted,
     /// A name or a rule is too long for netlink.

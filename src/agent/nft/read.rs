@@ -16,8 +16,12 @@ use super::rule;
 use super::socket::Socket;
 use crate::agent::netlink::Consistency;
 use crate::agent::netlink::wire::{Attributes, Message, Writer, flag, kind};
+use crate::guard::enforcement::chains::{self, Policy};
 use crate::ruleset::table::{Chain, Hook, Layer, Ruleset, Set, SetKind, TABLE};
 use crate::ruleset::{ChainName, CounterName, Rule, SetName};
+
+/// The family by which the kernel lists what there is of all.
+const ANY_FAMILY: u8 = 0;
 
 /// How often something is read again because a transaction of somebody came between.
 const TRIES: usize = 4;
@@ -171,6 +175,21 @@ pub fn generation(socket: &mut Socket) -> Result<Generation, ReadError> {
         )
         .map_err(|errno| failed("the generation", errno))?;
     found.ok_or_else(|| failed("the generation", Errno::BADMSG))
+}
+
+/// The chains of all tables, by their names; what is in them is not read.
+pub fn all_chains(socket: &mut Socket) -> Result<Vec<chains::Chain>, ReadError> {
+    let mut found = Vec::new();
+    socket
+        .link
+        .ask(
+            (kind::GETCHAIN, flag::DUMP),
+            ANY_FAMILY,
+            |_| (),
+            |message| found.extend(read_any_chain(message)),
+        )
+        .map_err(|errno| failed("the names of chains", errno))?;
+    Ok(found)
 }
 
 impl Generation {
@@ -376,6 +395,33 @@ pub(in crate::agent) fn part(layer: Layer, message: &Message<'_>) -> Option<Part
 fn read_chain(chain: Attributes<'_>) -> Option<(ChainName, Result<Option<Hook>, ()>)> {
     let name = chain.text(3).filter(|_| chain.text(1) == Some(TABLE))?;
     Some((ChainName::from(name), read_hook(chain)))
+}
+
+/// A chain of whatever table.
+fn read_any_chain(message: &Message<'_>) -> Option<chains::Chain> {
+    let chain = message.attributes();
+    let family = match message.family() {
+        1 => "inet",
+        2 => "ip",
+        3 => "arp",
+        5 => "netdev",
+        7 => "bridge",
+        10 => "ip6",
+        _ => "unknown",
+    };
+    // Prerouting, forward and postrouting of all families that have them; those of devices and of ARP are others.
+    let hook = chain.nested(4).and_then(|hook| hook.u32(1));
+    let meets = matches!(hook, Some(0 | 2 | 4)) && !matches!(family, "arp" | "netdev");
+    let policy = match chain.u32(5) {
+        Some(0) => Policy::Drop,
+        _ => Policy::Accept,
+    };
+    Some(chains::Chain {
+        family,
+        table: chain.text(1)?.to_owned(),
+        name: chain.text(3)?.to_owned(),
+        on_the_way: meets.then_some(policy),
+    })
 }
 
 fn read_set(set: Attributes<'_>) -> Option<(SetName, Option<SetKind>)> {

@@ -7,9 +7,12 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use serde::Serialize;
 
+use super::chains::Chain;
 use super::plugins::{self, Enforces, Plugin};
 use super::{Receipt, Worth};
 use crate::netpol::NodeName;
+
+mod others;
 
 /// One thing that was looked at.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -69,6 +72,12 @@ pub struct Node {
     pub switches: BTreeMap<&'static str, Option<bool>>,
     /// What nftables answers; `None` where it was not asked.
     pub nftables: Option<Nftables>,
+    /// The chains of others' tables of nftables; none where it was not asked, or did not answer.
+    pub chains: Vec<Chain>,
+    /// Whether the table of Ringfence's agent is there.
+    pub has_own_table: bool,
+    /// Whether there is a table `filter` of an iptables that is not nftables' own.
+    pub has_legacy_filter: bool,
     /// Whether kube-proxy has IPVS send on what goes to Services; `None` where that was not asked.
     pub has_ipvs: Option<bool>,
 }
@@ -115,6 +124,9 @@ pub fn node(seen: &Node) -> Vec<Check> {
             .map(|(name, state)| switch(name, *state)),
     );
     checks.extend(seen.nftables.as_ref().map(nftables));
+    if seen.nftables == Some(Nftables::Answers) {
+        checks.extend(others::rules(seen));
+    }
     checks.extend(seen.has_ipvs.map(services));
     checks
 }

@@ -1,6 +1,8 @@
-//! Network plugins: by what they are known in a cluster, and whether they enforce policies.
+//! Network plugins: by what they are known in a cluster and on a node, and whether they enforce policies.
 
 use serde_json::Value;
+
+use super::chains::Chain;
 
 /// What is known of a network plugin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -11,6 +13,8 @@ pub struct Plugin {
     daemon_sets: &'static [&'static str],
     /// The types that it has in the configuration of a node.
     types: &'static [&'static str],
+    /// What its tables or chains of rules for policies are called, or how that begins.
+    rules: &'static [&'static str],
     /// Whether it enforces NetworkPolicy.
     pub enforces: Enforces,
 }
@@ -30,7 +34,8 @@ pub enum Enforces {
 
 /// The plugins that are known, those that enforce first.
 pub const PLUGINS: [Plugin; 17] = [
-    plugin("Calico", &["calico-node"], &["calico"], Enforces::Yes),
+    plugin("Calico", &["calico-node"], &["calico"], Enforces::Yes)
+        .with_rules(&["cali-", "filter-cali-"]),
     plugin(
         "Canal (Flannel with Calico's policies)",
         &["canal"],
@@ -43,7 +48,7 @@ pub const PLUGINS: [Plugin; 17] = [
         &["cilium-cni"],
         Enforces::Yes,
     ),
-    plugin("Weave Net", &["weave-net"], &["weave-net"], Enforces::Yes),
+    plugin("Weave Net", &["weave-net"], &["weave-net"], Enforces::Yes).with_rules(&["WEAVE-NPC"]),
     plugin("Antrea", &["antrea-agent"], &["antrea"], Enforces::Yes),
     plugin("Kube-OVN", &["kube-ovn-cni"], &["kube-ovn"], Enforces::Yes),
     plugin(
@@ -57,26 +62,30 @@ pub const PLUGINS: [Plugin; 17] = [
         &["kube-network-policies"],
         &[],
         Enforces::Yes,
-    ),
+    )
+    .with_rules(&["kube-network-policies"]),
     plugin(
         "the Azure network policy manager",
         &["azure-npm"],
         &[],
         Enforces::Yes,
-    ),
+    )
+    .with_rules(&["AZURE-NPM"]),
     plugin("Romana", &["romana-agent"], &["romana"], Enforces::Yes),
     plugin(
         "kube-router",
         &["kube-router"],
         &[],
         Enforces::If("its firewall is on (--run-firewall, the default)"),
-    ),
+    )
+    .with_rules(&["KUBE-NWPLCY-", "kube-router-filter-"]),
     plugin(
         "kindnet",
         &["kindnet"],
         &[],
         Enforces::If("it is of kind 0.24 or later"),
-    ),
+    )
+    .with_rules(&["kindnet-network-policies"]),
     plugin(
         "the Amazon VPC CNI",
         &["aws-node"],
@@ -114,7 +123,22 @@ const fn plugin(
         name,
         daemon_sets,
         types,
+        rules: &[],
         enforces,
+    }
+}
+
+// === impl Plugin ===
+
+impl Plugin {
+    const fn with_rules(self, rules: &'static [&'static str]) -> Self {
+        Self { rules, ..self }
+    }
+
+    /// Whose rules for policies a chain is of.
+    pub(super) fn of_chain(chain: &Chain) -> Option<Self> {
+        let has = |plugin: &Self| plugin.rules.iter().any(|name| chain.is_called(name));
+        PLUGINS.into_iter().find(has)
     }
 }
 
@@ -204,5 +228,47 @@ mod tests {
         assert_eq!(of(&["flannel", "portmap", "ringfence"]), ["Flannel"]);
         assert_eq!(of(&["calico", "bandwidth"]), ["Calico"]);
         assert!(of(&["portmap"]).is_empty());
+    }
+
+    #[test]
+    fn who_enforces_is_known_by_its_rules() {
+        let of = |table: &str, name: &str| {
+            let chain = Chain {
+                family: "ip",
+                table: table.to_owned(),
+                name: name.to_owned(),
+                on_the_way: None,
+            };
+            Plugin::of_chain(&chain).map(|plugin| plugin.name)
+        };
+        for (table, chain, name) in [
+            ("filter", "cali-tw-cali12345678901", "Calico"),
+            ("calico", "filter-cali-FORWARD", "Calico"),
+            ("filter", "WEAVE-NPC", "Weave Net"),
+            ("filter", "KUBE-NWPLCY-DEFAULT", "kube-router"),
+            (
+                "kube-router-filter-ipv4",
+                "KUBE-ROUTER-FORWARD",
+                "kube-router",
+            ),
+            ("kindnet-network-policies", "postrouting", "kindnet"),
+            (
+                "kube-network-policies",
+                "prerouting",
+                "kube-network-policies",
+            ),
+            ("filter", "AZURE-NPM", "the Azure network policy manager"),
+        ] {
+            assert_eq!(of(table, chain), Some(name), "{table} {chain}");
+        }
+        for (table, chain) in [
+            ("kube-proxy", "filter-forward"),
+            ("filter", "KUBE-FORWARD"),
+            ("filter", "FLANNEL-FWD"),
+            ("nat", "KUBE-ROUTER-HAIRPIN"),
+            ("ringfence", "forward"),
+        ] {
+            assert_eq!(of(table, chain), None, "{table} {chain}");
+        }
     }
 }

@@ -1,4 +1,5 @@
 use super::*;
+use crate::guard::enforcement::chains::Policy;
 use crate::guard::enforcement::plugins::PLUGINS;
 use serde_json::json;
 
@@ -146,6 +147,7 @@ fn a_node_is_judged_by_its_switches_and_its_nftables() {
             .collect(),
         nftables: Some(nftables),
         has_ipvs: Some(false),
+        ..Node::default()
     };
     let worst = |seen: &Node| node(seen).iter().map(|check| check.level).max();
     let on = Some(true);
@@ -180,4 +182,75 @@ fn a_node_is_judged_by_its_switches_and_its_nftables() {
     assert_eq!(level(&checks, "services"), Some(Level::Ok));
     assert_eq!(level(&checks, "node-start"), Some(Level::Ok));
     assert!(checks.iter().any(|check| check.says.contains("Flannel")));
+}
+
+fn chain(path: &str, on_the_way: Option<Policy>) -> Chain {
+    let [family, table, name] = path.split(' ').collect::<Vec<_>>()[..] else {
+        panic!("{path}");
+    };
+    Chain {
+        family: if family == "ip" { "ip" } else { "inet" },
+        table: table.to_owned(),
+        name: name.to_owned(),
+        on_the_way,
+    }
+}
+
+#[test]
+fn rules_of_others_that_may_drop_what_policies_let_pass_are_named() {
+    let proxy = chain("ip kube-proxy filter-forward", Some(Policy::Accept));
+    let says = |chains: &[&Chain], has_own_table, has_legacy_filter| {
+        let seen = Node {
+            nftables: Some(Nftables::Answers),
+            chains: chains.iter().map(|chain| (*chain).clone()).collect(),
+            has_own_table,
+            has_legacy_filter,
+            ..Node::default()
+        };
+        let checks = node(&seen).into_iter();
+        let checks = checks.filter(|check| check.id == "other-rules");
+        let lines = checks.map(|check| format!("{}: {}", check.level.as_str(), check.says));
+        lines.collect::<Vec<_>>()
+    };
+    let none = ["ok: no other rules are seen that would drop what policies let pass"];
+    assert_eq!(says(&[], false, false), none);
+    assert_eq!(says(&[&proxy], true, false), none);
+    let docker = chain("ip filter FORWARD", Some(Policy::Drop));
+    assert_eq!(
+        says(&[&docker], true, false),
+        [
+            "warning: ip filter FORWARD drops what none of its rules lets pass, whatever policies say"
+        ]
+    );
+    // Who drops what comes to the node drops nothing on its way.
+    let to_node = chain("ip filter INPUT", None);
+    assert_eq!(says(&[&to_node], false, false), none);
+    let firewalld = chain("inet firewalld filter_FORWARD", Some(Policy::Accept));
+    assert_eq!(
+        says(&[&firewalld], false, false),
+        [
+            "warning: firewalld is at work here, and decides about packets of pods that policies let pass"
+        ]
+    );
+    let router = chain("ip filter KUBE-NWPLCY-DEFAULT", None);
+    assert_eq!(
+        says(&[&router], false, false),
+        ["ok: kube-router enforces by its own rules (the chain ip filter KUBE-NWPLCY-DEFAULT)"]
+    );
+    assert_eq!(
+        says(&[&router], true, false),
+        [
+            "warning: kube-router has rules here (the chain ip filter KUBE-NWPLCY-DEFAULT), and so has Ringfence's agent: what either denies is denied"
+        ]
+    );
+    assert_eq!(
+        says(&[], true, true),
+        ["warning: there are rules of iptables-legacy, which are not looked at here"]
+    );
+    // Where nftables does not answer, nothing is said of what is in it.
+    assert!(
+        !node(&Node::default())
+            .iter()
+            .any(|check| check.id == "other-rules")
+    );
 }

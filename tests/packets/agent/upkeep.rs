@@ -1,0 +1,212 @@
+//! The agent's upkeep: beside whom it works, what it says where the kernel refuses it, how much it does at once, what it counts.
+
+use std::io::Write as _;
+use std::net::TcpStream;
+
+use super::*;
+
+/// Where it serves its numbers, in its node's namespace.
+const ADMIN: &str = "127.0.0.1:9473";
+
+impl Site {
+    /// What another command says in the node.
+    fn ringfence(&self, arguments: &[&str]) -> String {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_ringfence"));
+        command.args(arguments);
+        let node = &self.cluster.node(0).namespace;
+        let output = node.inside(|| command.output()).unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    fn configure(&self, file: &str, kind: &str) {
+        let list = json!({"cniVersion": "1.0.0", "name": "pods", "plugins": [{"type": kind}]});
+        let path = self.cni.path().join("net.d").join(file);
+        std::fs::write(path, list.to_string()).unwrap();
+    }
+
+    /// What the agent answers.
+    fn get(&self, path: &str) -> String {
+        let node = &self.cluster.node(0).namespace;
+        let read = || {
+            let mut stream = TcpStream::connect(ADMIN)?;
+            write!(
+                stream,
+                "GET /{path} HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n"
+            )?;
+            std::io::read_to_string(stream)
+        };
+        node.inside(read).unwrap()
+    }
+
+    /// What the agent counts, as it is scraped.
+    fn numbers(&self) -> String {
+        self.get("metrics")
+    }
+
+    /// A number by the line that it stands on.
+    fn number(&self, line: &str) -> u64 {
+        let numbers = self.numbers();
+        let mut lines = numbers.lines();
+        let found = lines.find_map(|one| one.strip_prefix(line)?.trim().parse().ok());
+        found.unwrap_or_else(|| panic!("{line}\n{numbers}"))
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn beside_who_enforces_it_does_not_start_unless_told_so() {
+    let mut site = Site::new(&["web"]).await;
+    let refuses = async |name: &str, words: &[&str]| {
+        let agent = site.run(name, &["--node-name", NODE]);
+        agent.line(words).await;
+        agent.ended().await;
+        assert_eq!(site.rules(), "");
+    };
+    let doctor = || {
+        let folder = site.cni.path().join("net.d");
+        let folder = folder.to_str().unwrap();
+        let look = ["doctor", "--no-cluster", "--node-checks", "--cni-conf-dir"];
+        site.ringfence(&[&look[..], &[folder]].concat())
+    };
+    site.configure("05-calico.conflist", "calico");
+    refuses("calico", &["Calico is configured", "--beside-another"]).await;
+    std::fs::remove_file(site.cni.path().join("net.d/05-calico.conflist")).unwrap();
+
+    // kube-router's plugin is a plain bridge: its rules tell.
+    let node = &site.cluster.node(0).namespace;
+    node.nft("add table ip filter; add chain ip filter KUBE-NWPLCY-DEFAULT");
+    let rules = "kube-router has rules in the kernel of this node (the chain ip filter KUBE-NWPLCY-DEFAULT)";
+    refuses("router", &[rules, "--beside-another"]).await;
+    let said = doctor();
+    assert!(
+        said.contains("kube-router enforces by its own rules"),
+        "{said}"
+    );
+
+    let agent = site.run("beside", &["--node-name", NODE, "--beside-another"]);
+    agent.line(&["the table is made"]).await;
+    agent.line(&[rules, "what either denies is denied"]).await;
+    let said = doctor();
+    assert!(said.contains("and so has Ringfence's agent"), "{said}");
+    node.nft("add chain ip filter FORWARD { type filter hook forward priority 0; policy drop; }");
+    let said = doctor();
+    let drops = "ip filter FORWARD drops what none of its rules lets pass";
+    assert!(said.contains(drops), "{said}");
+    site.agent = Some(agent);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_kernel_refuses_is_told_tried_again_and_made_good() {
+    let mut site = Site::new(&["web", "db"]).await;
+    site.cluster.serve_all(&[80]);
+    let agent = site.run("agent", &["--node-name", NODE, "--admin", ADMIN]);
+    agent.line(&["the table is made"]).await;
+    site.agent = Some(agent);
+    site.says("True", "").await;
+    assert_eq!(site.number("ringfence_agent_in_force"), 1);
+    let refused = r#"ringfence_agent_rebuilds_total{reason="Refused"}"#;
+
+    // A table may be owned: then nobody else may change it while its owner is there.
+    let mut owner = Command::new("nsenter")
+        .arg(format!(
+            "--net={}",
+            site.cluster.node(0).namespace.path().display()
+        ))
+        .args(["nft", "-i"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut words = owner.stdin.take().unwrap();
+    words
+        .write_all(b"delete table inet ringfence; add table inet ringfence { flags owner; }\n")
+        .unwrap();
+    site.says("False", "nobody else may own the table").await;
+    assert_eq!(site.number("ringfence_agent_in_force"), 0);
+    let failures = site.number("ringfence_agent_failures_total");
+    assert!(failures > 0);
+    site.policy("default-deny", &deny_all());
+    let ready = || site.get("readyz");
+    assert!(ready().starts_with("HTTP/1.1 503"), "{}", ready());
+
+    drop(words);
+    owner.wait().unwrap();
+    // What changed meanwhile is in force, too.
+    site.becomes("web", "db", 80, Outcome::Silent);
+    site.says("True", "").await;
+    assert_eq!(site.number("ringfence_agent_in_force"), 1);
+    assert!(site.number(refused) >= 1);
+    assert!(ready().starts_with("HTTP/1.1 200"), "{}", ready());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn changes_that_come_together_are_one_transaction_and_all_is_counted() {
+    const POLICIES: usize = 60;
+    let mut site = Site::new(&["web", "db"]).await;
+    site.cluster.serve_all(&[80]);
+    let agent = site.run("agent", &["--node-name", NODE, "--admin", ADMIN]);
+    agent.line(&["the table is made"]).await;
+    site.agent = Some(agent);
+    site.policy("default-deny", &deny_all());
+    site.becomes("web", "db", 80, Outcome::Silent);
+    let transactions = "ringfence_agent_transactions_total";
+    let before = site.number(transactions);
+
+    // Each of them alone changes what the kernel holds.
+    site.agent().signal("STOP");
+    let policies = (1..=POLICIES).map(|number| {
+        let [(_, egress), (_, ingress)] = allow("web", "db", 80);
+        let (name, mut spec) = match number {
+            POLICIES => ("last".to_owned(), ingress),
+            _ => (format!("to-{number}"), egress),
+        };
+        if number > 1 && number < POLICIES {
+            spec["egress"][0]["ports"][0]["port"] = json!(1000 + number);
+        }
+        let object = json!({
+            "apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy",
+            "metadata": {"name": name, "namespace": NAMESPACE}, "spec": spec,
+        });
+        object.to_string()
+    });
+    let policies: Vec<String> = policies.collect();
+    site.kubernetes.apply(&policies.join("\n---\n"));
+    site.agent().signal("CONT");
+    site.becomes("web", "db", 80, Outcome::Answered);
+    let took = site.number(transactions) - before;
+    // The watches' connection may give what waits in a few pieces.
+    assert!((1..=6).contains(&took), "{took} transactions");
+
+    let names: BTreeSet<String> = site
+        .numbers()
+        .lines()
+        .filter_map(|line| line.strip_prefix("# TYPE ringfence_agent_"))
+        .map(str::to_owned)
+        .collect();
+    insta::assert_snapshot!(names.into_iter().collect::<Vec<_>>().join("\n"), @r"
+    crafted_packets counter
+    cut_connections counter
+    denied_packets counter
+    failures counter
+    in_force gauge
+    lag_seconds histogram
+    link_local_packets counter
+    local_pods gauge
+    lost_reports counter
+    policies gauge
+    rebuilds counter
+    spoofed_packets counter
+    staged_packets counter
+    transactions counter
+    unchecked_pods gauge
+    unknown_packets counter
+    ");
+    // Counters are read every few seconds.
+    let denied = r#"ringfence_agent_denied_packets_total{direction="Egress"} "#;
+    Kubernetes::eventually("denied packets are counted", async || {
+        (site.number(denied) > 0).then_some(())
+    })
+    .await;
+    assert!(site.number("ringfence_agent_lag_seconds_count") > 0);
+    assert_eq!(site.number("ringfence_agent_lost_reports_total"), 0);
+    assert_eq!(site.number("ringfence_agent_local_pods"), 2);
+}
