@@ -1,13 +1,20 @@
 //! What the agent needs of its node. Nothing is changed but switches, where that is allowed.
 
+use std::env::set_current_dir;
 use std::fs;
 use std::io;
+use std::os::unix::fs::chroot;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
 use super::links::Links;
 
 /// Where the kernel says whether packets between the ports of a bridge meet the rules.
 const BRIDGE: &str = "/proc/sys/net/bridge";
+/// The module that has the switches.
+const MODULE: &str = "br_netfilter";
+/// Where a node has `modprobe`.
+const PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
 /// The switches for IPv4 and IPv6.
 const SWITCHES: [&str; 2] = ["bridge-nf-call-iptables", "bridge-nf-call-ip6tables"];
 /// The switch for packets in frames with a tag, which a bridge with VLANs gives to all that it carries.
@@ -43,10 +50,13 @@ pub enum HostError {
         /// Why it cannot be set.
         source: io::Error,
     },
+    /// The module with the switch cannot be loaded.
+    #[error("{MODULE} cannot be loaded: {0}")]
+    NotLoaded(String),
     /// The switch is not there.
     #[error(
         "packets between pods on one bridge do not meet the rules of this node: br_netfilter is not loaded. Load it on the node \
-         (modprobe br_netfilter, and for each start a file in /etc/modules-load.d)"
+         (modprobe br_netfilter, and for each start a file in /etc/modules-load.d), or use the component deploy/agent/prepare"
     )]
     NoSwitch,
     /// What goes to Services is sent on as if the node sent it.
@@ -68,13 +78,38 @@ pub fn bridged() -> Result<Bridged, HostError> {
     bridged_among(&links)
 }
 
-/// Makes them so on any bridge that there may come to be.
+/// Makes them so on any bridge that there may come to be. Where the kernel has no switch and the node's files are below
+/// `root`, the node's own `modprobe` loads `br_netfilter`, and this process sees nothing but these files from then on.
 ///
 /// # Errors
 ///
-/// As for [`bridged`].
-pub fn prepare() -> Result<Bridged, HostError> {
-    bridged_at(Path::new(BRIDGE), true)
+/// As for [`bridged`], and where the module cannot be loaded.
+pub fn prepare(root: Option<&Path>) -> Result<Bridged, HostError> {
+    match (bridged_at(Path::new(BRIDGE), true)?, root) {
+        (Bridged::NoSwitch, Some(root)) => {
+            load(root)?;
+            bridged_at(Path::new(BRIDGE), true)
+        }
+        (bridged, _) => Ok(bridged),
+    }
+}
+
+fn load(root: &Path) -> Result<(), HostError> {
+    let failed = |why: String| HostError::NotLoaded(why);
+    // modprobe needs the node's libraries and modules at their own paths.
+    chroot(root)
+        .and_then(|()| set_current_dir("/"))
+        .map_err(|error| failed(format!("{}: {error}", root.display())))?;
+    let mut modprobe = Command::new("modprobe");
+    modprobe.arg(MODULE).env("PATH", PATH);
+    // Whether there is a /dev/null is not known.
+    let output = modprobe.stdin(Stdio::piped()).output();
+    let output = output.map_err(|error| failed(format!("modprobe: {error}")))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&output.stderr);
+    Err(failed(format!("modprobe: {}", said.trim())))
 }
 
 /// Whether what pods send to Services meets the rules: where kube-proxy has IPVS send it on, it is forwarded by nobody.

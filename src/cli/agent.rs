@@ -29,9 +29,10 @@ use crate::agent::cni::list::{Entry, WhenDown};
 use crate::agent::cni::{self, kept, server};
 use crate::agent::enforce::Enforcer;
 use crate::agent::flows::Recent;
-use crate::agent::host::{self, Bridged};
+use crate::agent::host::{self, Bridged, HostError};
 use crate::agent::told::Teller;
-use crate::agent::{self, neighbours, receipt, remove};
+use crate::agent::{self, doctor, neighbours, receipt, remove};
+use crate::guard::enforcement::{self, doctor::Level};
 use crate::k8s::events::{self, Reporter};
 use crate::k8s::live;
 use crate::netpol::{NodeName, Port};
@@ -61,9 +62,12 @@ pub struct Args {
     #[arg(long)]
     cleanup: bool,
     /// Make packets between pods on one bridge meet the rules (net.bridge.bridge-nf-call-iptables and -ip6tables, and
-    /// bridge-nf-filter-vlan-tagged for bridges with VLANs), and end.
+    /// bridge-nf-filter-vlan-tagged for bridges with VLANs), say what else the node lacks, and end.
     #[arg(long, conflicts_with = "cleanup")]
     prepare: bool,
+    /// Where the node's own files are seen: its modprobe loads `br_netfilter` where that is missing. Needs all rights.
+    #[arg(long, value_name = "DIR", requires = "prepare")]
+    host_root: Option<PathBuf>,
     /// Enforce although another network plugin on this node does so, too.
     #[arg(long)]
     beside_another: bool,
@@ -157,8 +161,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<Exit> {
         return clean_up(args);
     }
     if args.prepare {
-        Args::tell_of_bridges(host::prepare()?);
-        return Ok(Exit::Clean);
+        return prepare(args);
     }
     // Rules that packets do not meet hold nobody.
     Args::tell_of_bridges(host::bridged()?);
@@ -200,6 +203,22 @@ async fn retract(args: &Args) {
         Ok(Err(error)) => tracing::warn!("{UNSAID}: {error:#}"),
         Err(_) => tracing::warn!("{UNSAID}: the API server does not answer"),
     }
+}
+
+/// Makes the node ready as far as it goes, and says what is missing. What is not needed on every node is no error.
+fn prepare(args: &Args) -> anyhow::Result<Exit> {
+    match host::prepare(args.host_root.as_deref()) {
+        Ok(Bridged::SwitchedOn) => Args::tell_of_bridges(Bridged::SwitchedOn),
+        Ok(Bridged::Judged | Bridged::NoSwitch) => {}
+        Err(error @ HostError::NotLoaded(_)) => tracing::warn!("{error}"),
+        Err(error) => return Err(error.into()),
+    }
+    let checks = enforcement::doctor::node(&doctor::look(&args.cni_conf_dir, true));
+    for check in checks.iter().filter(|check| check.level > Level::Ok) {
+        let advice = check.advice.as_deref().unwrap_or_default();
+        tracing::warn!(check = check.id, advice, "{}", check.says);
+    }
+    Ok(Exit::Clean)
 }
 
 fn several_threads() -> std::io::Result<tokio::runtime::Runtime> {

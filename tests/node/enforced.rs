@@ -34,6 +34,7 @@ fn the_agent_of_the_manifests_holds_real_pods_to_their_policies() {
         machine.rolled_out();
         let list = fs::read_to_string(machine.file("/etc/cni/net.d/10-bridge.conflist")).unwrap();
         assert!(list.contains("ringfence-cni"), "{list}");
+        the_host_is_written_to_at_three_places(machine);
 
         let shop = Shop::open(machine);
         machine.say("pods run");
@@ -122,6 +123,33 @@ async fn policies_hold(machine: &Machine, shop: &Shop<'_>) {
     shop.allow();
     shop.becomes("client", true).await;
     assert_eq!(shop.reaches("other"), Some(false));
+}
+
+/// The folders of the host that the plugin takes, and none else; processes of the host are not seen.
+fn the_host_is_written_to_at_three_places(machine: &Machine) {
+    let id = machine.agent().expect("an agent");
+    let mounts = fs::read_to_string(format!("/proc/{id}/mounts")).unwrap();
+    let writable = mounts.lines().filter_map(|line| {
+        let mut words = line.split(' ').skip(1);
+        let (place, _, options) = (words.next()?, words.next()?, words.next()?);
+        options.split(',').any(|it| it == "rw").then_some(place)
+    });
+    // What each container has of its own, and what the kubelet makes for each pod.
+    let of_every_pod = |place: &&str| {
+        let own = ["/proc", "/dev", "/sys", "/run/secrets", "/var/run/secrets"];
+        own.iter().any(|own| place.starts_with(own))
+            || ["/etc/hosts", "/etc/hostname", "/etc/resolv.conf"].contains(place)
+    };
+    let mut places: Vec<&str> = writable.filter(|place| !of_every_pod(place)).collect();
+    places.sort_unstable();
+    assert_eq!(places, ["/etc/cni/net.d", "/opt/cni/bin", "/run/ringfence"]);
+    let status = fs::read_to_string(format!("/proc/{id}/status")).unwrap();
+    let numbers = status.lines().find_map(|line| line.strip_prefix("NSpid:"));
+    let numbers = numbers.unwrap().split_whitespace().count();
+    assert!(
+        numbers > 1,
+        "the agent is in the host's namespace of processes"
+    );
 }
 
 /// `status`, `doctor` and `flows`, on the node and through kubectl.

@@ -210,3 +210,65 @@ async fn changes_that_come_together_are_one_transaction_and_all_is_counted() {
     assert_eq!(site.number("ringfence_agent_lost_reports_total"), 0);
     assert_eq!(site.number("ringfence_agent_local_pods"), 2);
 }
+
+/// Runs `agent --prepare` on a node without `br_netfilter` whose files are below a root, and gives what it says.
+fn prepared(root: &Path) -> String {
+    let hidden = "mount -t tmpfs none /proc/sys/net/bridge && exec \"$0\" agent --prepare --host-root \"$1\"";
+    let output = Command::new("unshare")
+        .args(["--mount", "--net", "sh", "-c", hidden])
+        .arg(env!("CARGO_BIN_EXE_ringfence"))
+        .arg(root)
+        .output()
+        .unwrap();
+    let said = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+    assert!(output.status.success(), "{said}");
+    said
+}
+
+#[test]
+fn a_node_is_prepared_by_its_own_modprobe() {
+    let root = tempfile::tempdir().unwrap();
+    let said = prepared(root.path());
+    assert!(
+        said.contains("br_netfilter cannot be loaded: modprobe: "),
+        "{said}"
+    );
+
+    let source = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/tests/packets/agent/modprobe.c"
+    );
+    std::fs::create_dir_all(root.path().join("sbin")).unwrap();
+    let built = Command::new("cc")
+        .args(["-static", "-O1", "-Wall", "-Werror", "-o"])
+        .arg(root.path().join("sbin/modprobe"))
+        .arg(source)
+        .output()
+        .unwrap();
+    assert!(built.status.success(), "{built:?}");
+    let said = prepared(root.path());
+    assert!(
+        said.contains("FATAL: Module br_netfilter not found"),
+        "{said}"
+    );
+
+    let bridge = root.path().join("proc/sys/net/bridge");
+    std::fs::create_dir_all(&bridge).unwrap();
+    let said = prepared(root.path());
+    assert!(
+        said.contains("packets between pods on one bridge meet the rules now"),
+        "{said}"
+    );
+    for entry in std::fs::read_dir(&bridge).unwrap() {
+        let path = entry.unwrap().path();
+        assert_eq!(
+            std::fs::read_to_string(&path).unwrap(),
+            "1\n",
+            "{}",
+            path.display()
+        );
+    }
+    // What else is missing is told: this root has no other switches.
+    assert!(said.contains("net.ipv4.ip_forward is not 1"), "{said}");
+    assert!(!said.contains("nf-call-iptables is"), "{said}");
+}
