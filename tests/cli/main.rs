@@ -11,6 +11,7 @@ mod diff;
 mod others;
 mod registry;
 mod replay;
+mod ruleset;
 mod staged;
 mod suggest;
 mod template;

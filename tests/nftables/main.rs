@@ -7,5 +7,6 @@ mod apply;
 mod conntrack;
 mod edges;
 mod monitor;
+mod offline;
 mod random;
 mod space;

@@ -409,6 +409,26 @@ async fn a_receipt_says_what_the_kernel_was_read_back_to_hold() {
     };
     let second = seen(1).await;
     assert_ne!(first["status"]["digest"], second["status"]["digest"]);
+    // The same digest is known without the node.
+    let all = [
+        "get",
+        "namespaces,pods,nodes,networkpolicies",
+        "-A",
+        "-o",
+        "json",
+    ];
+    let cluster = site.kubernetes.kubectl(&all, "").stdout;
+    let file = site.cni.path().join("cluster.json");
+    std::fs::write(&file, cluster).unwrap();
+    let offline = [
+        "ruleset",
+        file.to_str().unwrap(),
+        "--node",
+        NODE,
+        "--output",
+        "digest",
+    ];
+    assert_eq!(site.ringfence(&offline).trim(), second["status"]["digest"]);
     site.policy(
         "default-deny",
         &json!({"podSelector": {}, "policyTypes": ["Ingress"]}),
@@ -510,7 +530,7 @@ async fn open_connections_are_cut_when_policies_forbid_them_and_others_are_not()
 }
 
 /// A kind of policy for the whole cluster, which takes everything.
-fn definition(kind: &str, plural: &str, version: &str) -> Value {
+pub(crate) fn definition(kind: &str, plural: &str, version: &str) -> Value {
     json!({
         "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
         "metadata": {

@@ -1,6 +1,6 @@
 //! Agents killed again and again while everything changes: what comes through is what the model allows.
 //!
-//! Pods, policies, labels and namespaces change at random through a real API server, and the agent of one node after the
+//! Pods, policies of all kinds, labels and namespaces come, change and go at random through a real API server, and the agent of one node after the
 //! other gets SIGKILL, while traffic of several kinds goes on between all pods. Packet sockets at both ends of each flow, which
 //! know nothing of the agent, say what came through. Held: no packet that the model denies both before and after a change;
 //! none that it denies later than a second after the API server has answered and told of it, or after the agent is up again where
@@ -9,7 +9,7 @@
 //! `RINGFENCE_CHURN=200` kills so often, about every three seconds. `RINGFENCE_DICE` makes the changes of an earlier run, which
 //! has said its number.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::fmt::Debug;
 use std::net::IpAddr;
 use std::str::FromStr;
@@ -22,9 +22,9 @@ use serde_json::{Value, json};
 use crate::capture::{Capture, Tuple};
 use crate::news::{Change, News};
 use crate::process::Process;
-use crate::site::{Named, Site};
+use crate::site::{Kind, Named, Site, Written};
 use crate::timeline::{Down, Judge, Timeline};
-use crate::traffic::{Attempt, Kind, Line, Traffic};
+use crate::traffic::{self, Attempt, Line, Traffic};
 
 const NAMESPACES: [&str; 2] = ["red", "blue"];
 const PODS: [(&str, usize); 6] = [
@@ -36,6 +36,7 @@ const PODS: [(&str, usize); 6] = [
     ("p5", 1),
 ];
 const APPS: [&str; 3] = ["a", "b", "c"];
+const TEAMS: [&str; 2] = ["one", "two"];
 const TCP: [u16; 2] = [80, 8080];
 const UDP: [u16; 2] = [53, 90];
 /// Where long exchanges are, one port for each.
@@ -53,7 +54,9 @@ struct World<'s> {
     objects: BTreeMap<ObjectKey, Object>,
     timeline: Timeline,
     apps: [&'static str; PODS.len()],
-    policies: BTreeSet<(&'static str, String)>,
+    pods: [Option<ObjectKey>; PODS.len()],
+    namespaces: BTreeMap<&'static str, ObjectKey>,
+    policies: BTreeMap<Written, ObjectKey>,
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -63,6 +66,7 @@ async fn nothing_passes_that_is_denied_while_agents_are_killed_and_everything_ch
     let dice = asked("RINGFENCE_DICE").unwrap_or(std::process::id().into());
     println!("dice {dice}");
     let site = Site::new(2, &PODS, &NAMESPACES).await;
+    site.know_cluster_policies();
     let (mut tcp, udp) = (TCP.to_vec(), UDP);
     tcp.extend(udp);
     site.cluster.serve_all(&tcp);
@@ -223,15 +227,18 @@ fn lines(site: &Site) -> Vec<Line> {
                 });
             };
             match turn % 4 {
-                0 => line(Kind::Connections, false, TCP[turn / 4 % 2]),
-                1 => line(Kind::Connections, true, TCP[turn / 4 % 2]),
-                2 => line(Kind::Datagrams, false, UDP[turn / 4 % 2]),
-                _ => line(Kind::Datagrams, true, UDP[turn / 4 % 2]),
+                0 => line(traffic::Kind::Connections, false, TCP[turn / 4 % 2]),
+                1 => line(traffic::Kind::Connections, true, TCP[turn / 4 % 2]),
+                2 => line(traffic::Kind::Datagrams, false, UDP[turn / 4 % 2]),
+                _ => line(traffic::Kind::Datagrams, true, UDP[turn / 4 % 2]),
             }
         }
     }
     for (number, (from, to)) in (0_u16..).zip([(0, 1), (1, 3), (3, 0), (4, 5), (5, 2), (2, 4)]) {
-        for (kind, port) in [(Kind::Connection, LONG), (Kind::Exchange, LONG + 100)] {
+        for (kind, port) in [
+            (traffic::Kind::Connection, LONG),
+            (traffic::Kind::Exchange, LONG + 100),
+        ] {
             let (from, to) = (pod(from), pod(to));
             let v6 = number % 2 == 1;
             let port = port + number;
@@ -366,7 +373,9 @@ impl<'s> World<'s> {
             objects: BTreeMap::new(),
             timeline: Timeline::new(grace()),
             apps: std::array::from_fn(|pod| APPS[pod % APPS.len()]),
-            policies: BTreeSet::new(),
+            pods: [const { None }; PODS.len()],
+            namespaces: BTreeMap::new(),
+            policies: BTreeMap::new(),
         };
         for namespace in NAMESPACES {
             this.label(namespace, "one").await;
@@ -386,33 +395,21 @@ impl<'s> World<'s> {
     }
 
     /// The API server has answered with an object.
-    fn is_now(&mut self, asked: Instant, value: &Value) {
+    fn is_now(&mut self, asked: Instant, value: &Value) -> ObjectKey {
         let answered = Instant::now();
         let object = parse(value).unwrap().expect("a kind of the model").object;
         let version = value["metadata"]["resourceVersion"].as_str().unwrap();
-        let change = Change::Now(object.key(), version.parse().unwrap());
-        self.objects.insert(object.key(), object);
+        let key = object.key();
+        let change = Change::Now(key.clone(), version.parse().unwrap());
+        self.objects.insert(key.clone(), object);
         self.push(change, (asked, answered));
+        key
     }
 
     /// The API server has answered that an object is gone.
-    fn is_gone(&mut self, asked: Instant, kind: &str, (namespace, name): (&str, &str)) {
+    fn is_gone(&mut self, asked: Instant, key: ObjectKey) {
         let answered = Instant::now();
-        let is_it = |object: &Object| match object {
-            Object::Pod(pod) => {
-                kind == "Pod"
-                    && (pod.namespace().as_str(), pod.name().as_str()) == (namespace, name)
-            }
-            Object::NetworkPolicy(policy) => {
-                kind == "NetworkPolicy"
-                    && (policy.namespace.as_str(), policy.name.as_str()) == (namespace, name)
-            }
-            _ => false,
-        };
-        let mut gone = self.objects.extract_if(.., |_, object| is_it(object));
-        let (key, _) = gone.next().expect("it was there");
-        assert!(gone.next().is_none(), "{namespace}/{name}");
-        drop(gone);
+        self.objects.remove(&key).expect("it was there");
         self.push(Change::Gone(key), (asked, answered));
     }
 
@@ -430,13 +427,50 @@ impl<'s> World<'s> {
         let asked = Instant::now();
         let place = &self.site.cluster.pod(name).place;
         let value = self.site.running(named, place).await;
-        self.is_now(asked, &value);
+        self.pods[pod] = Some(self.is_now(asked, &value));
     }
 
-    async fn label(&mut self, namespace: &str, team: &str) {
+    async fn delete(&mut self, pod: usize) {
+        let key = self.pods[pod].take().expect("it is there");
+        let asked = Instant::now();
+        self.site.delete(self.named(pod)).await;
+        self.is_gone(asked, key);
+    }
+
+    /// A namespace goes with all that is in it, and comes again with other pods.
+    async fn replace(&mut self, namespace: &'static str) {
+        let pods = (0..PODS.len()).filter(|pod| NAMESPACES[pod % 2] == namespace);
+        let pods: Vec<usize> = pods.collect();
+        for pod in &pods {
+            self.delete(*pod).await;
+        }
+        let policies = self.policies.keys().cloned();
+        let policies: Vec<Written> = policies
+            .filter(|policy| policy.namespace == Some(namespace))
+            .collect();
+        for policy in policies {
+            self.drop_policy(policy).await;
+        }
+        let key = self.namespaces.remove(namespace).expect("it is there");
+        let asked = Instant::now();
+        self.site.without_namespace(namespace).await;
+        self.is_gone(asked, key);
+        let labels = [("team", self.dice.one(&TEAMS))].into();
+        let asked = Instant::now();
+        let value = self.site.namespace(namespace, &labels).await;
+        let key = self.is_now(asked, &value);
+        self.namespaces.insert(namespace, key);
+        for pod in pods {
+            self.apps[pod] = self.dice.one(&APPS);
+            self.create(pod).await;
+        }
+    }
+
+    async fn label(&mut self, namespace: &'static str, team: &str) {
         let asked = Instant::now();
         let value = self.site.label(namespace, &[("team", team)].into()).await;
-        self.is_now(asked, &value);
+        let key = self.is_now(asked, &value);
+        self.namespaces.insert(namespace, key);
     }
 
     async fn change_until(&mut self, over: &AtomicBool) {
@@ -449,55 +483,130 @@ impl<'s> World<'s> {
 
     async fn change_some(&mut self, count: usize) {
         for _ in 0..count {
-            match self.dice.below(10) {
-                0..4 => self.policy().await,
-                4 | 5 => self.drop_policy().await,
-                6 | 7 => {
+            match self.dice.below(20) {
+                0..6 => self.policy(Kind::Network).await,
+                6 | 7 => self.policy(Kind::Staged).await,
+                8 | 9 => self.policy(Kind::Cluster).await,
+                10..14 => {
+                    let there: Vec<_> = self.policies.keys().cloned().collect();
+                    if there.is_empty() {
+                        self.policy(Kind::Network).await;
+                    } else {
+                        let policy = there[self.dice.below(there.len() as u64) as usize].clone();
+                        self.drop_policy(policy).await;
+                    }
+                }
+                14 | 15 => {
                     let pod = self.dice.below(PODS.len() as u64) as usize;
                     self.apps[pod] = self.dice.one(&APPS);
                     let asked = Instant::now();
                     let value = self.site.relabel(self.named(pod)).await;
                     self.is_now(asked, &value);
                 }
-                8 => {
+                16 | 17 => {
                     let namespace = self.dice.one(&NAMESPACES);
-                    let team = self.dice.one(&["one", "two"]);
+                    let team = self.dice.one(&TEAMS);
                     self.label(namespace, team).await;
                 }
-                _ => {
+                18 => {
                     // Another pod gets the address.
                     let pod = self.dice.below(PODS.len() as u64) as usize;
-                    let named = self.named(pod);
-                    let asked = Instant::now();
-                    self.site.delete(named).await;
-                    self.is_gone(asked, "Pod", (named.namespace, named.name));
+                    self.delete(pod).await;
                     self.apps[pod] = self.dice.one(&APPS);
                     self.create(pod).await;
+                }
+                _ => {
+                    let namespace = self.dice.one(&NAMESPACES);
+                    self.replace(namespace).await;
                 }
             }
         }
     }
 
-    async fn policy(&mut self) {
-        let namespace = self.dice.one(&NAMESPACES);
+    async fn policy(&mut self, kind: Kind) {
+        let namespace = match kind {
+            Kind::Network | Kind::Staged => Some(self.dice.one(&NAMESPACES)),
+            Kind::Cluster => None,
+        };
         let name = format!("policy-{}", self.dice.below(3));
-        let spec = self.spec();
+        let spec = match kind {
+            Kind::Network => self.spec(),
+            Kind::Staged => self.staged(),
+            Kind::Cluster => self.wide(),
+        };
+        let policy = Written {
+            kind,
+            namespace,
+            name,
+        };
         let asked = Instant::now();
-        let value = self.site.policy(namespace, &name, &spec).await;
-        self.is_now(asked, &value);
-        self.policies.insert((namespace, name));
+        let value = self.site.write(&policy, &spec).await;
+        let key = self.is_now(asked, &value);
+        self.policies.insert(policy, key);
     }
 
-    async fn drop_policy(&mut self) {
-        let there: Vec<_> = self.policies.iter().cloned().collect();
-        if there.is_empty() {
-            return self.policy().await;
-        }
-        let (namespace, name) = there[self.dice.below(there.len() as u64) as usize].clone();
+    async fn drop_policy(&mut self, policy: Written) {
+        let key = self.policies.remove(&policy).expect("it is there");
         let asked = Instant::now();
-        self.site.without_policy(namespace, &name).await;
-        self.is_gone(asked, "NetworkPolicy", (namespace, &name));
-        self.policies.remove(&(namespace, name));
+        self.site.take_away(&policy).await;
+        self.is_gone(asked, key);
+    }
+
+    /// The spec of a policy on trial, in force for some pods or for none.
+    fn staged(&mut self) -> Value {
+        let mut spec = self.spec();
+        let app = self.dice.one(&APPS);
+        match self.dice.below(3) {
+            0 => {}
+            1 => {
+                spec["stage"] = json!("Canary");
+                spec["canary"] = json!({"percent": self.dice.one(&[20, 50, 80])});
+            }
+            _ => {
+                spec["stage"] = json!("Canary");
+                spec["canary"] = json!({"podSelector": {"matchLabels": {"app": app}}});
+            }
+        }
+        spec
+    }
+
+    /// The spec of a policy of the cluster.
+    fn wide(&mut self) -> Value {
+        let subject = self.many();
+        let mut spec = json!({
+            "tier": self.dice.one(&["Admin", "Baseline"]), "priority": self.dice.one(&[1, 10, 10]), "subject": subject,
+        });
+        for (direction, peers) in [("ingress", "from"), ("egress", "to")] {
+            let count = self.dice.below(3);
+            let rules = (0..count).map(|_| {
+                let action = self.dice.one(&["Accept", "Deny", "Pass"]);
+                let mut rule = json!({"action": action, peers: [self.many()]});
+                let ports = [
+                    json!([{"tcp": {"destinationPort": {"number": 80}}}, {"destinationNamedPort": "dns"}]),
+                    json!([{"tcp": {"destinationPort": {"range": {"start": 7000, "end": 8100}}}}]),
+                ];
+                if let Some(ports) = ports.get(self.dice.below(4) as usize) {
+                    rule["protocols"] = ports.clone();
+                }
+                rule
+            });
+            let rules: Vec<Value> = rules.collect();
+            if !rules.is_empty() {
+                spec[direction] = json!(rules);
+            }
+        }
+        spec
+    }
+
+    /// Pods of several namespaces.
+    fn many(&mut self) -> Value {
+        let team = json!({"matchLabels": {"team": self.dice.one(&TEAMS)}});
+        let app = json!({"matchLabels": {"app": self.dice.one(&APPS)}});
+        match self.dice.below(3) {
+            0 => json!({"namespaces": team}),
+            1 => json!({"pods": {"namespaceSelector": {}, "podSelector": app}}),
+            _ => json!({"pods": {"namespaceSelector": team, "podSelector": app}}),
+        }
     }
 
     fn spec(&mut self) -> Value {
@@ -524,7 +633,7 @@ impl<'s> World<'s> {
     fn rule(&mut self, peers: &str) -> Value {
         let mut rule = json!({});
         let app = json!({"matchLabels": {"app": self.dice.one(&APPS)}});
-        let team = json!({"matchLabels": {"team": self.dice.one(&["one", "two"])}});
+        let team = json!({"matchLabels": {"team": self.dice.one(&TEAMS)}});
         let pod = self.dice.one(&PODS).0;
         let place = &self.site.cluster.pod(pod).place;
         match self.dice.below(6) {

@@ -6,13 +6,15 @@ use std::time::Instant;
 
 use futures_util::StreamExt as _;
 use k8s_openapi::api::core::v1::{Namespace, Pod};
-use k8s_openapi::api::networking::v1::NetworkPolicy;
+use kube::api::DynamicObject;
 use kube::runtime::watcher;
 use kube::{Api, Client, Resource};
 use ringfence::netpol::{ObjectKey, parse};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::task::JoinSet;
+
+use crate::site::Kind;
 
 /// What an object became.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,9 +38,14 @@ impl News {
     pub(crate) fn watch(client: &Client) -> Self {
         let told = Arc::default();
         let mut watches = JoinSet::new();
-        watches.spawn(follow::<Namespace>(client.clone(), Arc::clone(&told)));
-        watches.spawn(follow::<Pod>(client.clone(), Arc::clone(&told)));
-        watches.spawn(follow::<NetworkPolicy>(client.clone(), Arc::clone(&told)));
+        let all = Api::<Namespace>::all(client.clone());
+        watches.spawn(follow(all, Arc::clone(&told)));
+        let all = Api::<Pod>::all(client.clone());
+        watches.spawn(follow(all, Arc::clone(&told)));
+        for kind in Kind::ALL {
+            let all = Api::<DynamicObject>::all_with(client.clone(), &kind.resource());
+            watches.spawn(follow(all, Arc::clone(&told)));
+        }
         Self {
             told,
             _watches: watches,
@@ -59,11 +66,11 @@ impl News {
     }
 }
 
-async fn follow<K>(client: Client, told: Arc<Mutex<Vec<(Instant, Change)>>>)
+async fn follow<K>(all: Api<K>, told: Arc<Mutex<Vec<(Instant, Change)>>>)
 where
-    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Serialize + Send + 'static,
+    K: Resource + Clone + Debug + DeserializeOwned + Serialize + Send + 'static,
 {
-    let events = watcher(Api::<K>::all(client), watcher::Config::default());
+    let events = watcher(all, watcher::Config::default());
     let mut events = std::pin::pin!(events);
     while let Some(event) = events.next().await {
         let change = match event {

@@ -3,13 +3,17 @@
 use std::collections::BTreeMap;
 use std::process::Command;
 
-use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
+use axum::http::Request;
+use k8s_openapi::api::core::v1::{Namespace, Node, Pod, ServiceAccount};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
-use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
+use kube::api::{
+    ApiResource, DeleteParams, DynamicObject, GroupVersionKind, Patch, PatchParams, PostParams,
+};
 use kube::{Api, Client};
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use crate::agent::definition;
 use crate::cluster::{Cluster, Place};
 use crate::kubernetes::Kubernetes;
 use crate::process::Process;
@@ -29,6 +33,43 @@ pub(crate) struct Named<'n> {
     pub(crate) app: &'n str,
 }
 
+/// The kinds of policies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Kind {
+    Network,
+    Staged,
+    Cluster,
+}
+
+/// A policy's name.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Written {
+    pub(crate) kind: Kind,
+    pub(crate) namespace: Option<&'static str>,
+    pub(crate) name: String,
+}
+
+// === impl Kind ===
+
+impl Kind {
+    pub(crate) const ALL: [Self; 3] = [Self::Network, Self::Staged, Self::Cluster];
+
+    /// How the API server has it.
+    pub(crate) fn resource(self) -> ApiResource {
+        let (group, version, kind) = match self {
+            Self::Network => ("networking.k8s.io", "v1", "NetworkPolicy"),
+            Self::Staged => ("ringfence.dev", "v1alpha1", "StagedNetworkPolicy"),
+            Self::Cluster => (
+                "policy.networking.k8s.io",
+                "v1alpha2",
+                "ClusterNetworkPolicy",
+            ),
+        };
+        let plural = format!("{}ies", kind.to_lowercase().trim_end_matches('y'));
+        ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(group, version, kind), &plural)
+    }
+}
+
 // === impl Site ===
 
 impl Site {
@@ -46,22 +87,28 @@ impl Site {
         for node in 0..nodes {
             cluster.let_in(node, kubernetes.address());
         }
-        for namespace in namespaces {
-            // What the controller manager would make, too.
-            kubernetes.apply(&format!(
-                "{{apiVersion: v1, kind: Namespace, metadata: {{name: {namespace}}}}}\n---\n\
-                 {{apiVersion: v1, kind: ServiceAccount, metadata: {{name: default, namespace: {namespace}}}}}"
-            ));
-        }
         let this = Self {
             kubernetes,
             client,
             cluster,
         };
+        for name in namespaces {
+            this.namespace(name, &BTreeMap::new()).await;
+            this.account(name).await;
+        }
         for node in 0..nodes {
             this.node(node).await;
         }
         this
+    }
+
+    /// Has the API server know policies of the cluster.
+    pub(crate) fn know_cluster_policies(&self) {
+        let kind = definition("ClusterNetworkPolicy", "clusternetworkpolicies", "v1alpha2");
+        self.kubernetes.apply(&kind.to_string());
+        let wait = ["wait", "--for=condition=Established", "crd", "--all"];
+        let established = self.kubernetes.kubectl(&wait, "");
+        assert!(established.status.success(), "{established:?}");
     }
 
     /// A node object with the addresses of its place.
@@ -162,6 +209,76 @@ impl Site {
         value(&namespaces.patch(namespace, &params, &patch).await.unwrap())
     }
 
+    /// Makes a policy of any kind, or makes it another one.
+    pub(crate) async fn write(&self, policy: &Written, spec: &Value) -> Value {
+        let kind = policy.kind.resource();
+        let mut object = json!({
+            "apiVersion": kind.api_version, "kind": kind.kind, "metadata": {"name": policy.name}, "spec": spec,
+        });
+        if let Some(namespace) = policy.namespace {
+            object["metadata"]["namespace"] = json!(namespace);
+        }
+        let params = PatchParams::apply("packets").force();
+        let patch = Patch::Apply(&object);
+        let policies = self.policies(policy);
+        let written = policies.patch(&policy.name, &params, &patch).await;
+        value(&written.unwrap())
+    }
+
+    /// Takes a policy of any kind away.
+    pub(crate) async fn take_away(&self, policy: &Written) {
+        let params = DeleteParams::default();
+        self.policies(policy)
+            .delete(&policy.name, &params)
+            .await
+            .unwrap();
+    }
+
+    fn policies(&self, policy: &Written) -> Api<DynamicObject> {
+        let (client, kind) = (self.client.clone(), policy.kind.resource());
+        match policy.namespace {
+            Some(namespace) => Api::namespaced_with(client, namespace, &kind),
+            None => Api::all_with(client, &kind),
+        }
+    }
+
+    /// Takes a namespace away in which nothing is left, as the controller manager would.
+    pub(crate) async fn without_namespace(&self, name: &str) {
+        let namespaces: Api<Namespace> = Api::all(self.client.clone());
+        let params = DeleteParams::default();
+        namespaces.delete(name, &params).await.unwrap();
+        let mut object = value(&namespaces.get(name).await.unwrap());
+        object["spec"]["finalizers"] = json!([]);
+        let finalize = Request::put(format!("/api/v1/namespaces/{name}/finalize"))
+            .header("content-type", "application/json")
+            .body(object.to_string().into_bytes())
+            .unwrap();
+        self.client.request_text(finalize).await.unwrap();
+    }
+
+    /// Makes the account that the controller manager would make in a namespace; it stays where only the namespace goes.
+    async fn account(&self, name: &str) {
+        let accounts: Api<ServiceAccount> = Api::namespaced(self.client.clone(), name);
+        let account = json!({"metadata": {"name": "default", "namespace": name}});
+        let account = serde_json::from_value(account).unwrap();
+        accounts
+            .create(&PostParams::default(), &account)
+            .await
+            .unwrap();
+    }
+
+    /// Makes a namespace.
+    pub(crate) async fn namespace(&self, name: &str, labels: &BTreeMap<&str, &str>) -> Value {
+        let namespaces: Api<Namespace> = Api::all(self.client.clone());
+        let object = json!({
+            "apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels},
+        });
+        let object = serde_json::from_value(object).unwrap();
+        let params = PostParams::default();
+        let made = namespaces.create(&params, &object).await.unwrap();
+        value(&made)
+    }
+
     /// Makes a policy, or makes it another one.
     pub(crate) async fn policy(&self, namespace: &str, name: &str, spec: &Value) -> Value {
         let policies: Api<NetworkPolicy> = Api::namespaced(self.client.clone(), namespace);
@@ -176,15 +293,6 @@ impl Site {
                 .await
                 .unwrap(),
         )
-    }
-
-    /// Takes a policy away.
-    pub(crate) async fn without_policy(&self, namespace: &str, name: &str) {
-        let policies: Api<NetworkPolicy> = Api::namespaced(self.client.clone(), namespace);
-        policies
-            .delete(name, &DeleteParams::default())
-            .await
-            .unwrap();
     }
 }
 

@@ -10,7 +10,7 @@ const ADMIN: &str = "127.0.0.1:9473";
 
 impl Site {
     /// What another command says in the node.
-    fn ringfence(&self, arguments: &[&str]) -> String {
+    pub(super) fn ringfence(&self, arguments: &[&str]) -> String {
         let mut command = Command::new(env!("CARGO_BIN_EXE_ringfence"));
         command.args(arguments);
         let node = &self.cluster.node(0).namespace;
