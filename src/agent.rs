@@ -32,4 +32,4 @@ mod notices;
 mod others;
 mod overlay;
 
-pub use kernel::{KernelError, remove, remove_bridge};
+pub use kernel::{KernelError, is_there, remove, remove_bridge};

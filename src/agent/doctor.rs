@@ -8,7 +8,7 @@ use super::nft::{self, ApplyError, ReadError, Socket};
 use super::{host, neighbours};
 use crate::guard::enforcement::chains::Chain;
 use crate::guard::enforcement::doctor::{Nftables, Node, SWITCHES};
-use crate::ruleset::table::TABLE;
+use crate::ruleset::TABLE;
 
 /// Where the kernel shows its switches.
 const KERNEL: &str = "/proc/sys";

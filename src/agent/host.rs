@@ -7,6 +7,8 @@ use std::os::unix::fs::chroot;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use rustix::thread::UnshareFlags;
+
 use super::links::Links;
 
 /// Where the kernel says whether packets between the ports of a bridge meet the rules.
@@ -79,7 +81,7 @@ pub fn bridged() -> Result<Bridged, HostError> {
 }
 
 /// Makes them so on any bridge that there may come to be. Where the kernel has no switch and the node's files are below
-/// `root`, the node's own `modprobe` loads `br_netfilter`, and this process sees nothing but these files from then on.
+/// `root`, the node's own `modprobe` loads `br_netfilter`.
 ///
 /// # Errors
 ///
@@ -87,29 +89,38 @@ pub fn bridged() -> Result<Bridged, HostError> {
 pub fn prepare(root: Option<&Path>) -> Result<Bridged, HostError> {
     match (bridged_at(Path::new(BRIDGE), true)?, root) {
         (Bridged::NoSwitch, Some(root)) => {
-            load(root)?;
+            // The root of a thread of its own is changed, not that of this process.
+            std::thread::scope(|scope| scope.spawn(|| load(root)).join())
+                .unwrap_or_else(|_| Err(HostError::NotLoaded("the attempt failed".to_owned())))?;
             bridged_at(Path::new(BRIDGE), true)
         }
         (bridged, _) => Ok(bridged),
     }
 }
 
+/// Loads the module. From then on this thread sees the node's files alone: `modprobe` needs libraries and modules at their paths.
 fn load(root: &Path) -> Result<(), HostError> {
-    let failed = |why: String| HostError::NotLoaded(why);
-    // modprobe needs the node's libraries and modules at their own paths.
+    let failed = |what: &str, error: io::Error| HostError::NotLoaded(format!("{what}: {error}"));
+    #[expect(
+        deprecated,
+        reason = "its successor is unsafe, for flags that are not used here"
+    )]
+    rustix::thread::unshare(UnshareFlags::FS)
+        .map_err(|errno| failed("a root of its own", errno.into()))?;
     chroot(root)
         .and_then(|()| set_current_dir("/"))
-        .map_err(|error| failed(format!("{}: {error}", root.display())))?;
+        .map_err(|error| failed(&root.display().to_string(), error))?;
     let mut modprobe = Command::new("modprobe");
     modprobe.arg(MODULE).env("PATH", PATH);
     // Whether there is a /dev/null is not known.
     let output = modprobe.stdin(Stdio::piped()).output();
-    let output = output.map_err(|error| failed(format!("modprobe: {error}")))?;
+    let output = output.map_err(|error| failed("modprobe", error))?;
     if output.status.success() {
         return Ok(());
     }
+    // It begins with its own name.
     let said = String::from_utf8_lossy(&output.stderr);
-    Err(failed(format!("modprobe: {}", said.trim())))
+    Err(HostError::NotLoaded(said.trim().to_owned()))
 }
 
 /// Whether what pods send to Services meets the rules: where kube-proxy has IPVS send it on, it is forwarded by nobody.

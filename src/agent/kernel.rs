@@ -11,8 +11,8 @@ use rustix::io::Errno;
 use crate::agent::nft::{self, ApplyError, Counted, Monitor, ReadError, Socket};
 use crate::netpol::Family;
 use crate::ruleset::{
-    Change, CounterName, Element, Interface, Plan, Ruleset, SetKind, SetName, Transaction, Tuple,
-    back_set, cut_set, sources_set,
+    Change, CounterName, Element, Interface, Plan, Ruleset, SetKind, SetName, TABLE, Transaction,
+    Tuple, back_set, cut_set, sources_set,
 };
 use crate::telemetry::agent::{AgentMetrics, Rebuild};
 
@@ -252,6 +252,12 @@ impl Kernel {
 /// Takes our tables away.
 pub fn remove() -> Result<(), ApplyError> {
     remove_by(&Transaction::removal())
+}
+
+/// Whether our table is there.
+pub fn is_there() -> Result<bool, KernelError> {
+    let chains = nft::all_chains(&mut Socket::open()?)?;
+    Ok(chains.iter().any(|chain| chain.table == TABLE))
 }
 
 /// Takes our table for bridges away, for an agent that wants none.

@@ -12,8 +12,9 @@ use serde_json::Value;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::nft::{self, Socket};
-use crate::guard::enforcement::chains;
+use crate::guard::enforcement::chains::{self, Chain};
 use crate::guard::enforcement::plugins::{self, Enforces, Plugin};
+use crate::ruleset::TABLE;
 
 /// How much of a configuration is read, in bytes.
 const MOST: u64 = 1024 * 1024;
@@ -33,7 +34,7 @@ pub struct Neighbour {
 #[derive(Debug, thiserror::Error)]
 #[error(
     "{0} and enforces network policies itself: two that enforce deny what either denies. Have one of them enforce, or say \
-     --beside-another"
+     --beside-another; where it is gone, take its configuration or its chains away, or start the node again"
 )]
 pub struct Another(Neighbour);
 
@@ -50,39 +51,59 @@ impl fmt::Display for Neighbour {
     }
 }
 
-/// Says who enforces policies beside this agent.
+/// Makes sure that nobody else enforces policies where an agent is to begin with it. One that has begun already goes on, or its
+/// rules would stay as they are and no pod would start: [`watch`] tells of the other.
 ///
 /// # Errors
 ///
 /// Somebody does.
 pub fn alone(configurations: &Path) -> Result<(), Another> {
-    enforcing(configurations).map_or(Ok(()), |neighbour| Err(Another(neighbour)))
+    let chains = chains().unwrap_or_default();
+    if chains.iter().any(|chain| chain.table == TABLE) {
+        return Ok(());
+    }
+    enforcing(configurations, &chains).map_or(Ok(()), |neighbour| Err(Another(neighbour)))
 }
 
-/// Tells who has come to enforce beside this agent, for as long as it is polled.
+/// Tells who enforces beside this agent, once for each, for as long as it is polled.
 pub async fn watch(configurations: PathBuf) -> Result<(), Infallible> {
     let mut ticks = interval(OFTEN);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut known = None;
     loop {
         ticks.tick().await;
-        let found = tokio::task::block_in_place(|| enforcing(&configurations));
-        if found != known
+        // What cannot be read now will be.
+        let Some(chains) = tokio::task::block_in_place(chains) else {
+            continue;
+        };
+        let found = enforcing(&configurations, &chains);
+        let name = found.as_ref().map(|neighbour| neighbour.name);
+        if name != known
             && let Some(neighbour) = &found
         {
             tracing::warn!(
                 "{neighbour} and enforces network policies, too: what either denies is denied"
             );
         }
-        known = found;
+        known = name;
     }
 }
 
 /// Who enforces policies by itself, or may.
-fn enforcing(configurations: &Path) -> Option<Neighbour> {
-    configured(configurations)
-        .map(|name| Neighbour { name, chain: None })
-        .or_else(in_kernel)
+fn enforcing(configurations: &Path, chains: &[Chain]) -> Option<Neighbour> {
+    let configured = configured(configurations).map(|name| Neighbour { name, chain: None });
+    configured.or_else(|| {
+        let (plugin, chain) = chains::enforcing(chains)?;
+        Some(Neighbour {
+            name: plugin.name,
+            chain: Some(chain.path()),
+        })
+    })
+}
+
+/// Everybody's chains. Where they cannot be read, none can be made, which is told elsewhere.
+fn chains() -> Option<Vec<Chain>> {
+    nft::all_chains(&mut Socket::open().ok()?).ok()
 }
 
 /// Which network plugin does, of those configured in a folder (`/etc/cni/net.d`).
@@ -90,17 +111,6 @@ fn configured(folder: &Path) -> Option<&'static str> {
     let known = plugins::of_types(&types(folder));
     let enforces = |plugin: &Plugin| matches!(plugin.enforces, Enforces::Yes | Enforces::If(_));
     known.into_iter().find(enforces).map(|plugin| plugin.name)
-}
-
-/// Whose rules are in the kernel. Where these cannot be read, nobody's can be made, which is told elsewhere.
-fn in_kernel() -> Option<Neighbour> {
-    let mut socket = Socket::open().ok()?;
-    let chains = nft::all_chains(&mut socket).ok()?;
-    let (plugin, chain) = chains::enforcing(&chains)?;
-    Some(Neighbour {
-        name: plugin.name,
-        chain: Some(chain.path()),
-    })
 }
 
 /// The types of the plugins in the configuration that a container runtime takes: the first file by name.

@@ -61,21 +61,23 @@ pub async fn write(
     }
 }
 
-/// Says of a node that its rules were taken away, where it has a receipt.
+/// Says of a node that its rules were taken away; whether it has a receipt to say so in.
 ///
 /// # Errors
 ///
 /// The API server does not take it.
-pub async fn retract(client: Client, node: &NodeName) -> Result<(), kube::Error> {
+pub async fn retract(client: Client, node: &NodeName) -> Result<bool, kube::Error> {
     let holding = Holding {
         failure: Some("the rules were taken off this node (ringfence agent --cleanup)".to_owned()),
+        // Of one that is too old nobody would read the reason.
         read_back: Some(Timestamp::now()),
         ..Holding::default()
     };
     let status = receipt(&holding, &mut None, Timestamp::now());
     match put_status(&Api::all(client), node, &status).await {
-        Err(kube::Error::Api(status)) if status.is_not_found() => Ok(()),
-        outcome => outcome,
+        Ok(()) => Ok(true),
+        Err(kube::Error::Api(status)) if status.is_not_found() => Ok(false),
+        Err(error) => Err(error),
     }
 }
 

@@ -65,7 +65,7 @@ pub struct Args {
     /// bridge-nf-filter-vlan-tagged for bridges with VLANs), say what else the node lacks, and end.
     #[arg(long, conflicts_with = "cleanup")]
     prepare: bool,
-    /// Where the node's own files are seen: its modprobe loads `br_netfilter` where that is missing. Needs all rights.
+    /// Where the node's own files are seen: its modprobe loads `br_netfilter` where that is missing. For a privileged container.
     #[arg(long, value_name = "DIR", requires = "prepare")]
     host_root: Option<PathBuf>,
     /// Enforce although another network plugin on this node does so, too.
@@ -149,7 +149,10 @@ enum AntiSpoofing {
 const PATIENCE: u64 = 10;
 /// How long calls of the plugin that have begun are given before it is removed.
 const PAUSE: Duration = Duration::from_secs(2);
-/// How long the API server is given to take the last word.
+/// What is told where somebody is at work still.
+const RUNS: &str =
+    "an agent runs on this node still and keeps what is to be taken away: end it first";
+/// How long an agent is given to end, and the API server to take the last word.
 const LAST_WORD: Duration = Duration::from_secs(10);
 /// What is told where it has not.
 const UNSAID: &str = "the receipt is as it was, and counts for ten minutes at most";
@@ -174,12 +177,20 @@ pub(super) fn run(args: &Args) -> anyhow::Result<Exit> {
 /// Takes all of it off the node.
 fn clean_up(args: &Args) -> anyhow::Result<Exit> {
     if args.cni {
+        if server::answers(&args.cni_socket, LAST_WORD) {
+            bail!("{RUNS}");
+        }
         let removed = args.installer()?.remove(PAUSE);
         removed.context("the plugin is not taken out of the node's chain")?;
         kept::forget(&args.cni_socket).context("what the plugin told is not taken away")?;
         tracing::info!("the plugin is taken out of the node's chain");
     }
     remove().context("the rules are not taken away")?;
+    // An agent would have made them again by then.
+    std::thread::sleep(PAUSE);
+    if agent::is_there()? {
+        bail!("{RUNS}");
+    }
     tracing::info!("the rules are taken away");
     let runtime = several_threads()?;
     if !args.no_receipt {
@@ -195,11 +206,15 @@ fn clean_up(args: &Args) -> anyhow::Result<Exit> {
 /// count until it is too old.
 async fn retract(args: &Args) {
     let said = async {
-        let client = args.cluster.connect().await?;
-        Ok::<_, anyhow::Error>(receipt::retract(client, &args.node()?).await?)
+        let (client, node) = (args.cluster.connect().await?, args.node()?);
+        let is_there = receipt::retract(client, &node).await?;
+        Ok::<_, anyhow::Error>((node, is_there))
     };
     match tokio::time::timeout(LAST_WORD, said).await {
-        Ok(Ok(())) => tracing::info!("the receipt says so"),
+        Ok(Ok((node, true))) => tracing::info!(%node, "the receipt says so"),
+        Ok(Ok((node, false))) => {
+            tracing::info!(%node, "there is no receipt of this node to say so in");
+        }
         Ok(Err(error)) => tracing::warn!("{UNSAID}: {error:#}"),
         Err(_) => tracing::warn!("{UNSAID}: the API server does not answer"),
     }

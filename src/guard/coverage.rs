@@ -63,7 +63,7 @@ pub(super) fn workload(
         return None;
     }
     let directions = in_words(&missing);
-    let message = match section.scope {
+    let mut message = match section.scope {
         CoverageScope::Namespace => {
             format!("namespace `{namespace}` has no default-deny for {directions}")
         }
@@ -71,6 +71,7 @@ pub(super) fn workload(
             format!("no policy of namespace `{namespace}` isolates these pods for {directions}")
         }
     };
+    message.push_str(&passing(section, snapshot, pod, &missing));
     let fix = if waits {
         Fix::words(format!(
             "try again: the baseline policy of namespace `{namespace}` is being made"
@@ -91,6 +92,38 @@ pub(super) fn workload(
         message,
         Some(fix),
     ))
+}
+
+/// Why a policy that whoever looks at the namespace sees does not count there.
+fn passing(
+    section: &CoverageSection,
+    snapshot: &Snapshot,
+    pod: &Pod,
+    missing: &[Direction],
+) -> String {
+    let selects = |policy: &NetworkPolicy| match section.scope {
+        CoverageScope::Namespace => policy.selector.is_everything(),
+        CoverageScope::Workload => policy.selector.matches(&pod.labels),
+    };
+    let Some(state) = snapshot.namespace(pod.namespace()) else {
+        return String::new();
+    };
+    let why = |policy: &NetworkPolicy| {
+        if policy.terminating {
+            Some("it is being deleted")
+        } else {
+            let gives_way = state.gives_way(policy);
+            gives_way.then_some("a canary is in force in its place")
+        }
+    };
+    let isolates = |policy: &&NetworkPolicy| {
+        missing.iter().any(|way| policy.isolates(*way)) && selects(policy)
+    };
+    let found = state.policies().filter(isolates);
+    let mut found = found.filter_map(|policy| Some((&policy.name, why(policy)?)));
+    found.next().map_or_else(String::new, |(name, why)| {
+        format!("; `{name}` does not count, since {why}")
+    })
 }
 
 /// Whether a finding of a pod goes away by itself once the controller has made the baseline of its namespace, so that it is

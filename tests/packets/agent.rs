@@ -809,13 +809,30 @@ async fn a_bridge_whose_packets_pass_the_rules_by_is_noticed_while_the_agent_run
     site.becomes("web", "db", 80, Outcome::Silent);
 }
 
+/// A line of the log, as programs read it.
+fn is_denied_by_default(line: &str) {
+    let mut line: Value = serde_json::from_str(line).unwrap();
+    let fields = line.as_object_mut().unwrap();
+    assert!(fields.remove("timestamp").is_some());
+    assert!(fields.remove("packets").unwrap().as_u64() > Some(0));
+    assert_eq!(
+        line,
+        json!({
+            "level": "WARN", "target": "ringfence::agent::told", "message": "denied", "from": "shop/web", "to": "shop/db",
+            "protocol": "TCP", "port": 5432, "direction": "egress", "node": NODE,
+            "reason": "does not pass, isolated by shop/default-deny and allowed by no rule",
+        })
+    );
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_denied_packet_is_told_with_who_and_why_and_replay_reads_it() {
     let mut site = Site::new(&["web", "db"]).await;
     site.cluster.serve_all(&[5432]);
     site.policy("default-deny", &deny_all());
     let admin = "127.0.0.1:9471";
-    site.agent = Some(site.run("agent", &["--node-name", NODE, "--admin", admin]));
+    let told = ["--admin", admin, "--log-format", "json"];
+    site.agent = Some(site.run("agent", &[&["--node-name", NODE], &told[..]].concat()));
     site.agent().line(&["the table is made"]).await;
     let denied = site.place("db").at(true, 5432);
     assert_eq!(
@@ -826,7 +843,7 @@ async fn a_denied_packet_is_told_with_who_and_why_and_replay_reads_it() {
         .agent()
         .line(&["denied", "shop/web", "shop/db", "5432"])
         .await;
-    assert!(line.contains("isolated by shop/default-deny"), "{line}");
+    is_denied_by_default(&line);
     let described = Kubernetes::eventually("an Event on the pod", async || {
         let described = site
             .kubernetes
@@ -861,6 +878,23 @@ async fn a_denied_packet_is_told_with_who_and_why_and_replay_reads_it() {
         serde_json::from_slice(json.split(|byte| *byte == b'\n').next().unwrap()).unwrap();
     assert_eq!(record["details"]["policies"], json!(["shop/default-deny"]));
     assert_eq!(flows(&["--namespace", "elsewhere"]).stdout, b"");
+
+    // Who follows is told what comes later, too.
+    let mut following = Command::new("nsenter");
+    let node = &site.cluster.node(0).namespace;
+    following
+        .arg(format!("--net={}", node.path().display()))
+        .arg(env!("CARGO_BIN_EXE_ringfence"))
+        .args(["flows", "--agent", admin, "--follow", "--verdict", "denied"]);
+    let following = Process::start("follow", site.kubernetes.folder(), &mut following);
+    following.line(&["shop/web -> shop/db TCP 5432"]).await;
+    assert!(!following.log().contains("5433"));
+    let later = site.place("db").at(true, 5433);
+    assert_eq!(
+        ask_one(site.place("web"), later, Transport::Tcp),
+        Outcome::Silent
+    );
+    following.line(&["shop/web -> shop/db TCP 5433"]).await;
 
     let recorded = site.cni.path().join("denied.jsonl");
     std::fs::write(&recorded, &json).unwrap();

@@ -602,9 +602,11 @@ impl<'s> World<'s> {
     fn many(&mut self) -> Value {
         let team = json!({"matchLabels": {"team": self.dice.one(&TEAMS)}});
         let app = json!({"matchLabels": {"app": self.dice.one(&APPS)}});
+        let any = json!({"matchExpressions": [{"key": "team", "operator": "Exists"}]});
         match self.dice.below(3) {
             0 => json!({"namespaces": team}),
-            1 => json!({"pods": {"namespaceSelector": {}, "podSelector": app}}),
+            // An empty selector that takes the place of another one is lost where the API server knows no types.
+            1 => json!({"pods": {"namespaceSelector": any, "podSelector": app}}),
             _ => json!({"pods": {"namespaceSelector": team, "podSelector": app}}),
         }
     }

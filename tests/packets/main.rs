@@ -37,6 +37,7 @@ mod nflog;
 mod oracle;
 #[path = "../cyclonus/output.rs"]
 mod output;
+mod peers;
 mod policies;
 mod probe;
 #[path = "../cluster/process.rs"]

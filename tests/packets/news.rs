@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use futures_util::StreamExt as _;
 use k8s_openapi::api::core::v1::{Namespace, Pod};
+use k8s_openapi::api::networking::v1::NetworkPolicy;
 use kube::api::DynamicObject;
 use kube::runtime::watcher;
 use kube::{Api, Client, Resource};
@@ -42,7 +43,9 @@ impl News {
         watches.spawn(follow(all, Arc::clone(&told)));
         let all = Api::<Pod>::all(client.clone());
         watches.spawn(follow(all, Arc::clone(&told)));
-        for kind in Kind::ALL {
+        let all = Api::<NetworkPolicy>::all(client.clone());
+        watches.spawn(follow(all, Arc::clone(&told)));
+        for kind in [Kind::Staged, Kind::Cluster] {
             let all = Api::<DynamicObject>::all_with(client.clone(), &kind.resource());
             watches.spawn(follow(all, Arc::clone(&told)));
         }

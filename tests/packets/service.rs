@@ -21,6 +21,8 @@ const QUIET: Duration = Duration::from_millis(300);
 const CLUSTER_IPS: [&str; 2] = ["10.96.0.10", "fd00:10:96::10"];
 const PORT: u16 = 80;
 const TARGET: u16 = 8080;
+/// The first port of connections that stay open.
+const KEPT: u16 = 9010;
 
 pub(crate) fn service(v6: bool, port: u16) -> SocketAddr {
     SocketAddr::new(CLUSTER_IPS[usize::from(v6)].parse().unwrap(), port)
@@ -109,7 +111,10 @@ fn only(from: &str, to: &str) -> Value {
         "podSelector": {"matchLabels": {"app": to}}, "policyTypes": ["Ingress"],
         "ingress": [{
             "from": [{"podSelector": {"matchLabels": {"app": from}}}],
-            "ports": [{"port": TARGET}, {"port": TARGET, "protocol": "UDP"}],
+            "ports": [
+                {"port": TARGET}, {"port": TARGET, "protocol": "UDP"},
+                {"port": KEPT, "endPort": KEPT + 1}, {"port": KEPT + 2, "protocol": "UDP"},
+            ],
         }],
     })
 }
@@ -120,7 +125,8 @@ async fn flows_through_a_service_are_judged_by_their_endpoint() {
     let place = |name: &str| &site.cluster.pod(name).place;
     let (web, db, other, far) = (place("web"), place("db"), place("other"), place("far"));
     site.cluster.serve_all(&[TARGET]);
-    proxy(&site, db, &[(PORT, TARGET), (9000, 9000), (9001, 9001)]);
+    let open = [9000, 9001, KEPT, KEPT + 1, KEPT + 2].map(|port| (port, port));
+    proxy(&site, db, &[&[(PORT, TARGET)], &open[..]].concat());
     let _agents = [site.agent(0).await, site.agent(1).await];
     let node = site.cluster.node(0);
     for v6 in [false, true] {
@@ -137,6 +143,12 @@ async fn flows_through_a_service_are_judged_by_their_endpoint() {
         assert!(cut.iter_mut().all(|it| it.passes(side, PATIENCE)));
         assert!(datagrams.passes(side, PATIENCE));
     }
+    let mut kept: Vec<Connection> = [(false, KEPT), (true, KEPT + 1)]
+        .map(|(v6, port)| Connection::open_by(web, db, port, service(v6, port)).unwrap())
+        .into();
+    let mut kept_datagrams =
+        Exchange::open_by(web, db, KEPT + 2, service(false, KEPT + 2)).unwrap();
+    assert!(kept_datagrams.passes(Side::Client, PATIENCE));
 
     // By the port of the endpoint, not by that of the Service, and by the client's own address.
     site.policy(NAMESPACE, "db", &only("web", "db")).await;
@@ -151,6 +163,10 @@ async fn flows_through_a_service_are_judged_by_their_endpoint() {
     for side in [Side::Client, Side::Server] {
         assert!(!cut.iter_mut().any(|it| it.passes(side, QUIET)), "{side:?}");
         assert!(!datagrams.passes(side, QUIET), "{side:?}");
+    }
+    for side in [Side::Server, Side::Client] {
+        assert!(kept.iter_mut().all(|it| it.passes(side, QUIET)), "{side:?}");
+        assert!(kept_datagrams.passes(side, QUIET), "{side:?}");
     }
     for v6 in [false, true] {
         for (from, wanted) in [

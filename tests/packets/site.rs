@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use axum::http::Request;
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod, ServiceAccount};
@@ -24,6 +25,9 @@ pub(crate) struct Site {
     pub(crate) client: Client,
     pub(crate) cluster: Cluster,
 }
+
+/// How long the API server may take to hear of a namespace.
+const HEARD: Duration = Duration::from_secs(5);
 
 /// A pod's object: where it is, and what it is called.
 #[derive(Clone, Copy, Debug)]
@@ -52,8 +56,6 @@ pub(crate) struct Written {
 // === impl Kind ===
 
 impl Kind {
-    pub(crate) const ALL: [Self; 3] = [Self::Network, Self::Staged, Self::Cluster];
-
     /// How the API server has it.
     pub(crate) fn resource(self) -> ApiResource {
         let (group, version, kind) = match self {
@@ -170,7 +172,19 @@ impl Site {
             },
         });
         let object = serde_json::from_value(object).unwrap();
-        value(&pods.create(&PostParams::default(), &object).await.unwrap())
+        let params = PostParams::default();
+        let begun = Instant::now();
+        loop {
+            match pods.create(&params, &object).await {
+                // The API server itself hears of a namespace that has come again a moment later.
+                Err(kube::Error::Api(status))
+                    if status.is_forbidden() && begun.elapsed() < HEARD =>
+                {
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                }
+                made => return value(&made.unwrap()),
+            }
+        }
     }
 
     /// Says that a pod runs and has the addresses of a place.

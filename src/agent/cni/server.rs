@@ -6,7 +6,7 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{UnixListener, UnixStream};
@@ -23,6 +23,9 @@ pub struct Asked {
     /// Where the answer goes.
     pub reply: oneshot::Sender<Answer>,
 }
+
+/// How often it is looked whether somebody listens still.
+const LOOK: Duration = Duration::from_millis(50);
 
 /// How many plugins may ask at once.
 const CALLERS: usize = 256;
@@ -49,6 +52,18 @@ pub fn bind(path: &Path) -> io::Result<UnixListener> {
     fs::set_permissions(&fresh, Permissions::from_mode(0o600))?;
     fs::rename(&fresh, path)?;
     Ok(listener)
+}
+
+/// Whether somebody listens at a socket still after so long.
+pub fn answers(path: &Path, patience: Duration) -> bool {
+    let begun = Instant::now();
+    while std::os::unix::net::UnixStream::connect(path).is_ok() {
+        if begun.elapsed() > patience {
+            return true;
+        }
+        std::thread::sleep(LOOK);
+    }
+    false
 }
 
 /// Answers callers until nobody takes their questions any more.

@@ -1,7 +1,7 @@
 //! Our table as the kernel holds it.
 //!
-//! Everything is asked for by the name of our table, but for chains, of which the kernel only lists all of a family; those
-//! of others are passed over by their table's name, and no rule or set of others is ever read.
+//! Everything is asked for by the name of our table, but for chains, of which the kernel only lists all of a family: those of
+//! others are passed over by their table's name, or only their names are looked at. No rule or set of others is ever read.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -153,7 +153,13 @@ fn counters_of(
         w.text(1, TABLE);
         w.u32(3, COUNTER);
     };
-    match dump((socket, layer), kind::GETOBJ, body, BTreeMap::new, read) {
+    match dump(
+        (socket, family(layer)),
+        kind::GETOBJ,
+        body,
+        BTreeMap::new,
+        read,
+    ) {
         Ok((found, _)) => Ok(found),
         Err(Errno::NOENT) => Ok(BTreeMap::new()),
         Err(errno) => Err(failed("the counters", errno)),
@@ -179,15 +185,8 @@ pub fn generation(socket: &mut Socket) -> Result<Generation, ReadError> {
 
 /// The chains of all tables, by their names; what is in them is not read.
 pub fn all_chains(socket: &mut Socket) -> Result<Vec<chains::Chain>, ReadError> {
-    let mut found = Vec::new();
-    socket
-        .link
-        .ask(
-            (kind::GETCHAIN, flag::DUMP),
-            ANY_FAMILY,
-            |_| (),
-            |message| found.extend(read_any_chain(message)),
-        )
+    let read = |found: &mut Vec<_>, message: &Message<'_>| found.extend(read_any_chain(message));
+    let (found, _) = dump((socket, ANY_FAMILY), kind::GETCHAIN, |_| (), Vec::new, read)
         .map_err(|errno| failed("the names of chains", errno))?;
     Ok(found)
 }
@@ -240,7 +239,7 @@ impl Reading<'_> {
 
     fn chains(&mut self) -> Result<(), ReadError> {
         let (chains, consistency) = dump(
-            (self.socket, self.layer),
+            (self.socket, family(self.layer)),
             kind::GETCHAIN,
             |w| w.text(1, TABLE),
             Vec::new,
@@ -265,7 +264,7 @@ impl Reading<'_> {
     fn rules(&mut self) -> Result<(), ReadError> {
         let layer = self.layer;
         let (rules, consistency) = dump(
-            (self.socket, layer),
+            (self.socket, family(layer)),
             kind::GETRULE,
             |w| w.text(1, TABLE),
             Vec::new,
@@ -284,7 +283,7 @@ impl Reading<'_> {
 
     fn sets(&mut self) -> Result<(), ReadError> {
         let (sets, consistency) = dump(
-            (self.socket, self.layer),
+            (self.socket, family(self.layer)),
             kind::GETSET,
             |w| w.text(1, TABLE),
             Vec::new,
@@ -319,7 +318,7 @@ impl Reading<'_> {
 
 /// Dumps what a request asks for, again where somebody came between.
 fn dump<T>(
-    (socket, layer): (&mut Socket, Layer),
+    (socket, family): (&mut Socket, u8),
     kind: u16,
     body: impl Fn(&mut Writer),
     new: impl Fn() -> T,
@@ -331,7 +330,7 @@ fn dump<T>(
         let mut found = new();
         let consistency = socket
             .link
-            .ask((kind, flag::DUMP), family(layer), &body, |message| {
+            .ask((kind, flag::DUMP), family, &body, |message| {
                 take(&mut found, message);
             })?;
         if consistency == Consistency::Whole || tries == 0 {
@@ -357,7 +356,8 @@ fn dump_elements(
     let mut pause = Duration::from_millis(1);
     loop {
         let new = || Elements::new(kind);
-        let (elements, consistency) = dump((socket, layer), kind::GETSETELEM, body, new, take)?;
+        let (elements, consistency) =
+            dump((socket, family(layer)), kind::GETSETELEM, body, new, take)?;
         let mut held = elements.finish();
         if !held.is_torn || pause > LONGEST_PAUSE {
             held.is_torn |= consistency == Consistency::Torn;

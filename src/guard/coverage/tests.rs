@@ -6,11 +6,12 @@ use serde_json::{Value, json};
 use super::awaits_baseline;
 use crate::guard::decide::Cut;
 use crate::guard::engine::Budget;
+use crate::guard::finding::Finding;
 use crate::guard::guardrail::{
     ClusterNetworkPolicies, CoverageScope, CoverageSection, GuardrailSpec,
 };
 use crate::guard::testing::{
-    Cluster, create, delete, deployment, ids, namespace, now, policy, update,
+    Cluster, create, default_deny, delete, deployment, ids, namespace, now, policy, update,
 };
 
 fn web() -> Value {
@@ -360,4 +361,36 @@ fn a_namespace_that_ends_takes_its_policies_with_it_unasked() {
     );
     let cluster = Cluster::of(&[ending, all.clone(), pod("web", &json!({"app": "web"}))]);
     assert!(cluster.delete(&all).allowed());
+}
+
+#[test]
+fn a_default_deny_that_does_not_count_is_named_with_the_reason() {
+    let said = |objects: &[Value]| {
+        let decision = Cluster::of(&[&[namespace("shop")], objects].concat()).create(&web());
+        let message = |finding: &Finding| finding.message.clone();
+        let judged = decision.judged.iter().map(|judged| &judged.finding);
+        judged.map(message).collect::<Vec<_>>()
+    };
+    let none = "namespace `shop` has no default-deny for ingress and egress";
+    assert_eq!(said(&[]), [none]);
+    assert_eq!(said(&[default_deny()]), [""; 0]);
+    let mut leaving = default_deny();
+    leaving["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
+    leaving["metadata"]["finalizers"] = json!(["example.com/wait"]);
+    let leaves = format!("{none}; `default-deny` does not count, since it is being deleted");
+    assert_eq!(said(&[leaving]), [leaves]);
+    let canary = json!({
+        "apiVersion": "ringfence.dev/v1alpha1", "kind": "StagedNetworkPolicy",
+        "metadata": {"name": "default-deny", "namespace": "shop"},
+        "spec": {"podSelector": {"matchLabels": {"app": "other"}}, "policyTypes": ["Ingress"],
+            "stage": "Canary", "canary": {"percent": 50}},
+    });
+    let tried =
+        format!("{none}; `default-deny` does not count, since a canary is in force in its place");
+    assert_eq!(said(&[default_deny(), canary]), [tried]);
+    // One that isolates others is no reason.
+    let other = json!({"podSelector": {"matchLabels": {"app": "other"}}, "policyTypes": ["Ingress", "Egress"]});
+    let mut other = policy("other", &other);
+    other["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
+    assert_eq!(said(&[other]), [none]);
 }

@@ -26,41 +26,25 @@ pub enum Policy {
     Drop,
 }
 
-/// A firewall for hosts that is known.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Firewall {
-    /// Its name.
-    pub name: &'static str,
-    /// What its tables or chains are called, or how that begins.
-    named: &'static str,
-}
+/// The firewalls for hosts that decide about forwarded packets whatever the policy of their chains, and what their tables or
+/// chains are called, or how that begins.
+const FIREWALLS: [(&str, &[&str]); 2] =
+    [("firewalld", &["firewalld"]), ("ufw", &["ufw-", "ufw6-"])];
 
-/// The firewalls that decide about forwarded packets, whatever the policy of their chains.
-const FIREWALLS: [Firewall; 3] = [
-    Firewall {
-        name: "firewalld",
-        named: "firewalld",
-    },
-    Firewall {
-        name: "ufw",
-        named: "ufw-",
-    },
-    Firewall {
-        name: "ufw",
-        named: "ufw6-",
-    },
-];
-
-/// Who enforces NetworkPolicy here by its own rules, with a chain that tells.
+/// Who has rules for policies here, with a chain that tells.
 pub fn enforcing(chains: &[Chain]) -> Option<(Plugin, &Chain)> {
     let plugin = |chain| Plugin::of_chain(chain).map(|plugin| (plugin, chain));
     chains.iter().find_map(plugin)
 }
 
 /// The first firewall among them.
-pub(super) fn firewall(chains: &[Chain]) -> Option<Firewall> {
-    let has = |firewall: &Firewall| chains.iter().any(|chain| chain.is_called(firewall.named));
-    FIREWALLS.into_iter().find(has)
+pub(super) fn firewall(chains: &[Chain]) -> Option<&'static str> {
+    let is_here = |names: &[&str]| {
+        let mut names = names.iter();
+        names.any(|name| chains.iter().any(|chain| chain.is_called(name)))
+    };
+    let mut known = FIREWALLS.into_iter();
+    known.find_map(|(firewall, names)| is_here(names).then_some(firewall))
 }
 
 /// Those of others that drop forwarded packets which none of their rules lets pass.

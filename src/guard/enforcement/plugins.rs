@@ -78,7 +78,7 @@ pub const PLUGINS: [Plugin; 17] = [
         &[],
         Enforces::If("its firewall is on (--run-firewall, the default)"),
     )
-    .with_rules(&["KUBE-NWPLCY-", "kube-router-filter-"]),
+    .with_rules(&["KUBE-ROUTER-FORWARD", "kube-router-filter-"]),
     plugin(
         "kindnet",
         &["kindnet"],
@@ -245,7 +245,7 @@ mod tests {
             ("filter", "cali-tw-cali12345678901", "Calico"),
             ("calico", "filter-cali-FORWARD", "Calico"),
             ("filter", "WEAVE-NPC", "Weave Net"),
-            ("filter", "KUBE-NWPLCY-DEFAULT", "kube-router"),
+            ("filter", "KUBE-ROUTER-FORWARD", "kube-router"),
             (
                 "kube-router-filter-ipv4",
                 "KUBE-ROUTER-FORWARD",
@@ -266,6 +266,8 @@ mod tests {
             ("filter", "KUBE-FORWARD"),
             ("filter", "FLANNEL-FWD"),
             ("nat", "KUBE-ROUTER-HAIRPIN"),
+            // Left behind where the rest was taken away by its name.
+            ("filter", "KUBE-NWPLCY-DEFAULT"),
             ("ringfence", "forward"),
         ] {
             assert_eq!(of(table, chain), None, "{table} {chain}");

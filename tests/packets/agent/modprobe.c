@@ -2,6 +2,7 @@
  * nothing, and makes the switches that the module would have brought, off. */
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 static int write_line(const char *path, const char *line) {
     FILE *file = fopen(path, "w");
@@ -13,17 +14,21 @@ static int write_line(const char *path, const char *line) {
 
 int main(int count, char **arguments) {
     static const char *const switches[] = {
-        "/proc/sys/net/bridge/bridge-nf-call-iptables",
-        "/proc/sys/net/bridge/bridge-nf-call-ip6tables",
-        "/proc/sys/net/bridge/bridge-nf-filter-vlan-tagged",
+        "/switches/bridge-nf-call-iptables",
+        "/switches/bridge-nf-call-ip6tables",
+        "/switches/bridge-nf-filter-vlan-tagged",
     };
     if (count != 2 || strcmp(arguments[1], "br_netfilter") != 0) {
         fputs("modprobe: FATAL: another module\n", stderr);
         return 1;
     }
+    if (access("/found", F_OK) != 0) {
+        fputs("modprobe: FATAL: Module br_netfilter not found\n", stderr);
+        return 1;
+    }
     for (int at = 0; at < 3; at++) {
         if (write_line(switches[at], "0")) {
-            fputs("modprobe: FATAL: Module br_netfilter not found\n", stderr);
+            perror(switches[at]);
             return 1;
         }
     }

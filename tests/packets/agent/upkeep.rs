@@ -73,12 +73,12 @@ async fn beside_who_enforces_it_does_not_start_unless_told_so() {
 
     // kube-router's plugin is a plain bridge: its rules tell.
     let node = &site.cluster.node(0).namespace;
-    node.nft("add table ip filter; add chain ip filter KUBE-NWPLCY-DEFAULT");
-    let rules = "kube-router has rules in the kernel of this node (the chain ip filter KUBE-NWPLCY-DEFAULT)";
+    node.nft("add table ip filter; add chain ip filter KUBE-ROUTER-FORWARD");
+    let rules = "kube-router has rules in the kernel of this node (the chain ip filter KUBE-ROUTER-FORWARD)";
     refuses("router", &[rules, "--beside-another"]).await;
     let said = doctor();
     assert!(
-        said.contains("kube-router enforces by its own rules"),
+        said.contains("kube-router has rules for policies here"),
         "{said}"
     );
 
@@ -91,7 +91,39 @@ async fn beside_who_enforces_it_does_not_start_unless_told_so() {
     let said = doctor();
     let drops = "ip filter FORWARD drops what none of its rules lets pass";
     assert!(said.contains(drops), "{said}");
+
+    // One that has begun goes on, or its rules would stay as they are.
+    agent.signal("KILL");
+    agent.ended().await;
+    let next = site.run("next", &["--node-name", NODE]);
+    next.line(&["the table is made"]).await;
+    next.line(&[rules, "what either denies is denied"]).await;
+    site.agent = Some(next);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_running_agent_keeps_is_not_taken_away() {
+    let mut site = Site::new(&["web", "db"]).await;
+    site.cluster.serve_all(&[80]);
+    site.policy("default-deny", &deny_all());
+    let agent = site.run("agent", &["--node-name", NODE, "--cni"]);
+    agent.line(&["the table is made"]).await;
+    agent.line(&["the plugin is in the node's chain"]).await;
     site.agent = Some(agent);
+    site.says("True", "").await;
+    for (name, more) in [("rules", &[][..]), ("plugin", &["--cni"])] {
+        let arguments = [&["--cleanup", "--node-name", NODE], more].concat();
+        let cleanup = site.run(name, &arguments);
+        cleanup.line(&["an agent runs on this node still"]).await;
+        cleanup.ended().await;
+    }
+    site.becomes("web", "db", 80, Outcome::Silent);
+    assert!(site.socket().exists() && site.cni.path().join("bin/ringfence-cni").exists());
+    let receipt = site.receipt().unwrap();
+    assert_eq!(
+        receipt["status"]["conditions"][0]["status"], "True",
+        "{receipt}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -213,7 +245,9 @@ async fn changes_that_come_together_are_one_transaction_and_all_is_counted() {
 
 /// Runs `agent --prepare` on a node without `br_netfilter` whose files are below a root, and gives what it says.
 fn prepared(root: &Path) -> String {
-    let hidden = "mount -t tmpfs none /proc/sys/net/bridge && exec \"$0\" agent --prepare --host-root \"$1\"";
+    let hidden = "mkdir -p \"$1/switches\" && mount -t tmpfs none /proc/sys/net/bridge && \
+        mount --bind /proc/sys/net/bridge \"$1/switches\" && \
+        \"$0\" agent --prepare --host-root \"$1\" && { head -v /proc/sys/net/bridge/* || true; }";
     let output = Command::new("unshare")
         .args(["--mount", "--net", "sh", "-c", hidden])
         .arg(env!("CARGO_BIN_EXE_ringfence"))
@@ -230,7 +264,7 @@ fn a_node_is_prepared_by_its_own_modprobe() {
     let root = tempfile::tempdir().unwrap();
     let said = prepared(root.path());
     assert!(
-        said.contains("br_netfilter cannot be loaded: modprobe: "),
+        said.contains("br_netfilter cannot be loaded: modprobe: No such file"),
         "{said}"
     );
 
@@ -252,23 +286,17 @@ fn a_node_is_prepared_by_its_own_modprobe() {
         "{said}"
     );
 
-    let bridge = root.path().join("proc/sys/net/bridge");
-    std::fs::create_dir_all(&bridge).unwrap();
+    std::fs::write(root.path().join("found"), "").unwrap();
     let said = prepared(root.path());
     assert!(
         said.contains("packets between pods on one bridge meet the rules now"),
         "{said}"
     );
-    for entry in std::fs::read_dir(&bridge).unwrap() {
-        let path = entry.unwrap().path();
-        assert_eq!(
-            std::fs::read_to_string(&path).unwrap(),
-            "1\n",
-            "{}",
-            path.display()
-        );
+    for switch in ["call-iptables", "call-ip6tables", "filter-vlan-tagged"] {
+        let on = format!("==> /proc/sys/net/bridge/bridge-nf-{switch} <==\n1\n");
+        assert!(said.contains(&on), "{said}");
     }
-    // What else is missing is told: this root has no other switches.
+    // What else is missing is told, and nothing of what is there now.
     assert!(said.contains("net.ipv4.ip_forward is not 1"), "{said}");
-    assert!(!said.contains("nf-call-iptables is"), "{said}");
+    assert!(!said.contains("nf-call-iptables is not"), "{said}");
 }

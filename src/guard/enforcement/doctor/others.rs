@@ -19,7 +19,7 @@ pub(super) fn rules(seen: &Node) -> Vec<Check> {
     if checks.is_empty() {
         checks.push(Check::ok(
             ID,
-            "no other rules are seen that would drop what policies let pass",
+            "no known firewall is here, and no chain of others that drops by its policy",
         ));
     }
     checks
@@ -39,7 +39,7 @@ fn enforcing(seen: &Node) -> Option<Check> {
         Check::ok(
             ID,
             format!(
-                "{name} enforces by its own rules (the chain {})",
+                "{name} has rules for policies here (the chain {})",
                 chain.path()
             ),
         )
@@ -47,9 +47,9 @@ fn enforcing(seen: &Node) -> Option<Check> {
 }
 
 fn firewall(seen: &Node) -> Option<Check> {
-    let name = chains::firewall(&seen.chains)?.name;
+    let name = chains::firewall(&seen.chains)?;
     let says =
-        format!("{name} is at work here, and decides about packets of pods that policies let pass");
+        format!("{name} has rules here, and where it is on they decide about packets of pods, too");
     let advice = format!("have {name} let pass what is forwarded from and to the blocks of pods");
     Some(Check::new(Level::Warning, ID, says).advise(advice))
 }
@@ -71,7 +71,7 @@ fn dropping(seen: &Node) -> Option<Check> {
 }
 
 fn legacy(seen: &Node) -> Option<Check> {
-    let says = "there are rules of iptables-legacy, which are not looked at here";
+    let says = "there is a table filter of iptables-legacy, whose rules are not looked at here";
     let advice = "iptables-legacy -S FORWARD says whether they drop what policies let pass";
     let check = Check::new(Level::Warning, ID, says).advise(advice);
     seen.has_legacy_filter.then_some(check)

@@ -212,7 +212,7 @@ fn rules_of_others_that_may_drop_what_policies_let_pass_are_named() {
         let lines = checks.map(|check| format!("{}: {}", check.level.as_str(), check.says));
         lines.collect::<Vec<_>>()
     };
-    let none = ["ok: no other rules are seen that would drop what policies let pass"];
+    let none = ["ok: no known firewall is here, and no chain of others that drops by its policy"];
     assert_eq!(says(&[], false, false), none);
     assert_eq!(says(&[&proxy], true, false), none);
     let docker = chain("ip filter FORWARD", Some(Policy::Drop));
@@ -229,23 +229,23 @@ fn rules_of_others_that_may_drop_what_policies_let_pass_are_named() {
     assert_eq!(
         says(&[&firewalld], false, false),
         [
-            "warning: firewalld is at work here, and decides about packets of pods that policies let pass"
+            "warning: firewalld has rules here, and where it is on they decide about packets of pods, too"
         ]
     );
-    let router = chain("ip filter KUBE-NWPLCY-DEFAULT", None);
+    let router = chain("ip filter KUBE-ROUTER-FORWARD", None);
     assert_eq!(
         says(&[&router], false, false),
-        ["ok: kube-router enforces by its own rules (the chain ip filter KUBE-NWPLCY-DEFAULT)"]
+        ["ok: kube-router has rules for policies here (the chain ip filter KUBE-ROUTER-FORWARD)"]
     );
     assert_eq!(
         says(&[&router], true, false),
         [
-            "warning: kube-router has rules here (the chain ip filter KUBE-NWPLCY-DEFAULT), and so has Ringfence's agent: what either denies is denied"
+            "warning: kube-router has rules here (the chain ip filter KUBE-ROUTER-FORWARD), and so has Ringfence's agent: what either denies is denied"
         ]
     );
     assert_eq!(
         says(&[], true, true),
-        ["warning: there are rules of iptables-legacy, which are not looked at here"]
+        ["warning: there is a table filter of iptables-legacy, whose rules are not looked at here"]
     );
     // Where nftables does not answer, nothing is said of what is in it.
     assert!(
