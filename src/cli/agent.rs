@@ -147,7 +147,8 @@ enum AntiSpoofing {
 
 /// How long a new pod waits for the agent, in seconds.
 const PATIENCE: u64 = 10;
-/// How long calls of the plugin that have begun are given before it is removed.
+/// How long calls of the plugin that have begun are given before it is removed, and how soon an agent that runs makes rules again
+/// that were taken away.
 const PAUSE: Duration = Duration::from_secs(2);
 /// What is told where somebody is at work still.
 const RUNS: &str =
