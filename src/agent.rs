@@ -5,9 +5,10 @@
 //! `conntrack`; `cni` holds a new pod back until its rules are in force and tells behind which interface it
 //! is (`ports`); `nflog` reads what the rules tell of packets, which
 //! `told` explains, `flows` joins and keeps, and `notices` makes Events of; `receipt` tells the API server what was read back.
-//! `neighbours` looks who else enforces here. `netlink` is how netfilter is spoken to, without the `nft` program; `heard` reads what it says without a socket, for tests.
+//! `beside` looks who else enforces here. `netlink` is how netfilter is spoken to, without the `nft` program; `heard` reads what it says without a socket, for tests.
 //! Nothing here decides about flows.
 
+pub mod beside;
 pub mod cni;
 pub mod conntrack;
 pub mod doctor;
@@ -15,7 +16,6 @@ pub mod enforce;
 pub mod flows;
 pub mod heard;
 pub mod host;
-pub mod neighbours;
 pub mod nflog;
 pub mod nft;
 pub mod ports;
@@ -32,4 +32,4 @@ mod notices;
 mod others;
 mod overlay;
 
-pub use kernel::{KernelError, is_there, remove, remove_bridge};
+pub use kernel::{KernelError, has_table, remove, remove_bridge};

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::links::Links;
 use super::nft::{self, ApplyError, ReadError, Socket};
-use super::{host, neighbours};
+use super::{beside, host};
 use crate::guard::enforcement::chains::Chain;
 use crate::guard::enforcement::doctor::{Nftables, Node, SWITCHES};
 use crate::ruleset::TABLE;
@@ -18,7 +18,7 @@ const LEGACY: [&str; 2] = ["/proc/net/ip_tables_names", "/proc/net/ip6_tables_na
 /// Looks at the configuration of the network plugins in a folder; with `kernel`, at the kernel as well, as it is in the
 /// network namespace of this process.
 pub fn look(configurations: &Path, kernel: bool) -> Node {
-    let types = neighbours::types(configurations).into_iter().collect();
+    let types = beside::types(configurations).into_iter().collect();
     let mut node = Node {
         types,
         ..Node::default()

@@ -255,7 +255,7 @@ pub fn remove() -> Result<(), ApplyError> {
 }
 
 /// Whether our table is there.
-pub fn is_there() -> Result<bool, KernelError> {
+pub fn has_table() -> Result<bool, KernelError> {
     let chains = nft::all_chains(&mut Socket::open()?)?;
     Ok(chains.iter().any(|chain| chain.table == TABLE))
 }

@@ -31,7 +31,7 @@ use crate::agent::enforce::Enforcer;
 use crate::agent::flows::Recent;
 use crate::agent::host::{self, Bridged, HostError};
 use crate::agent::told::Teller;
-use crate::agent::{self, doctor, neighbours, receipt, remove};
+use crate::agent::{self, beside, doctor, receipt, remove};
 use crate::guard::enforcement::{self, doctor::Level};
 use crate::k8s::events::{self, Reporter};
 use crate::k8s::live;
@@ -58,7 +58,8 @@ pub struct Args {
     /// The node whose pods are held to their policies. Without it: the host's name.
     #[arg(long, value_name = "NAME", env = "NODE_NAME")]
     node_name: Option<String>,
-    /// Take the rules away, and with --cni the plugin, and end; with --admin stay and be ready, as a DaemonSet wants it.
+    /// Take the rules away, and with --cni the plugin, say so in the receipt, and end; with --admin stay and be ready, as a DaemonSet
+    /// wants it. Not while an agent runs, which would put them back.
     #[arg(long)]
     cleanup: bool,
     /// Make packets between pods on one bridge meet the rules (net.bridge.bridge-nf-call-iptables and -ip6tables, and
@@ -170,27 +171,29 @@ pub(super) fn run(args: &Args) -> anyhow::Result<Exit> {
     // Rules that packets do not meet hold nobody.
     Args::tell_of_bridges(host::bridged()?);
     if !args.beside_another {
-        neighbours::alone(&args.cni_conf_dir)?;
+        beside::nobody(&args.cni_conf_dir)?;
     }
     several_threads()?.block_on(work(args))
 }
 
-/// Takes all of it off the node.
+/// Takes all of it off the node. An agent that runs still would put it back: one with the plugin is known by its socket; one
+/// without makes the rules again, but for one that has not heard of the whole cluster yet.
 fn clean_up(args: &Args) -> anyhow::Result<Exit> {
+    if server::answers(&args.cni_socket, LAST_WORD) {
+        bail!("{RUNS}");
+    }
     if args.cni {
-        if server::answers(&args.cni_socket, LAST_WORD) {
-            bail!("{RUNS}");
-        }
         let removed = args.installer()?.remove(PAUSE);
         removed.context("the plugin is not taken out of the node's chain")?;
-        kept::forget(&args.cni_socket).context("what the plugin told is not taken away")?;
         tracing::info!("the plugin is taken out of the node's chain");
     }
     remove().context("the rules are not taken away")?;
-    // An agent would have made them again by then.
     std::thread::sleep(PAUSE);
-    if agent::is_there()? {
+    if agent::has_table()? || server::answers(&args.cni_socket, Duration::ZERO) {
         bail!("{RUNS}");
+    }
+    if args.cni {
+        kept::forget(&args.cni_socket).context("what the plugin told is not taken away")?;
     }
     tracing::info!("the rules are taken away");
     let runtime = several_threads()?;
@@ -230,9 +233,15 @@ fn prepare(args: &Args) -> anyhow::Result<Exit> {
         Err(error) => return Err(error.into()),
     }
     let checks = enforcement::doctor::node(&doctor::look(&args.cni_conf_dir, true));
-    for check in checks.iter().filter(|check| check.level > Level::Ok) {
+    for check in &checks {
         let advice = check.advice.as_deref().unwrap_or_default();
-        tracing::warn!(check = check.id, advice, "{}", check.says);
+        match check.level {
+            Level::Ok => {}
+            Level::Warning => tracing::info!(check = check.id, advice, "{}", check.says),
+            Level::Problem | Level::Unknown => {
+                tracing::warn!(check = check.id, advice, "{}", check.says);
+            }
+        }
     }
     Ok(Exit::Clean)
 }
@@ -328,7 +337,7 @@ async fn work(args: &Args) -> anyhow::Result<Exit> {
             Ok::<(), Infallible>(())
         });
     }
-    tasks.spawn("neighbours", neighbours::watch(args.cni_conf_dir.clone()));
+    tasks.spawn("beside", beside::watch(args.cni_conf_dir.clone()));
     let feed = live::feed(&client, &mut tasks);
     tracing::info!(node = %node, "following the cluster");
     tokio::select! {

@@ -36,7 +36,7 @@ pub struct Args {
     /// Ask no API server: look at this node only.
     #[arg(long, conflicts_with_all = ["kubeconfig", "context"])]
     no_cluster: bool,
-    /// Look at the kernel of this node: `br_netfilter`, forwarding, nftables. To be run in its network namespace.
+    /// Look at the kernel of this node: `br_netfilter`, forwarding, nftables, rules of others. To be run in its network namespace.
     #[arg(long)]
     node_checks: bool,
     /// Where the network plugins of this node are configured. Looked at where it is named, or with --node-checks.

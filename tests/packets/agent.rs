@@ -253,7 +253,9 @@ impl Site {
     /// Waits until the receipt's condition has this status, and this in its message.
     async fn says(&self, status: &str, word: &str) {
         Kubernetes::eventually(word, async || {
-            let condition = self.receipt()?["status"]["conditions"][0].take();
+            let receipt = self.receipt()?;
+            // It is made before it says anything.
+            let condition = &receipt["status"]["conditions"][0];
             let message = condition["message"].as_str()?;
             (condition["status"] == status && message.contains(word)).then_some(())
         })

@@ -15,8 +15,8 @@ pub enum ApplyError {
     Refused(Refusal),
     /// This process may not change nftables.
     #[error(
-        "no right to change nftables: the capability NET_ADMIN is needed in the node's network namespace, and nobody else may own \
-         the table"
+        "no right to change nftables: the capability NET_ADMIN is missing in the node's network namespace, or another process \
+         owns the table (flag `owner`)"
     )]
     NotPermitted,
     /// A name or a rule is too long for netlink.

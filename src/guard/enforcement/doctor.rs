@@ -236,7 +236,7 @@ fn plugin(known: &[Plugin], whose: &str) -> Check {
             id,
             format!("no network plugin of this {whose} is known to this program"),
         )
-        .advise("see its documentation for whether it enforces NetworkPolicy (k3s has an enforcer built in that is not seen here)");
+        .advise("see its documentation for whether it enforces NetworkPolicy (k3s has an enforcer built in, of which only a node's rules tell)");
     }
     Check::ok(id, format!("this {whose} has {}", words.join("; and ")))
 }

@@ -106,17 +106,29 @@ async fn what_a_running_agent_keeps_is_not_taken_away() {
     let mut site = Site::new(&["web", "db"]).await;
     site.cluster.serve_all(&[80]);
     site.policy("default-deny", &deny_all());
-    let agent = site.run("agent", &["--node-name", NODE, "--cni"]);
-    agent.line(&["the table is made"]).await;
-    agent.line(&["the plugin is in the node's chain"]).await;
-    site.agent = Some(agent);
-    site.says("True", "").await;
-    for (name, more) in [("rules", &[][..]), ("plugin", &["--cni"])] {
+    let refused = async |name: &str, more: &[&str]| {
         let arguments = [&["--cleanup", "--node-name", NODE], more].concat();
         let cleanup = site.run(name, &arguments);
         cleanup.line(&["an agent runs on this node still"]).await;
         cleanup.ended().await;
+    };
+    let agent = site.run("agent", &["--node-name", NODE]);
+    agent.line(&["the table is made"]).await;
+    site.says("True", "").await;
+    refused("by-rules", &[]).await;
+    assert!(site.rules().contains("chain forward"));
+    agent.signal("KILL");
+    agent.ended().await;
+
+    // With the plugin it is known before anything is taken away.
+    let agent = site.run("with-plugin", &["--node-name", NODE, "--cni"]);
+    agent.line(&["the table is made"]).await;
+    agent.line(&["the plugin is in the node's chain"]).await;
+    for (name, more) in [("by-socket", &[][..]), ("plugin", &["--cni"])] {
+        refused(name, more).await;
     }
+    assert!(!agent.log().contains("somebody else was at the table"));
+    site.agent = Some(agent);
     site.becomes("web", "db", 80, Outcome::Silent);
     assert!(site.socket().exists() && site.cni.path().join("bin/ringfence-cni").exists());
     let receipt = site.receipt().unwrap();
@@ -152,7 +164,7 @@ async fn what_the_kernel_refuses_is_told_tried_again_and_made_good() {
     words
         .write_all(b"delete table inet ringfence; add table inet ringfence { flags owner; }\n")
         .unwrap();
-    site.says("False", "nobody else may own the table").await;
+    site.says("False", "another process owns the table").await;
     assert_eq!(site.number("ringfence_agent_in_force"), 0);
     let failures = site.number("ringfence_agent_failures_total");
     assert!(failures > 0);
@@ -205,8 +217,9 @@ async fn changes_that_come_together_are_one_transaction_and_all_is_counted() {
     site.agent().signal("CONT");
     site.becomes("web", "db", 80, Outcome::Answered);
     let took = site.number(transactions) - before;
-    // The watches' connection may give what waits in a few pieces.
-    assert!((1..=6).contains(&took), "{took} transactions");
+    // The watches' connection may give what waits in a few pieces, more of them where the machine is busy.
+    let few = 1..POLICIES as u64 / 2;
+    assert!(few.contains(&took), "{took} transactions");
 
     let names: BTreeSet<String> = site
         .numbers()
@@ -245,7 +258,7 @@ async fn changes_that_come_together_are_one_transaction_and_all_is_counted() {
 
 /// Runs `agent --prepare` on a node without `br_netfilter` whose files are below a root, and gives what it says.
 fn prepared(root: &Path) -> String {
-    let hidden = "mkdir -p \"$1/switches\" && mount -t tmpfs none /proc/sys/net/bridge && \
+    let hidden = "echo 0 >/proc/sys/net/ipv4/ip_forward && mkdir -p \"$1/switches\" && mount -t tmpfs none /proc/sys/net/bridge && \
         mount --bind /proc/sys/net/bridge \"$1/switches\" && \
         \"$0\" agent --prepare --host-root \"$1\" && { head -v /proc/sys/net/bridge/* || true; }";
     let output = Command::new("unshare")

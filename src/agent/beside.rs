@@ -23,22 +23,22 @@ const OFTEN: Duration = Duration::from_mins(1);
 
 /// Somebody else who enforces policies, or may.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Neighbour {
+pub struct Another {
     /// Its name.
     name: &'static str,
     /// The chain that it is known by; none where by its configuration.
     chain: Option<String>,
 }
 
-/// Another one that enforces.
+/// Somebody else enforces here.
 #[derive(Debug, thiserror::Error)]
 #[error(
     "{0} and enforces network policies itself: two that enforce deny what either denies. Have one of them enforce, or say \
      --beside-another; where it is gone, take its configuration or its chains away, or start the node again"
 )]
-pub struct Another(Neighbour);
+pub struct NotAlone(Another);
 
-impl fmt::Display for Neighbour {
+impl fmt::Display for Another {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.chain {
             None => write!(f, "{} is configured on this node", self.name),
@@ -57,15 +57,15 @@ impl fmt::Display for Neighbour {
 /// # Errors
 ///
 /// Somebody does.
-pub fn alone(configurations: &Path) -> Result<(), Another> {
+pub fn nobody(configurations: &Path) -> Result<(), NotAlone> {
     let chains = chains().unwrap_or_default();
     if chains.iter().any(|chain| chain.table == TABLE) {
         return Ok(());
     }
-    enforcing(configurations, &chains).map_or(Ok(()), |neighbour| Err(Another(neighbour)))
+    enforcing(configurations, &chains).map_or(Ok(()), |another| Err(NotAlone(another)))
 }
 
-/// Tells who enforces beside this agent, once for each, for as long as it is polled.
+/// Tells who enforces beside this agent, each time that the first one is another, for as long as it is polled.
 pub async fn watch(configurations: PathBuf) -> Result<(), Infallible> {
     let mut ticks = interval(OFTEN);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -77,12 +77,12 @@ pub async fn watch(configurations: PathBuf) -> Result<(), Infallible> {
             continue;
         };
         let found = enforcing(&configurations, &chains);
-        let name = found.as_ref().map(|neighbour| neighbour.name);
+        let name = found.as_ref().map(|another| another.name);
         if name != known
-            && let Some(neighbour) = &found
+            && let Some(another) = &found
         {
             tracing::warn!(
-                "{neighbour} and enforces network policies, too: what either denies is denied"
+                "{another} and enforces network policies, too: what either denies is denied"
             );
         }
         known = name;
@@ -90,11 +90,11 @@ pub async fn watch(configurations: PathBuf) -> Result<(), Infallible> {
 }
 
 /// Who enforces policies by itself, or may.
-fn enforcing(configurations: &Path, chains: &[Chain]) -> Option<Neighbour> {
-    let configured = configured(configurations).map(|name| Neighbour { name, chain: None });
+fn enforcing(configurations: &Path, chains: &[Chain]) -> Option<Another> {
+    let configured = configured(configurations).map(|name| Another { name, chain: None });
     configured.or_else(|| {
         let (plugin, chain) = chains::enforcing(chains)?;
-        Some(Neighbour {
+        Some(Another {
             name: plugin.name,
             chain: Some(chain.path()),
         })
