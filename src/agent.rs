@@ -2,10 +2,10 @@
 //!
 //! `enforce` is the loop: changes of the cluster go into a plan, and what the plan says into the kernel through `nft`, which
 //! also reads our table back and notices when others touch it. `cut` ends connections that have become forbidden, through
-//! `conntrack`; `cni` holds a new pod back until its rules are in force and tells behind which interface it
-//! is (`ports`); `nflog` reads what the rules tell of packets, which
-//! `told` explains, `flows` joins and keeps, and `notices` makes Events of; `receipt` tells the API server what was read back.
-//! `beside` looks who else enforces here. `netlink` is how netfilter is spoken to, without the `nft` program; `heard` reads what it says without a socket, for tests.
+//! `conntrack`; `cni` holds a new pod back until its rules are in force and tells behind which interface it is (`ports`);
+//! `nflog` reads what the rules tell of packets, which `told` explains, `flows` joins and keeps, and `notices` makes Events of;
+//! `receipt` tells the API server what was read back. `beside` looks who else enforces here. `netlink` is how netfilter is
+//! spoken to, without the `nft` program; `heard` reads what it says without a socket, for tests.
 //! Nothing here decides about flows.
 
 pub mod beside;

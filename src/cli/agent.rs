@@ -58,8 +58,8 @@ pub struct Args {
     /// The node whose pods are held to their policies. Without it: the host's name.
     #[arg(long, value_name = "NAME", env = "NODE_NAME")]
     node_name: Option<String>,
-    /// Take the rules away, and with --cni the plugin, say so in the receipt, and end; with --admin stay and be ready, as a DaemonSet
-    /// wants it. Not while an agent runs, which would put them back.
+    /// Take the rules away, and with --cni the plugin, say so in the receipt, and end; with --admin stay and be ready, as a
+    /// DaemonSet wants it. Not while an agent runs, which would put them back.
     #[arg(long)]
     cleanup: bool,
     /// Make packets between pods on one bridge meet the rules (net.bridge.bridge-nf-call-iptables and -ip6tables, and

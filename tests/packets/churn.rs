@@ -1,10 +1,10 @@
 //! Agents killed again and again while everything changes: what comes through is what the model allows.
 //!
-//! Pods, policies of all kinds, labels and namespaces come, change and go at random through a real API server, and the agent of one node after the
-//! other gets SIGKILL, while traffic of several kinds goes on between all pods. Packet sockets at both ends of each flow, which
-//! know nothing of the agent, say what came through. Held: no packet that the model denies both before and after a change;
-//! none that it denies later than a second after the API server has answered and told of it, or after the agent is up again where
-//! it was dead (see `timeline`); and nothing fails for a second that is allowed all the time.
+//! Pods, policies of all kinds, labels and namespaces come, change and go at random through a real API server, and the agent of
+//! one node after the other gets SIGKILL, while traffic of several kinds goes on between all pods. Packet sockets at both ends
+//! of each flow, which know nothing of the agent, say what came through. Held: no packet that the model denies both before and
+//! after a change; none that it denies later than a second after the API server has answered and told of it, or after the agent
+//! is up again where it was dead (see `timeline`); and nothing fails for a second that is allowed all the time.
 //!
 //! `RINGFENCE_CHURN=200` kills so often, about every three seconds. `RINGFENCE_DICE` makes the changes of an earlier run, which
 //! has said its number.
