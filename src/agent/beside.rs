@@ -14,7 +14,6 @@ use tokio::time::{MissedTickBehavior, interval};
 use super::nft::{self, Socket};
 use crate::guard::enforcement::chains::{self, Chain};
 use crate::guard::enforcement::plugins::{self, Enforces, Plugin};
-use crate::ruleset::TABLE;
 
 /// How much of a configuration is read, in bytes.
 const MOST: u64 = 1024 * 1024;
@@ -59,7 +58,7 @@ impl fmt::Display for Another {
 /// Somebody does.
 pub fn nobody(configurations: &Path) -> Result<(), NotAlone> {
     let chains = chains().unwrap_or_default();
-    if chains.iter().any(|chain| chain.table == TABLE) {
+    if chains.iter().any(nft::is_ours) {
         return Ok(());
     }
     enforcing(configurations, &chains).map_or(Ok(()), |another| Err(NotAlone(another)))

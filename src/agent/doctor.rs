@@ -8,7 +8,6 @@ use super::nft::{self, ApplyError, ReadError, Socket};
 use super::{beside, host};
 use crate::guard::enforcement::chains::Chain;
 use crate::guard::enforcement::doctor::{Nftables, Node, SWITCHES};
-use crate::ruleset::TABLE;
 
 /// Where the kernel shows its switches.
 const KERNEL: &str = "/proc/sys";
@@ -29,10 +28,10 @@ pub fn look(configurations: &Path, kernel: bool) -> Node {
             .map(|name| (name, switch(Path::new(KERNEL), name)))
             .collect();
         let (answer, chains) = nftables();
-        let is_ours = |chain: &Chain| chain.table == TABLE;
         node.nftables = Some(answer);
-        node.has_own_table = chains.iter().any(is_ours);
-        node.chains = chains.into_iter().filter(|chain| !is_ours(chain)).collect();
+        let (own, others): (Vec<_>, Vec<_>) = chains.into_iter().partition(nft::is_ours);
+        node.has_own_table = !own.is_empty();
+        node.chains = others;
         node.has_legacy_filter = LEGACY.into_iter().any(names_filter);
         let links = Links::read().ok();
         node.has_ipvs = links.map(|links| links.has(host::IPVS));

@@ -11,8 +11,8 @@ use rustix::io::Errno;
 use crate::agent::nft::{self, ApplyError, Counted, Monitor, ReadError, Socket};
 use crate::netpol::Family;
 use crate::ruleset::{
-    Change, CounterName, Element, Interface, Plan, Ruleset, SetKind, SetName, TABLE, Transaction,
-    Tuple, back_set, cut_set, sources_set,
+    Change, CounterName, Element, Interface, Plan, Ruleset, SetKind, SetName, Transaction, Tuple,
+    back_set, cut_set, sources_set,
 };
 use crate::telemetry::agent::{AgentMetrics, Rebuild};
 
@@ -257,7 +257,7 @@ pub fn remove() -> Result<(), ApplyError> {
 /// Whether our table is there.
 pub fn has_table() -> Result<bool, KernelError> {
     let chains = nft::all_chains(&mut Socket::open()?)?;
-    Ok(chains.iter().any(|chain| chain.table == TABLE))
+    Ok(chains.iter().any(nft::is_ours))
 }
 
 /// Takes our table for bridges away, for an agent that wants none.

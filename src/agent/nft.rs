@@ -21,7 +21,7 @@ pub use element::Held;
 pub use error::{ApplyError, ReadError, Refusal};
 pub use monitor::{Author, Ear, Event, Monitor};
 pub use read::{
-    Counted, Found, Generation, Part, all_chains, counters, elements, generation, read,
+    Counted, Found, Generation, Part, all_chains, counters, elements, generation, is_ours, read,
 };
 pub(crate) use rule::protocol;
 pub use socket::Socket;

@@ -65,12 +65,7 @@ impl Site {
         for folder in ["net.d", "bin"] {
             std::fs::create_dir(this.cni.path().join(folder)).unwrap();
         }
-        let list = json!({"cniVersion": "1.0.0", "name": "pods", "plugins": [{"type": "bridge"}]});
-        std::fs::write(
-            this.cni.path().join("net.d/10-pods.conflist"),
-            list.to_string(),
-        )
-        .unwrap();
+        this.configure("10-pods.conflist", "bridge");
         // What the controller manager would make, too.
         this.kubernetes.apply(&format!(
             "{{apiVersion: v1, kind: Namespace, metadata: {{name: {NAMESPACE}}}}}\n---\n\
@@ -163,6 +158,22 @@ impl Site {
         let output = child.wait_with_output().unwrap();
         let said = String::from_utf8_lossy(&output.stdout).into_owned();
         output.status.success().then_some(()).ok_or(said)
+    }
+
+    /// What another command says in the node.
+    fn ringfence(&self, arguments: &[&str]) -> String {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_ringfence"));
+        command.args(arguments);
+        let node = &self.cluster.node(0).namespace;
+        let output = node.inside(|| command.output()).unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// Configures a network plugin of the node.
+    fn configure(&self, file: &str, kind: &str) {
+        let list = json!({"cniVersion": "1.0.0", "name": "pods", "plugins": [{"type": kind}]});
+        let path = self.cni.path().join("net.d").join(file);
+        std::fs::write(path, list.to_string()).unwrap();
     }
 
     /// Starts the agent in the node, and waits until its rules are there.
@@ -861,25 +872,17 @@ async fn a_denied_packet_is_told_with_who_and_why_and_replay_reads_it() {
         "{described}"
     );
 
-    let flows = |arguments: &[&str]| {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_ringfence"));
-        command.args(["flows", "--agent", admin]).args(arguments);
-        site.cluster
-            .node(0)
-            .namespace
-            .inside(|| command.output())
-            .unwrap()
-    };
-    let text = String::from_utf8(flows(&[]).stdout).unwrap();
+    let flows =
+        |arguments: &[&str]| site.ringfence(&[&["flows", "--agent", admin], arguments].concat());
+    let text = flows(&[]);
     assert!(
         text.contains("denied  shop/web -> shop/db TCP 5432"),
         "{text}"
     );
-    let json = flows(&["--output", "json", "--namespace", NAMESPACE]).stdout;
-    let record: Value =
-        serde_json::from_slice(json.split(|byte| *byte == b'\n').next().unwrap()).unwrap();
+    let json = flows(&["--output", "json", "--namespace", NAMESPACE]);
+    let record: Value = serde_json::from_str(json.lines().next().unwrap()).unwrap();
     assert_eq!(record["details"]["policies"], json!(["shop/default-deny"]));
-    assert_eq!(flows(&["--namespace", "elsewhere"]).stdout, b"");
+    assert_eq!(flows(&["--namespace", "elsewhere"]), "");
 
     // Who follows is told what comes later, too.
     let mut following = Command::new("nsenter");
@@ -934,14 +937,10 @@ async fn what_is_let_through_is_told_by_option_and_suggest_makes_a_policy_of_it(
         Outcome::Answered
     );
     let recorded = Kubernetes::eventually("a record of the connection", async || {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_ringfence"));
-        command.args(["flows", "--agent", admin, "--output", "json"]);
-        let node = &site.cluster.node(0).namespace;
-        let output = node.inside(|| command.output()).unwrap();
-        (!output.stdout.is_empty()).then_some(output.stdout)
+        let said = site.ringfence(&["flows", "--agent", admin, "--output", "json"]);
+        (!said.is_empty()).then_some(said)
     });
-    let recorded = recorded.await;
-    let lines = String::from_utf8(recorded.clone()).unwrap();
+    let lines = recorded.await;
     let records: Vec<Value> = lines
         .lines()
         .map(|line| serde_json::from_str(line).unwrap())
@@ -952,7 +951,7 @@ async fn what_is_let_through_is_told_by_option_and_suggest_makes_a_policy_of_it(
     );
 
     let file = site.cni.path().join("allowed.jsonl");
-    std::fs::write(&file, &recorded).unwrap();
+    std::fs::write(&file, &lines).unwrap();
     let suggest = Command::new(env!("CARGO_BIN_EXE_ringfence"))
         .arg("suggest")
         .arg(&file)

@@ -1,23 +1,20 @@
 //! Who is a peer, on packets: pods that run with addresses of their own. Those on a node's network are not, nor those that have
 //! finished, whoever has their address by then.
 
-use std::time::{Duration, Instant};
-
 use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
 use kube::api::{Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 
 use crate::cluster::Place;
-use crate::probe::{self, Outcome, Transport};
+use crate::probe::Outcome;
+use crate::service;
 use crate::site::{Named, Site};
 
 const NAMESPACE: &str = "shop";
 /// `db` on one node; who asks is on the same one and on the other.
 const PODS: [(&str, usize); 3] = [("db", 0), ("near", 0), ("far", 1)];
 const PORT: u16 = 5432;
-/// How long a change may take until packets show it.
-const PATIENCE: Duration = Duration::from_secs(10);
 
 fn named<'n>(name: &'n str, app: &'n str) -> Named<'n> {
     Named {
@@ -28,17 +25,9 @@ fn named<'n>(name: &'n str, app: &'n str) -> Named<'n> {
 }
 
 /// Waits until connections to a place have this outcome over both families.
-fn becomes(from: &Place, to: &Place, wanted: Outcome, when: &str) {
-    let begun = Instant::now();
+fn becomes(from: &Place, to: &Place, wanted: Outcome) {
     for v6 in [false, true] {
-        loop {
-            let outcome = probe::ask_one(from, to.at(v6, PORT), Transport::Tcp);
-            if outcome == wanted {
-                break;
-            }
-            let late = begun.elapsed() > PATIENCE;
-            assert!(!late, "{when}: {} {v6} is {outcome:?}", from.name);
-        }
+        service::becomes(from, to.at(v6, PORT), wanted);
     }
 }
 
@@ -85,7 +74,7 @@ async fn who_runs_with_an_address_of_its_own_is_a_peer() {
     site.policy(NAMESPACE, "db", &from_web).await;
     let _agents = [site.agent(0).await, site.agent(1).await];
     for from in [near, far] {
-        becomes(from, db, Outcome::Answered, "a pod that runs");
+        becomes(from, db, Outcome::Answered);
     }
 
     // The other node is let in by no label of a pod that has its network; the pod's own node always is.
@@ -93,20 +82,20 @@ async fn who_runs_with_an_address_of_its_own_is_a_peer() {
     on_the_host(&site, "host", 0).await;
     // This one's address is known when the other's is, too.
     site.relabel(named("near", "else")).await;
-    becomes(near, db, Outcome::Silent, "another label");
-    becomes(site.cluster.node(1), db, Outcome::Silent, "on the host");
-    becomes(site.cluster.node(0), db, Outcome::Answered, "its own node");
+    becomes(near, db, Outcome::Silent);
+    becomes(site.cluster.node(1), db, Outcome::Silent);
+    becomes(site.cluster.node(0), db, Outcome::Answered);
 
     // Who has finished keeps its address in its status, and is no peer any more.
     status(&site, "far", &json!({"phase": "Succeeded"})).await;
-    becomes(far, db, Outcome::Silent, "a pod that has finished");
+    becomes(far, db, Outcome::Silent);
     // The next pod with the address is let in, or not, by its own labels.
     let other = named("next", "else");
     site.schedule(other, 1).await;
     site.running(other, far).await;
     site.relabel(named("near", "web")).await;
-    becomes(near, db, Outcome::Answered, "its first label again");
-    becomes(far, db, Outcome::Silent, "the address of who has finished");
+    becomes(near, db, Outcome::Answered);
+    becomes(far, db, Outcome::Silent);
     site.relabel(named("next", "web")).await;
-    becomes(far, db, Outcome::Answered, "the address of who runs");
+    becomes(far, db, Outcome::Answered);
 }

@@ -90,7 +90,7 @@ fn asked(from: &Place, to: SocketAddr, transport: Transport) -> Outcome {
 }
 
 /// Waits until a connection has this outcome.
-fn becomes(from: &Place, to: SocketAddr, wanted: Outcome) {
+pub(crate) fn becomes(from: &Place, to: SocketAddr, wanted: Outcome) {
     let begun = Instant::now();
     loop {
         let outcome = asked(from, to, Transport::Tcp);

@@ -191,6 +191,11 @@ pub fn all_chains(socket: &mut Socket) -> Result<Vec<chains::Chain>, ReadError> 
     Ok(found)
 }
 
+/// Whether a chain is in a table of ours.
+pub fn is_ours(chain: &chains::Chain) -> bool {
+    chain.table == TABLE
+}
+
 impl Generation {
     pub(in crate::agent) fn read(attributes: Attributes<'_>) -> Option<Self> {
         Some(Self {

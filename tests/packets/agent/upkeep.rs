@@ -9,21 +9,6 @@ use super::*;
 const ADMIN: &str = "127.0.0.1:9473";
 
 impl Site {
-    /// What another command says in the node.
-    pub(super) fn ringfence(&self, arguments: &[&str]) -> String {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_ringfence"));
-        command.args(arguments);
-        let node = &self.cluster.node(0).namespace;
-        let output = node.inside(|| command.output()).unwrap();
-        String::from_utf8(output.stdout).unwrap()
-    }
-
-    fn configure(&self, file: &str, kind: &str) {
-        let list = json!({"cniVersion": "1.0.0", "name": "pods", "plugins": [{"type": kind}]});
-        let path = self.cni.path().join("net.d").join(file);
-        std::fs::write(path, list.to_string()).unwrap();
-    }
-
     /// What the agent answers.
     fn get(&self, path: &str) -> String {
         let node = &self.cluster.node(0).namespace;
