@@ -385,7 +385,8 @@ async fn policies_hold_from_apply_to_packet_through_kills_and_flushes() {
         begun.elapsed()
     );
 
-    // Nothing is left when it is told so.
+    // Nothing is left when it is told so. A receipt is written seconds after the rules are read back.
+    Kubernetes::eventually("a receipt", async || site.receipt()).await;
     site.agent().signal("TERM");
     site.agent().line(&["the rules stay"]).await;
     assert!(site.rules().contains("chain forward"));
