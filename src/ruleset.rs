@@ -56,6 +56,6 @@ pub use plan::Plan;
 pub use sources::{ports_set, sources_set};
 pub use table::{
     Carried, Chain, ChainName, CounterName, Element, End, Hook, Interface, Layer, Log, Match, Rule,
-    Ruleset, Set, SetKind, SetName, Statement, TABLE, Tag, Tracked, Tuple, Verdict,
+    Ruleset, Set, SetKind, SetName, Statement, TABLE, Tracked, Tuple, Verdict,
 };
 pub use transaction::{Change, Transaction};

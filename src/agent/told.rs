@@ -32,7 +32,7 @@ use crate::telemetry::agent::AgentMetrics;
 
 mod meaning;
 
-use meaning::{Because, CRAFTED, LINK, Meaning, TAGGED, meaning};
+use meaning::{Because, CRAFTED, LINK, Meaning, UNASKED, meaning};
 
 /// The number of the hook for packets to the node itself.
 const INPUT: u8 = 1;
@@ -164,7 +164,7 @@ impl Teller {
                 continue;
             };
             let from = match meaning.because {
-                Some(Because::Spoofed | Because::Tagged | Because::Link) => {
+                Some(Because::Spoofed | Because::Unasked | Because::Link) => {
                     self.behind(&logged, &snapshot, header.source)
                 }
                 // It may have come with an address that is nobody's.
@@ -279,7 +279,7 @@ fn explain(
     };
     let (policies, reason) = match because {
         Some(Because::Crafted) => (Vec::new(), CRAFTED.to_owned()),
-        Some(Because::Tagged) => (Vec::new(), TAGGED.to_owned()),
+        Some(Because::Unasked) => (Vec::new(), UNASKED.to_owned()),
         Some(Because::Link) => (Vec::new(), LINK.to_owned()),
         Some(Because::Spoofed) => {
             let reason = format!("the source address {} is not the pod's", header.source);
@@ -535,9 +535,9 @@ mod tests {
             record.details.reason,
             "the source address 10.0.0.1 is not the pod's"
         );
-        let tagged = meaning("ringfence tagged egress").unwrap();
-        let record = explain(&header, (liar, to), tagged, &cluster, &node, now);
-        assert_eq!(record.details.reason, TAGGED);
+        let unasked = meaning("ringfence unasked egress").unwrap();
+        let record = explain(&header, (liar, to), unasked, &cluster, &node, now);
+        assert_eq!(record.details.reason, UNASKED);
         let link = meaning("ringfence link egress").unwrap();
         let record = explain(&header, (liar, to), link, &cluster, &node, now);
         assert_eq!(record.details.reason, LINK);

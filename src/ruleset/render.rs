@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 
 use super::table::{
     Carried, Chain, Element, End, Hook, LOG_QUEUE, LOG_SNAPLEN, Layer, Log, Match, Rule, Ruleset,
-    Set, SetKind, Statement, TABLE, Tag, Tracked, Verdict,
+    Set, SetKind, Statement, TABLE, Tracked, Verdict,
 };
 use super::transaction::{Change, Transaction};
 use crate::netpol::{Family, Port, Protocol};
@@ -295,8 +295,6 @@ fn matching(asked: &Match) -> Option<String> {
         Match::Protocol(of) => format!("meta l4proto {}", protocol(*of)),
         Match::Port(first, last) => format!("th dport {}", ports(*first, *last)),
         Match::Ports(set) => format!("th dport @{set}"),
-        Match::Tagged(Tag::Customer) => "ether type 8021q".into(),
-        Match::Tagged(Tag::Service) => "ether type 8021ad".into(),
         Match::FromOverlay => "meta iifkind \"vxlan\"".into(),
         Match::Interface(set) => format!("iifname @{set}"),
         Match::Own(carried, set) => {

@@ -4,11 +4,12 @@
 //! Each interface behind which a local pod is known to be is held to the pod's addresses, before anything else is made of what
 //! comes in there. On a bridge only a table of the family `bridge` sees by which port that is, and the sender that a message of
 //! ARP names, too, so that nobody's neighbours send there what is for another pod. Both tables have the same elements: by an
-//! interface that is the port of a bridge no packet comes to `inet`, and by another one no frame to `bridge`. Interfaces of
-//! which it is not known who is behind them are let be.
+//! interface that is no port of a bridge no frame comes to `bridge`, and a port gives frames to some groups (IEEE 802.1Q, table
+//! 8-1) to the node itself before that table is asked. Interfaces of which it is not known who is behind them are let be.
 //!
-//! A frame with the tag of a VLAN goes by a bridge to another of its ports without being asked anything in `inet`, and who gets
-//! it takes a tag that names no VLAN off: what comes from a pod there has none.
+//! A frame that is neither IP nor ARP goes by a bridge to another of its ports without being asked anything in `inet`: two pods
+//! could tell each other anything so, and who gets one with the tag of a VLAN takes a tag that names no VLAN off. What comes from
+//! a pod on a bridge is IP or ARP, and has no tag.
 //!
 //! A pod may have no address yet: `0.0.0.0` and `::` are nobody's. Link-local addresses of IPv6 are no pod's in any policy, and
 //! IPv6 does not work without them. So what has one of these as its sender is asked here whether it is for the overlay.
@@ -24,7 +25,7 @@ use super::frame::add_told_drop;
 use super::options::Options;
 use super::table::{
     Carried, Chain, Element, End, Hook, Interface, Layer, Match, Rule, Ruleset, Set, SetKind,
-    SetName, Tag, Verdict,
+    SetName, Verdict,
 };
 use super::{link, vxlan};
 use crate::netpol::Family;
@@ -35,8 +36,8 @@ const PREROUTING: &str = "prerouting";
 const FROM_POD: &str = "from-pod";
 /// What becomes of packets with a sender that is not theirs, and what counts them.
 const SPOOFED: &str = "spoofed";
-/// What becomes of frames with a tag; they are counted with those.
-const TAGGED: &str = "tagged";
+/// What becomes of frames that are neither IP nor ARP; they are counted with those.
+const UNASKED: &str = "unasked";
 
 /// Adds what asks for senders at a layer; the sets of who is behind interfaces are empty.
 pub(super) fn add(options: &Options, layer: Layer, ruleset: &mut Ruleset) {
@@ -71,8 +72,8 @@ pub(super) fn add(options: &Options, layer: Layer, ruleset: &mut Ruleset) {
         "what has another sender than the pod that it comes from is counted and dropped",
     );
     if layer == Layer::Bridge {
-        let why = "what comes from a pod with the tag of a VLAN is counted and dropped";
-        let (names, told) = ((TAGGED, SPOOFED), "ringfence tagged egress");
+        let why = "what no policy is asked of is counted and dropped";
+        let (names, told) = ((UNASKED, SPOOFED), "ringfence unasked egress");
         add_told_drop(options, ruleset, names, told, why);
     }
     ruleset.chain_mut(FROM_POD.into()).rules = from_pod(options, layer);
@@ -144,7 +145,7 @@ fn prerouting(layer: Layer) -> Vec<Rule> {
     rules
 }
 
-/// Lets go on what has its own sender. What a frame with a tag carries is not seen.
+/// Lets go on what has its own sender. What is behind a tag is not seen.
 fn own(layer: Layer) -> Vec<Rule> {
     let own = |carried: Carried| {
         let (set, why) = match carried {
@@ -165,7 +166,7 @@ fn own(layer: Layer) -> Vec<Rule> {
 fn from_pod(options: &Options, layer: Layer) -> Vec<Rule> {
     let mut rules = match layer {
         Layer::Inet => own(layer),
-        Layer::Bridge => Tag::ALL.map(untagged).to_vec(),
+        Layer::Bridge => Vec::new(),
     };
     if !options.vxlan_ports.is_empty() {
         rules.extend(Family::BOTH.map(vxlan::from_nobody));
@@ -195,15 +196,14 @@ fn from_pod(options: &Options, layer: Layer) -> Vec<Rule> {
             "it speaks for somebody else",
         )
     }));
+    if layer == Layer::Bridge {
+        rules.push(Rule::new(
+            Vec::new(),
+            Verdict::Goto(UNASKED.into()),
+            "no policy is asked of what is neither IP nor ARP, or has the tag of a VLAN",
+        ));
+    }
     rules
-}
-
-fn untagged(tag: Tag) -> Rule {
-    Rule::new(
-        vec![Match::Tagged(tag)],
-        Verdict::Goto(TAGGED.into()),
-        "no policy is asked of a frame with the tag of a VLAN",
-    )
 }
 
 #[cfg(test)]

@@ -124,8 +124,6 @@ pub enum Match {
     Port(Port, Port),
     /// Its destination port is in a [`SetKind::Ports`].
     Ports(SetName),
-    /// Its frame came in with this tag of a VLAN before what it carries. Only bridges meet such frames.
-    Tagged(Tag),
     /// It was unpacked by a VXLAN device of the node.
     FromOverlay,
     /// It came in by an interface in a [`SetKind::Interfaces`].
@@ -136,22 +134,13 @@ pub enum Match {
     ArpSender(SetName),
 }
 
-/// What a frame carries.
+/// What a frame carries, where it is one of these and has no tag of a VLAN before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Carried {
     /// A packet of IP.
     Ip(Family),
     /// A question or an answer about who has an address of IPv4 (RFC 826). Only bridges meet it.
     Arp,
-}
-
-/// The tag of a VLAN that comes first in a frame.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Tag {
-    /// That of IEEE 802.1Q, also where it says only how urgent the frame is.
-    Customer,
-    /// That of IEEE 802.1ad, behind which another one may be.
-    Service,
 }
 
 /// What connection tracking says of a packet.
@@ -349,13 +338,6 @@ impl Carried {
     pub const ALL: [Self; 3] = [Self::Ip(Family::V4), Self::Ip(Family::V6), Self::Arp];
 }
 
-// === impl Tag ===
-
-impl Tag {
-    /// All that the kernel takes off by itself.
-    pub const ALL: [Self; 2] = [Self::Customer, Self::Service];
-}
-
 // === impl Match ===
 
 impl Match {
@@ -375,7 +357,6 @@ impl Match {
             | Self::Protocol(_)
             | Self::Port(..)
             | Self::Ports(_)
-            | Self::Tagged(_)
             | Self::FromOverlay
             | Self::Interface(_) => None,
         }

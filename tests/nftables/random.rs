@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ringfence::netpol::{Family, Port, Protocol};
 use ringfence::ruleset::{
     Carried, Chain, ChainName, CounterName, Element, End, Hook, Interface, Log, Match, Rule,
-    Ruleset, Set, SetKind, SetName, Statement, Tag, Tracked, Tuple, Verdict,
+    Ruleset, Set, SetKind, SetName, Statement, Tracked, Tuple, Verdict,
 };
 
 /// Numbers by chance.
@@ -306,10 +306,6 @@ fn bridge(random: &mut Random) -> Ruleset {
     }
     let interface = Match::Interface(ports.clone());
     asked.push(vec![Match::Carries(Carried::Arp), interface]);
-    for tag in Tag::ALL {
-        asked.push(vec![Match::Interface(ports.clone()), Match::Tagged(tag)]);
-        asked.push(vec![Match::Tagged(tag)]);
-    }
     asked.push(vec![
         Match::Interface(ports),
         Match::Own(Carried::Arp, "sources-4".into()),

@@ -2,10 +2,12 @@
 //! able to: all else.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, UdpSocket};
+use std::os::fd::OwnedFd;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType, eth, sockopt};
 use serde_json::{Value, json};
 
 use crate::capture::Capture;
@@ -125,6 +127,36 @@ fn arrives_tagged(from: &Pod, to: &Pod, tags: &[u16], tries: usize) -> bool {
         send_frame(&from.place, &frame);
         heard.recv(&mut [0; 16]).is_ok()
     })
+}
+
+/// Whether a frame arrives that says that it carries this, of some tries.
+fn arrives_as(from: &Pod, to: &Pod, kind: u16, tries: usize) -> bool {
+    let content = [b'?'; 46];
+    let head = [mac(&to.mac), mac(&from.mac), kind.to_be_bytes().to_vec()].concat();
+    let frame = [&head[..], &content].concat();
+    let heard = all_frames(&to.place);
+    (0..tries).any(|_| {
+        send_frame(&from.place, &frame);
+        let begun = Instant::now();
+        let mut buffer = [0; 64];
+        while begun.elapsed() < QUIET {
+            let read = rustix::net::recv(&heard, &mut buffer[..], RecvFlags::empty());
+            if read.is_ok_and(|(length, _)| buffer[..length] == frame[..]) {
+                return true;
+            }
+        }
+        false
+    })
+}
+
+/// All frames that come to a place.
+fn all_frames(place: &Place) -> OwnedFd {
+    let socket = place.namespace.inside(|| {
+        let (family, kind) = (AddressFamily::PACKET, SocketType::RAW);
+        rustix::net::socket_with(family, kind, SocketFlags::CLOEXEC, Some(eth::ALL)).unwrap()
+    });
+    sockopt::set_socket_timeout(&socket, sockopt::Timeout::Recv, Some(QUIET)).unwrap();
+    socket
 }
 
 /// The address of the link that an interface has.
@@ -539,6 +571,56 @@ async fn a_tag_of_no_vlan_hides_nothing_from_policies() {
     assert!(line.contains("from=shop/liar to=shop/db"), "{line}");
     assert!(is_held());
     assert!(arrives_tagged(web, db, &[], 20));
+}
+
+/// Frames that are neither IP nor ARP: of a kind for experiments (IEEE 802), of PPP over Ethernet, and one that says its length
+/// (IEEE 802.3), as those of spanning trees do.
+const OTHERS: [u16; 3] = [0x88b5, 0x8864, 46];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_frame_of_which_no_policy_is_asked_goes_to_no_other_pod() {
+    let site = site(1, &[("web", 0), ("db", 0)]).await;
+    let [web, db] = ["web", "db"].map(|name| site.cluster.pod(name));
+    let _agent = told(&site).await;
+    for kind in OTHERS {
+        assert!(arrives_as(web, db, kind, 20), "{kind:x}");
+    }
+    for name in ["web", "db"] {
+        plugin(&site, "ADD", name, site.cluster.pod(name));
+    }
+    for kind in OTHERS {
+        assert!(!arrives_as(web, db, kind, 3), "{kind:x}");
+    }
+    db.place.namespace.run("ip", &["neigh", "flush", "all"], "");
+    for v6 in [false, true] {
+        assert!(reaches(&web.place, web.place.address(v6), &db.place));
+    }
+}
+
+/// A group whose frames a port of a bridge gives to the node itself, without asking the rules of bridges (IEEE 802.1AB).
+const NEAREST_BRIDGE: &str = "01:80:c2:00:00:0e";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_frame_that_a_bridge_does_not_look_at_says_nothing_in_the_name_of_another_pod() {
+    let site = site(1, &[("web", 0), ("liar", 0)]).await;
+    let [web, liar] = ["web", "liar"].map(|name| site.cluster.pod(name));
+    let (node, at) = (site.cluster.node(0), Cluster::gateways(0).0);
+    let arrives = |sender: Ipv4Addr, tries: usize| {
+        let heard = hear(node, (at, PORT).into());
+        let head = [mac(NEAREST_BRIDGE), mac(&liar.mac), vec![8, 0]].concat();
+        let frame = [head, packet(sender, at, PORT)].concat();
+        (0..tries).any(|_| {
+            send_frame(&liar.place, &frame);
+            heard.recv(&mut [0; 16]).is_ok()
+        })
+    };
+    let agent = told(&site).await;
+    assert!(arrives(web.place.v4, 20), "nobody is held to anything yet");
+    plugin(&site, "ADD", "liar", liar);
+    assert!(!arrives(web.place.v4, 3));
+    assert!(arrives(liar.place.v4, 20));
+    let words = format!("the source address {} is not the pod's", web.place.v4);
+    agent.line(&["denied", "from=shop/liar", &words]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

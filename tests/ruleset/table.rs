@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use ringfence::netpol::{Family, Port, Protocol};
 use ringfence::ruleset::{
     Carried, Chain, ChainName, Change, Element, End, Interface, Layer, Match, Rule, Ruleset, Set,
-    SetName, Statement, Tag, Transaction, Verdict,
+    SetName, Statement, Transaction, Verdict,
 };
 
 /// The first packet of a connection.
@@ -22,9 +22,9 @@ pub(crate) struct Packet {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Frame<'i> {
     pub(crate) interface: &'i Interface,
-    pub(crate) carried: Carried,
+    /// What is seen of what it carries: nothing behind a tag, or where it is something else.
+    pub(crate) carried: Option<Carried>,
     pub(crate) sender: IpAddr,
-    pub(crate) tag: Option<Tag>,
     /// The port to which it is, if it carries UDP.
     pub(crate) port: Option<Port>,
 }
@@ -32,8 +32,7 @@ pub(crate) struct Frame<'i> {
 /// What becomes of it by the rules of one table.
 pub(crate) fn frame_fate(table: &Ruleset, frame: &Frame<'_>) -> Fate {
     let has = |set: &SetName, wanted: &Element| table.sets[set].elements.contains(wanted);
-    // What a frame with a tag carries is not seen.
-    let shows = |carried: Carried| frame.tag.is_none() && frame.carried == carried;
+    let shows = |carried: Carried| frame.carried == Some(carried);
     let holds = |found: &Match| match found {
         Match::Interface(set) => has(set, &Element::Interface(frame.interface.clone())),
         Match::Own(carried, set) => {
@@ -49,7 +48,6 @@ pub(crate) fn frame_fate(table: &Ruleset, frame: &Frame<'_>) -> Fate {
             shows(Carried::Ip(*family)) && table.sets[set].elements.iter().any(is_in)
         }
         Match::Carries(carried) => shows(*carried),
-        Match::Tagged(tag) => frame.tag == Some(*tag),
         Match::Protocol(Protocol::Udp) => frame.port.is_some(),
         Match::Ports(set) => frame
             .port
@@ -295,7 +293,6 @@ fn matches(table: &Ruleset, found: &Match, packet: &Packet) -> bool {
         | Match::NeighbourDiscovery
         | Match::Tuple(..)
         | Match::FromOverlay
-        | Match::Tagged(_)
         | Match::Interface(_)
         | Match::Own(..)
         | Match::ArpSender(_) => false,

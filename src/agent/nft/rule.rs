@@ -14,7 +14,7 @@ use crate::netpol::{Family, Port, Protocol};
 use crate::ruleset::render;
 use crate::ruleset::table::{
     Carried, ChainName, End, INTERFACE, LOG_QUEUE, LOG_SNAPLEN, Layer, Log, Match, Rule, SetName,
-    Statement, Tag, Tracked, Verdict,
+    Statement, Tracked, Verdict,
 };
 
 mod guess;
@@ -106,15 +106,6 @@ fn ether_type(carried: Carried) -> [u8; 2] {
         Carried::Ip(Family::V4) => 0x0800,
         Carried::Ip(Family::V6) => 0x86dd,
         Carried::Arp => 0x0806,
-    };
-    number.to_be_bytes()
-}
-
-/// The type of a frame with a tag (`ETH_P_8021Q`, `ETH_P_8021AD`).
-fn tag_type(tag: Tag) -> [u8; 2] {
-    let number: u16 = match tag {
-        Tag::Customer => 0x8100,
-        Tag::Service => 0x88a8,
     };
     number.to_be_bytes()
 }
@@ -357,7 +348,6 @@ fn matching(asked: &Match, out: &mut Vec<Expression>) {
         Match::Ports(set) => {
             in_set(&[Part::Port(End::Destination)], set, out);
         }
-        Match::Tagged(tag) => out.extend([frame_type(), equal(&tag_type(*tag))]),
         Match::FromOverlay => out.extend([meta(META_IIFKIND), equal(&name(VXLAN))]),
         Match::Interface(set) => {
             in_set(&[Part::Interface], set, out);

@@ -7,9 +7,9 @@ use crate::netpol::Direction;
 pub(super) const CRAFTED: &str =
     "a VXLAN packet of a pod to a node, which would be taken for the overlay's own";
 
-/// Why a frame with a tag is dropped.
-pub(super) const TAGGED: &str =
-    "a frame with the tag of a VLAN, of which policies would not be asked";
+/// Why a frame that is neither IP nor ARP is dropped.
+pub(super) const UNASKED: &str =
+    "a frame that is neither IP nor ARP, or has the tag of a VLAN: no policy would be asked of it";
 
 /// Why what has an address of the link is dropped.
 pub(super) const LINK: &str =
@@ -31,8 +31,8 @@ pub(super) enum Because {
     Crafted,
     /// Its sender is not the pod that it comes from.
     Spoofed,
-    /// Its frame has the tag of a VLAN.
-    Tagged,
+    /// Its frame is neither IP nor ARP, or has the tag of a VLAN.
+    Unasked,
     /// It goes to another pod by an address of the link.
     Link,
 }
@@ -44,7 +44,7 @@ pub(super) fn meaning(prefix: &str) -> Option<Meaning> {
         "denied egress" => (Verdict::Denied, Direction::Egress, None),
         "crafted egress" => (Verdict::Denied, Direction::Egress, Some(Because::Crafted)),
         "spoofed egress" => (Verdict::Denied, Direction::Egress, Some(Because::Spoofed)),
-        "tagged egress" => (Verdict::Denied, Direction::Egress, Some(Because::Tagged)),
+        "unasked egress" => (Verdict::Denied, Direction::Egress, Some(Because::Unasked)),
         "link egress" => (Verdict::Denied, Direction::Egress, Some(Because::Link)),
         "allowed" => (Verdict::Allowed, Direction::Ingress, None),
         "would deny ingress" => (Verdict::WouldDeny, Direction::Ingress, None),

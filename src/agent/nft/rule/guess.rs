@@ -2,15 +2,13 @@
 
 use std::sync::Arc;
 
-use super::{ICMP, ICMPV6, ether_type, matching, number, protocol, tag_type};
+use super::{ICMP, ICMPV6, ether_type, matching, number, protocol};
 use crate::agent::nft::expression::{
     ACCEPT, Code, Comparison, DROP, Expression, GOTO, JUMP, LINK, META_IIFKIND, META_IIFNAME,
     META_NFPROTO, RETURN,
 };
 use crate::netpol::{Family, Port};
-use crate::ruleset::table::{
-    Carried, ChainName, End, Log, Match, Statement, Tag, Tracked, Verdict,
-};
+use crate::ruleset::table::{Carried, ChainName, End, Log, Match, Statement, Tracked, Verdict};
 
 /// What these expressions may have been made of; `rule` sees whether that is so.
 pub(super) fn guess(mut rest: &[Expression]) -> Option<(Vec<Match>, Vec<Statement>)> {
@@ -58,9 +56,10 @@ pub(super) fn guess(mut rest: &[Expression]) -> Option<(Vec<Match>, Vec<Statemen
                 Expression::Payload { base: LINK, .. },
                 [Expression::Compare { with, .. }, tail @ ..],
             ) => {
-                let (carried, found) = of_frame(with, tail)?;
-                said = carried.or(said);
-                matches.extend(found);
+                let is_it = |carried: &Carried| ether_type(*carried).as_slice() == with;
+                let carried = Carried::ALL.into_iter().find(is_it)?;
+                matches.extend(says(carried, tail));
+                said = Some(carried);
                 2
             }
             (Expression::Payload { .. }, [Expression::Compare { with, .. }, tail @ ..]) => {
@@ -131,17 +130,6 @@ fn says(carried: Carried, rest: &[Expression]) -> Option<Match> {
         None => false,
     };
     (!by_itself).then_some(Match::Carries(carried))
-}
-
-/// What the type of a frame says: what it carries, or that it has a tag.
-fn of_frame(with: &[u8], rest: &[Expression]) -> Option<(Option<Carried>, Option<Match>)> {
-    let is_carried = |it: &Carried| ether_type(*it).as_slice() == with;
-    if let Some(carried) = Carried::ALL.into_iter().find(is_carried) {
-        return Some((Some(carried), says(carried, rest)));
-    }
-    let is_it = |tag: &Tag| tag_type(*tag).as_slice() == with;
-    let tag = Tag::ALL.into_iter().find(is_it)?;
-    Some((None, Some(Match::Tagged(tag))))
 }
 
 enum Asked {
