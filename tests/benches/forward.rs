@@ -2,10 +2,11 @@
 //!
 //! `cargo bench --bench forward`, as root: two nodes as network namespaces with two pods each. One node has the table of a
 //! large cluster (2 000 policies, 20 of the cluster), the other one a chain without rules; both track connections. First packets,
-//! connections and streams go through one and the other in turns and on one processor, so that what else the machine does falls on both alike:
-//! what counts is the median of the differences, or the ratio. Each with policies alone, and with what pods send held to their
-//! addresses and kept off the overlay; and first with the same on both nodes, which says how far the figures can be believed. As a
-//! test it has a few packets only.
+//! connections and streams go through one and the other in turns and on one processor, so that what else the machine does falls on
+//! both alike: what counts is the median of the differences, or the ratio. Then the nodes change places, and the mean of both is
+//! told: where in memory a node happens to be makes as much of a difference as a few rules. Each with policies alone, and with what
+//! pods send held to their addresses and kept off the overlay; and first with the same on both nodes, which says how far the figures
+//! can be believed. As a test it has a few packets only.
 
 // What a bench cannot prepare has failed.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
@@ -17,6 +18,7 @@
     reason = "nodes, pods and figures are small"
 )]
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -48,7 +50,8 @@ mod sctp;
 #[allow(dead_code, reason = "shared with the tests")]
 mod serve;
 
-use cluster::{Cluster, Place};
+use cluster::{Cluster, Place, Pod};
+use namespace::Namespace;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -56,12 +59,10 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 const NODE: &str = "node0";
 /// How many pods of the large cluster are on the node.
 const LOCAL: usize = 110;
-/// A client and a server on the node with rules, and on the one without.
-const PODS: [(&str, usize); 4] = [
-    ("client", 0),
-    ("server", 0),
-    ("bare-client", 1),
-    ("bare-server", 1),
+/// A client and a server on each of the two nodes.
+const PODS: [[(&str, usize); 2]; 2] = [
+    [("client0", 0), ("server0", 0)],
+    [("client1", 1), ("server1", 1)],
 ];
 const ECHO: u16 = 7;
 const STREAM: u16 = 9;
@@ -81,28 +82,29 @@ struct Times {
 /// A socket, and to whom it is to be connected.
 type Dialer = (OwnedFd, SocketAddr);
 
-/// A way from a client to a server.
+/// A way from a client to a server of a node.
 struct Way<'c> {
-    client: &'c Place,
-    server: &'c Place,
+    node: &'c Namespace,
+    client: &'c Pod,
+    server: &'c Pod,
 }
 
 /// A cluster of so many pods, 110 of them on this node, and two more there that a policy lets talk, whose ends are among the pods
 /// of all namespaces.
-fn snapshot(cluster: &Cluster, pods: usize) -> Snapshot {
+fn snapshot(way: &Way, pods: usize) -> Snapshot {
     let large = large::spread(pods, NODE, LOCAL);
-    let here = here(cluster).into_iter();
+    let here = here(way).into_iter();
     let here = here.map(|value| parse(&value).expect("valid").expect("of the model").object);
     large.chain(here).collect()
 }
 
-fn here(cluster: &Cluster) -> Vec<Value> {
+fn here(way: &Way) -> Vec<Value> {
     let mut objects = vec![json!({
         "apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "bench", "labels": {"team": "t1"}}
     })];
     let labels = |app: &str| json!({"app": app});
-    for name in ["client", "server"] {
-        let place = &cluster.pod(name).place;
+    for (name, pod) in [("client", way.client), ("server", way.server)] {
+        let place = &pod.place;
         objects.push(json!({
             "apiVersion": "v1", "kind": "Pod",
             "metadata": {"name": name, "namespace": "bench", "labels": labels(name)},
@@ -139,33 +141,28 @@ fn here(cluster: &Cluster) -> Vec<Value> {
 }
 
 /// Behind which interface of the node the addresses of its two pods are, as its network plugins tell.
-fn interfaces(cluster: &Cluster) -> BTreeMap<IpAddr, Interface> {
-    let pods = ["client", "server"].map(|name| cluster.pod(name));
-    let known = pods.into_iter().flat_map(|pod| {
+fn interfaces(way: &Way) -> BTreeMap<IpAddr, Interface> {
+    let known = [way.client, way.server].into_iter().flat_map(|pod| {
         let port = Interface::parse(&pod.port).expect("a name of an interface");
         [false, true].map(|v6| (pod.place.address(v6), port.clone()))
     });
     known.collect()
 }
 
-/// The node's table for so many pods in the cluster; it says how large it is.
-fn enforce(cluster: &Cluster, pods: usize, options: Options) {
-    let snapshot = snapshot(cluster, pods);
+/// Gives a node its table for so many pods in the cluster; how large it is, in words.
+fn enforce(way: &Way, pods: usize, options: Options) -> String {
+    let snapshot = snapshot(way, pods);
     let mut plan = Plan::of(options, &snapshot);
-    plan.behind(interfaces(cluster));
+    plan.behind(interfaces(way));
     plan.advance(snapshot, &[]);
     let whole = plan.whole();
+    way.apply(&Transaction::whole(&whole));
     let elements: usize = whole.sets.values().map(|set| set.elements.len()).sum();
-    println!(
+    format!(
         "{pods} pods, {} of the node: {elements} elements in {} sets",
         plan.local_pods().len(),
         whole.sets.len()
-    );
-    cluster.node(0).namespace.inside(|| {
-        let mut socket = Socket::open().expect("a socket");
-        socket.apply(&Transaction::removal()).expect("removed");
-        socket.apply(&Transaction::whole(&whole)).expect("applied");
-    });
+    )
 }
 
 /// What is measured, each with its name.
@@ -183,14 +180,35 @@ fn variants() -> [(&'static str, Options); 2] {
 
 // === impl Way ===
 
-impl Way<'_> {
+impl<'c> Way<'c> {
+    /// The one of a node.
+    fn of(cluster: &'c Cluster, node: usize) -> Self {
+        let [client, server] = PODS[node].map(|(name, _)| cluster.pod(name));
+        Self {
+            node: &cluster.node(node).namespace,
+            client,
+            server,
+        }
+    }
+
+    fn apply(&self, transaction: &Transaction) {
+        self.node.inside(|| {
+            let mut socket = Socket::open().expect("a socket");
+            socket.apply(transaction).expect("applied");
+        });
+    }
+
     fn at(&self, port: u16) -> SocketAddr {
-        self.server.at(false, port)
+        self.server.place.at(false, port)
+    }
+
+    fn inside<T: Send>(&self, call: impl FnOnce() -> T + Send) -> T {
+        self.client.place.namespace.inside(call)
     }
 
     /// Sockets whose first packet has not been sent.
     fn sockets(&self, count: usize) -> Vec<UdpSocket> {
-        self.client.namespace.inside(|| {
+        self.inside(|| {
             let open = |_| {
                 let socket = UdpSocket::bind(("0.0.0.0", 0)).unwrap();
                 socket.connect(self.at(ECHO)).unwrap();
@@ -203,7 +221,7 @@ impl Way<'_> {
 
     /// Sockets that are not connected.
     fn dialers(&self, count: usize) -> Vec<Dialer> {
-        self.client.namespace.inside(|| {
+        self.inside(|| {
             let open = |_| {
                 let (family, kind) = (AddressFamily::INET, SocketType::STREAM);
                 let socket = rustix::net::socket(family, kind, None).unwrap();
@@ -219,7 +237,7 @@ impl Way<'_> {
 
     /// How many bytes one stream carries in a time.
     fn stream(&self, lasts: Duration) -> usize {
-        self.client.namespace.inside(|| {
+        self.inside(|| {
             let mut stream =
                 TcpStream::connect_timeout(&self.at(STREAM), LONGEST).expect("connected");
             let buffer = vec![0_u8; 128 * 1024];
@@ -316,34 +334,23 @@ impl Paired {
             difference: median(differences),
         }
     }
-}
 
-/// What the rules take of a first packet and its answer, in microseconds.
-fn first_packets(name: &str, held: &Way, bare: &Way, count: usize) -> f64 {
-    let took = Paired::of(held.sockets(count), bare.sockets(count), |socket| {
-        answered(&socket)
-    });
-    println!(
-        "  {name}: first packet and its answer {:.2} us with rules, {:.2} us without; median difference {:.2} us",
-        took.with, took.without, took.difference
-    );
-    took.difference
-}
+    fn mean([one, other]: [&Self; 2]) -> Self {
+        Self {
+            with: f64::midpoint(one.with, other.with),
+            without: f64::midpoint(one.without, other.without),
+            difference: f64::midpoint(one.difference, other.difference),
+        }
+    }
 
-/// How many connections are made and reset with rules in the time of one without.
-fn connections(held: &Way, bare: &Way, count: usize) {
-    let took = Paired::of(held.dialers(count), bare.dialers(count), connected);
-    println!(
-        "  connections: {:.2} us each with rules, {:.2} us without, median difference {:.2} us: x{:.3}",
-        took.with,
-        took.without,
-        took.difference,
-        took.without / (took.without + took.difference)
-    );
+    /// How many are done with rules in the time of one without.
+    fn ratio(&self) -> f64 {
+        self.without / (self.without + self.difference)
+    }
 }
 
 /// What goes through with rules for each that goes through without.
-fn ratio(name: &str, rounds: usize, held: impl Fn() -> usize, bare: impl Fn() -> usize) {
+fn ratio(rounds: usize, held: impl Fn() -> usize, bare: impl Fn() -> usize) -> f64 {
     let ratios = (0..rounds).map(|round| {
         if round % 2 == 0 {
             let one = held() as f64;
@@ -353,7 +360,79 @@ fn ratio(name: &str, rounds: usize, held: impl Fn() -> usize, bare: impl Fn() ->
             held() as f64 / other
         }
     });
-    println!("  {name}: x{:.3}", median(ratios.collect()));
+    median(ratios.collect())
+}
+
+/// What is measured of one node with rules and one without.
+struct Measured {
+    /// A first packet and its answer.
+    first: Paired,
+    /// Connections, and the bytes of a stream for each byte without rules, where they are asked for.
+    more: Option<(Paired, f64)>,
+}
+
+// === impl Measured ===
+
+impl Measured {
+    fn of(held: &Way, bare: &Way, times: &Times, wants_more: bool) -> Self {
+        let count = times.packets;
+        let first = Paired::of(held.sockets(count), bare.sockets(count), |socket| {
+            answered(&socket)
+        });
+        let more = wants_more.then(|| {
+            let connections = Paired::of(held.dialers(count), bare.dialers(count), connected);
+            let stream = |way: &Way| way.stream(times.lasts);
+            let bytes = ratio(times.rounds, || stream(held), || stream(bare));
+            (connections, bytes)
+        });
+        Self { first, more }
+    }
+
+    /// Tells the mean of two.
+    fn tell(name: &str, both: &[Self; 2]) {
+        let first = Paired::mean(both.each_ref().map(|it| &it.first));
+        println!(
+            "  {name}: first packet and its answer {:.2} us with rules, {:.2} us without; median difference {:.2} us",
+            first.with, first.without, first.difference
+        );
+        if let [Some((one, bytes)), Some((other, again))] =
+            both.each_ref().map(|it| it.more.as_ref())
+        {
+            let mean = Paired::mean([one, other]);
+            println!(
+                "  connections: {:.2} us each with rules, {:.2} us without, median difference {:.2} us: x{:.3} (x{:.3} and x{:.3})",
+                mean.with,
+                mean.without,
+                mean.difference,
+                mean.ratio(),
+                one.ratio(),
+                other.ratio()
+            );
+            println!("  a stream's bytes: x{:.3}", f64::midpoint(*bytes, *again));
+        }
+    }
+}
+
+/// Measures with rules on one node, and then on the other one; gives the difference that they make to a first packet, in microseconds.
+fn measure(
+    name: &str,
+    ways: &[Way; 2],
+    times: &Times,
+    wants_more: bool,
+    rules: impl Fn(&Way),
+) -> f64 {
+    let [here, there] = ways;
+    let both = [(here, there), (there, here)].map(|(held, bare)| {
+        bare.node.nft(BARE);
+        rules(held);
+        let measured = Measured::of(held, bare, times, wants_more);
+        for way in ways {
+            way.node.nft("flush ruleset");
+        }
+        measured
+    });
+    Measured::tell(name, &both);
+    Paired::mean(both.each_ref().map(|it| &it.first)).difference
 }
 
 fn main() {
@@ -361,7 +440,7 @@ fn main() {
     let (sizes, times): (&[usize], Times) = if is_bench {
         let times = Times {
             packets: 8_000,
-            rounds: 21,
+            rounds: 11,
             lasts: Duration::from_millis(500),
         };
         (&[0, 1_000, 10_000, 100_000], times)
@@ -374,39 +453,23 @@ fn main() {
         (&[1_000], times)
     };
     let mut cluster = Cluster::new(2);
-    cluster.add(&PODS);
+    cluster.add(&PODS.concat());
     stay();
-    cluster.node(1).namespace.nft(BARE);
-    let place = |name| &cluster.pod(name).place;
-    let held = Way {
-        client: place("client"),
-        server: place("server"),
-    };
-    let bare = Way {
-        client: place("bare-client"),
-        server: place("bare-server"),
-    };
-    serve(held.server);
-    serve(bare.server);
-    cluster.node(0).namespace.nft(BARE);
-    first_packets("the same on both nodes", &held, &bare, times.packets);
-    connections(&held, &bare, times.packets);
-    cluster.node(0).namespace.nft("delete table inet bare");
+    let ways = [0, 1].map(|node| Way::of(&cluster, node));
+    for way in &ways {
+        serve(&way.server.place);
+    }
+    measure("the same on both nodes", &ways, &times, true, |way| {
+        way.node.nft(BARE);
+    });
     let mut differences = Vec::new();
     for pods in sizes {
+        let wants_more = *pods == 10_000 || !is_bench;
         differences.push(variants().map(|(name, options)| {
-            enforce(&cluster, *pods, options);
-            let difference = first_packets(name, &held, &bare, times.packets);
-            if *pods == 10_000 || !is_bench {
-                connections(&held, &bare, times.packets);
-                let lasts = times.lasts;
-                ratio(
-                    "a stream's bytes",
-                    times.rounds,
-                    || held.stream(lasts),
-                    || bare.stream(lasts),
-                );
-            }
+            let size = Cell::default();
+            let rules = |way: &Way| size.set(enforce(way, *pods, options.clone()));
+            let difference = measure(name, &ways, &times, wants_more, rules);
+            println!("    ({})", size.take());
             difference
         }));
     }
