@@ -18,7 +18,6 @@
     reason = "nodes, pods and figures are small"
 )]
 
-use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -419,7 +418,7 @@ fn measure(
     ways: &[Way; 2],
     times: &Times,
     wants_more: bool,
-    rules: impl Fn(&Way),
+    mut rules: impl FnMut(&Way),
 ) -> f64 {
     let [here, there] = ways;
     let both = [(here, there), (there, here)].map(|(held, bare)| {
@@ -466,10 +465,10 @@ fn main() {
     for pods in sizes {
         let wants_more = *pods == 10_000 || !is_bench;
         differences.push(variants().map(|(name, options)| {
-            let size = Cell::default();
-            let rules = |way: &Way| size.set(enforce(way, *pods, options.clone()));
+            let mut size = String::new();
+            let rules = |way: &Way| size = enforce(way, *pods, options.clone());
             let difference = measure(name, &ways, &times, wants_more, rules);
-            println!("    ({})", size.take());
+            println!("    ({size})");
             difference
         }));
     }

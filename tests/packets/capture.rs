@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType, eth, sockopt};
+use rustix::net::RecvFlags;
 
 use crate::namespace::{Namespace, let_wait};
 
@@ -49,20 +49,8 @@ pub(crate) struct Capture {
 impl Capture {
     /// Begins; what passes after this returns is seen.
     pub(crate) fn start(namespace: &Namespace) -> Self {
-        let socket = namespace.inside(|| {
-            let flags = SocketFlags::CLOEXEC;
-            let socket = rustix::net::socket_with(
-                AddressFamily::PACKET,
-                SocketType::RAW,
-                flags,
-                Some(eth::ALL),
-            )
-            .unwrap();
-            let_wait(&socket, 64 << 20);
-            let pause = Some(Duration::from_millis(20));
-            sockopt::set_socket_timeout(&socket, sockopt::Timeout::Recv, pause).unwrap();
-            socket
-        });
+        let socket = namespace.frames(Duration::from_millis(20));
+        let_wait(&socket, 64 << 20);
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
         let reader = thread::spawn(move || read(&socket, &stopped));

@@ -24,6 +24,7 @@ mod clusters;
 mod cni;
 mod connection;
 mod corpus;
+mod frame;
 mod harness;
 mod kept;
 #[path = "../cluster/kubernetes.rs"]

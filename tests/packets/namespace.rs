@@ -4,14 +4,15 @@
 use std::fs::File;
 use std::io::Write as _;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Once, OnceLock};
+use std::time::Duration;
 use std::{fs, process, thread};
 
-use rustix::net::sockopt;
+use rustix::net::{self, AddressFamily, SocketFlags, SocketType, sockopt};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use tokio::runtime::Runtime;
 use tokio::sync::Notify;
@@ -88,6 +89,16 @@ impl Namespace {
         let output = self.inside(|| run(program, arguments, input));
         must(&output, &format!("{program} {}", arguments.join(" ")));
         String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    /// A socket that reads every frame at its interfaces, and waits for the next one no longer than this.
+    pub(crate) fn frames(&self, patience: Duration) -> OwnedFd {
+        let socket = self.inside(|| {
+            let (family, kind) = (AddressFamily::PACKET, SocketType::RAW);
+            net::socket_with(family, kind, SocketFlags::CLOEXEC, Some(net::eth::ALL)).unwrap()
+        });
+        sockopt::set_socket_timeout(&socket, sockopt::Timeout::Recv, Some(patience)).unwrap();
+        socket
     }
 
     /// Makes what listens outside, such as an API server on `127.0.0.1`, answer at the same port of `127.0.0.1` inside. What is

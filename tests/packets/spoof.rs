@@ -2,16 +2,16 @@
 //! able to: all else.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, UdpSocket};
-use std::os::fd::OwnedFd;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType, eth, sockopt};
+use rustix::net::RecvFlags;
 use serde_json::{Value, json};
 
 use crate::capture::Capture;
 use crate::cluster::{Cluster, Place, Pod};
+use crate::frame;
 use crate::namespace::Namespace;
 use crate::probe::{Outcome, Table, Transport, ask_one};
 use crate::process::Process;
@@ -64,79 +64,35 @@ fn overlay(cluster: &Cluster) {
 
 /// A frame in VXLAN, of a packet of UDP that seems to come from one node and goes to another one, whoever hears it.
 fn crafted(from: Ipv4Addr, to: Ipv4Addr) -> Vec<u8> {
-    // VXLAN: the number is valid, and it is 1. Ethernet: to everyone, from somebody, IPv4.
-    let mut frame = vec![8, 0, 0, 0, 0, 0, 1, 0];
-    frame.extend([0xff; 6]);
-    frame.extend([2, 0, 0, 0, 0, 9, 8, 0]);
-    [frame, packet(from, to, PORT)].concat()
+    // VXLAN: the number is valid, and it is 1.
+    let head = [8, 0, 0, 0, 0, 0, 1, 0];
+    let packet = frame::packet(from, to, PORT);
+    let inner = frame::ethernet(frame::ALL, "02:00:00:00:00:09", frame::IPV4, &packet);
+    [&head[..], &inner].concat()
 }
 
-/// A packet of UDP.
-fn packet(from: Ipv4Addr, to: Ipv4Addr, port: u16) -> Vec<u8> {
-    let mut datagram = Vec::new();
-    let length: u16 = 8 + 3;
-    for word in [4000, port, length, 0] {
-        datagram.extend(word.to_be_bytes());
-    }
-    datagram.extend(b"boo");
-    let mut header = vec![0x45, 0, 0, 20 + length as u8, 0, 1, 0, 0, 64, 17, 0, 0];
-    header.extend(from.octets());
-    header.extend(to.octets());
-    let words = header
-        .chunks(2)
-        .map(|two| u32::from(two[0]) << 8 | u32::from(two[1]));
-    let mut sum: u32 = words.sum();
-    while sum > 0xffff {
-        sum = (sum & 0xffff) + (sum >> 16);
-    }
-    header[10..12].copy_from_slice(&(!(sum as u16)).to_be_bytes());
-    [header, datagram].concat()
-}
-
-/// Sends a frame as it is, as who may open raw sockets can.
-fn send_frame(from: &Place, frame: &[u8]) {
-    const SEND: &str = "socket(S, 17, 3, 0) and bind(S, pack('S n l x12', 17, 0x0800, shift)) \
-                        and syswrite(S, pack('H*', shift)) or die $!";
-    let shown = from
-        .namespace
-        .run("ip", &["-o", "link", "show", "eth0"], "");
-    let number = shown.split(':').next().unwrap();
-    let digits: String = frame.iter().map(|byte| format!("{byte:02x}")).collect();
-    from.namespace
-        .run("perl", &["-e", SEND, number, &digits], "");
-}
-
-fn mac(text: &str) -> Vec<u8> {
-    let digits = text.split(':');
-    digits
-        .map(|two| u8::from_str_radix(two, 16).unwrap())
-        .collect()
-}
-
-/// Whether a packet arrives that one sends to another one with these tags before it, of some tries.
-fn arrives_tagged(from: &Pod, to: &Pod, tags: &[u16], tries: usize) -> bool {
-    let mut frame = [mac(&to.mac), mac(&from.mac)].concat();
-    for tag in tags {
-        frame.extend(tag.to_be_bytes());
-        frame.extend([0, 0]);
-    }
-    frame.extend([8, 0]);
-    frame.extend(packet(from.place.v4, to.place.v4, PORT));
-    let heard = hear(&to.place, (to.place.v4, PORT).into());
+/// Whether a datagram is heard that is sent up to so many times.
+fn is_heard(heard: &UdpSocket, tries: usize, send: impl Fn()) -> bool {
     (0..tries).any(|_| {
-        send_frame(&from.place, &frame);
+        send();
         heard.recv(&mut [0; 16]).is_ok()
     })
 }
 
+/// Whether a packet arrives that one sends to another one with these tags before it, of some tries.
+fn arrives_tagged(from: &Pod, to: &Pod, tags: &[u16], tries: usize) -> bool {
+    let packet = frame::packet(from.place.v4, to.place.v4, PORT);
+    let frame = frame::tagged(&to.mac, &from.mac, tags, frame::IPV4, &packet);
+    let heard = hear(&to.place, (to.place.v4, PORT).into());
+    is_heard(&heard, tries, || frame::send(&from.place, &frame))
+}
+
 /// Whether a frame arrives that says that it carries this, of some tries.
 fn arrives_as(from: &Pod, to: &Pod, kind: u16, tries: usize) -> bool {
-    let content = [b'?'; 46];
-    let head = [mac(&to.mac), mac(&from.mac), kind.to_be_bytes().to_vec()].concat();
-    let frame = [&head[..], &content].concat();
-    let heard = all_frames(&to.place);
+    let frame = frame::ethernet(&to.mac, &from.mac, kind, &[b'?'; 46]);
+    let heard = to.place.namespace.frames(QUIET);
     (0..tries).any(|_| {
-        send_frame(&from.place, &frame);
+        frame::send(&from.place, &frame);
         let begun = Instant::now();
         let mut buffer = [0; 64];
         while begun.elapsed() < QUIET {
@@ -147,16 +103,6 @@ fn arrives_as(from: &Pod, to: &Pod, kind: u16, tries: usize) -> bool {
         }
         false
     })
-}
-
-/// All frames that come to a place.
-fn all_frames(place: &Place) -> OwnedFd {
-    let socket = place.namespace.inside(|| {
-        let (family, kind) = (AddressFamily::PACKET, SocketType::RAW);
-        rustix::net::socket_with(family, kind, SocketFlags::CLOEXEC, Some(eth::ALL)).unwrap()
-    });
-    sockopt::set_socket_timeout(&socket, sockopt::Timeout::Recv, Some(QUIET)).unwrap();
-    socket
 }
 
 /// The address of the link that an interface has.
@@ -179,30 +125,23 @@ fn link_local(place: &Place, interface: &str) -> Ipv6Addr {
 /// Whether a datagram arrives at a node or pod that a pod sends with its address of the link, of some tries.
 fn arrives_by_link(from: &Place, node: &Place, at: Ipv6Addr, port: u16, tries: usize) -> bool {
     let own = link_local(from, "eth0");
-    let shown = from
-        .namespace
-        .run("ip", &["-o", "link", "show", "eth0"], "");
-    let scope = shown.split(':').next().unwrap().parse().unwrap();
+    let scope = frame::interface(from);
     let heard = hear(node, (Ipv6Addr::UNSPECIFIED, port).into());
     let at_scope = |address, port| SocketAddr::from(SocketAddrV6::new(address, port, 0, scope));
-    (0..tries).any(|_| {
+    is_heard(&heard, tries, || {
         from.namespace.inside(|| {
             let socket = UdpSocket::bind(at_scope(own, 0)).unwrap();
             let _ = socket.send_to(b"boo", at_scope(at, port));
         });
-        heard.recv(&mut [0; 16]).is_ok()
     })
 }
 
 /// Whether a datagram arrives at a node that a pod sends to all as nobody, of some tries.
 fn arrives_from_nobody(from: &Pod, node: &Place, port: u16, tries: usize) -> bool {
     let heard = hear(node, (Ipv4Addr::UNSPECIFIED, port).into());
-    let mut frame = [vec![0xff; 6], mac(&from.mac), vec![8, 0]].concat();
-    frame.extend(packet(Ipv4Addr::UNSPECIFIED, Ipv4Addr::BROADCAST, port));
-    (0..tries).any(|_| {
-        send_frame(&from.place, &frame);
-        heard.recv(&mut [0; 16]).is_ok()
-    })
+    let packet = frame::packet(Ipv4Addr::UNSPECIFIED, Ipv4Addr::BROADCAST, port);
+    let frame = frame::ethernet(frame::ALL, &from.mac, frame::IPV4, &packet);
+    is_heard(&heard, tries, || frame::send(&from.place, &frame))
 }
 
 /// Hears datagrams, for a moment.
@@ -607,12 +546,9 @@ async fn a_frame_that_a_bridge_does_not_look_at_says_nothing_in_the_name_of_anot
     let (node, at) = (site.cluster.node(0), Cluster::gateways(0).0);
     let arrives = |sender: Ipv4Addr, tries: usize| {
         let heard = hear(node, (at, PORT).into());
-        let head = [mac(NEAREST_BRIDGE), mac(&liar.mac), vec![8, 0]].concat();
-        let frame = [head, packet(sender, at, PORT)].concat();
-        (0..tries).any(|_| {
-            send_frame(&liar.place, &frame);
-            heard.recv(&mut [0; 16]).is_ok()
-        })
+        let packet = frame::packet(sender, at, PORT);
+        let frame = frame::ethernet(NEAREST_BRIDGE, &liar.mac, frame::IPV4, &packet);
+        is_heard(&heard, tries, || frame::send(&liar.place, &frame))
     };
     let agent = told(&site).await;
     assert!(arrives(web.place.v4, 20), "nobody is held to anything yet");
