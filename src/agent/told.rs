@@ -32,7 +32,7 @@ use crate::telemetry::agent::AgentMetrics;
 
 mod meaning;
 
-use meaning::{Because, CRAFTED, LINK, Meaning, UNASKED, meaning};
+use meaning::{Because, CRAFTED, LINK, Meaning, ROUTING, UNASKED, meaning};
 
 /// The number of the hook for packets to the node itself.
 const INPUT: u8 = 1;
@@ -164,7 +164,7 @@ impl Teller {
                 continue;
             };
             let from = match meaning.because {
-                Some(Because::Spoofed | Because::Unasked | Because::Link) => {
+                Some(Because::Spoofed | Because::Unasked | Because::Routing | Because::Link) => {
                     self.behind(&logged, &snapshot, header.source)
                 }
                 // It may have come with an address that is nobody's.
@@ -280,6 +280,7 @@ fn explain(
     let (policies, reason) = match because {
         Some(Because::Crafted) => (Vec::new(), CRAFTED.to_owned()),
         Some(Because::Unasked) => (Vec::new(), UNASKED.to_owned()),
+        Some(Because::Routing) => (Vec::new(), ROUTING.to_owned()),
         Some(Because::Link) => (Vec::new(), LINK.to_owned()),
         Some(Because::Spoofed) => {
             let reason = format!("the source address {} is not the pod's", header.source);
@@ -538,9 +539,11 @@ mod tests {
         let unasked = meaning("ringfence unasked egress").unwrap();
         let record = explain(&header, (liar, to), unasked, &cluster, &node, now);
         assert_eq!(record.details.reason, UNASKED);
-        let link = meaning("ringfence link egress").unwrap();
-        let record = explain(&header, (liar, to), link, &cluster, &node, now);
-        assert_eq!(record.details.reason, LINK);
+        for (word, reason) in [("link", LINK), ("routing", ROUTING)] {
+            let meant = meaning(&format!("ringfence {word} egress")).unwrap();
+            let record = explain(&header, (liar, to), meant, &cluster, &node, now);
+            assert_eq!(record.details.reason, reason);
+        }
         let crafted = meaning("ringfence crafted egress").unwrap();
         let record = told(&header, crafted, &cluster);
         assert_eq!(record.details.reason, CRAFTED);

@@ -95,8 +95,8 @@ pub struct Args {
     /// These blocks, instead of the Node's spec.podCIDRs.
     #[arg(long, value_name = "CIDR", requires = "drop_unknown")]
     pod_cidr: Vec<IpNet>,
-    /// Whether what pods send must be theirs: no other sender than the pod, where --cni told behind which interface it is, and no
-    /// VXLAN to nodes, which would take it for the overlay's own.
+    /// Whether what pods send must be theirs: where --cni told behind which interface a pod is, no other sender, no word of who
+    /// routes and, on a bridge, nothing but IP and ARP; and no VXLAN to nodes, which would take it for the overlay's own.
     #[arg(long, value_name = "WHEN", value_enum, default_value_t = AntiSpoofing::Auto)]
     anti_spoofing: AntiSpoofing,
     /// The UDP ports at which nodes take VXLAN.

@@ -273,6 +273,9 @@ fn matching(asked: &Match) -> Option<String> {
         Match::NeighbourDiscovery => {
             "meta l4proto ipv6-icmp icmpv6 type 130-143 icmpv6 type != 138-142".into()
         }
+        Match::Routing => {
+            "meta l4proto ipv6-icmp icmpv6 type 134-137 icmpv6 type != 135-136".into()
+        }
         Match::Opening => "tcp flags syn / fin,syn,rst,ack".into(),
         Match::Address(of, at, set) => format!("{} @{set}", address(*of, *at)),
         Match::Pair(of, set) => format!(

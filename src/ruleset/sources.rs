@@ -11,6 +11,9 @@
 //! could tell each other anything so, and who gets one with the tag of a VLAN takes a tag that names no VLAN off. What comes from
 //! a pod on a bridge is IP or ARP, and has no tag.
 //!
+//! A pod is no router: who believed what it says of that would send it what is for others. Such messages are believed with an
+//! address of the link as their sender only (RFC 4861, sections 6.1.2 and 8.1), so nothing else is asked about them.
+//!
 //! A pod may have no address yet: `0.0.0.0` and `::` are nobody's. Link-local addresses of IPv6 are no pod's in any policy, and
 //! IPv6 does not work without them. So what has one of these as its sender is asked here whether it is for the overlay.
 //!
@@ -38,6 +41,8 @@ const FROM_POD: &str = "from-pod";
 const SPOOFED: &str = "spoofed";
 /// What becomes of frames that are neither IP nor ARP; they are counted with those.
 const UNASKED: &str = "unasked";
+/// What becomes of what only routers say; it is counted with those, too.
+const ROUTING: &str = "routing";
 
 /// Adds what asks for senders at a layer; the sets of who is behind interfaces are empty.
 pub(super) fn add(options: &Options, layer: Layer, ruleset: &mut Ruleset) {
@@ -70,6 +75,13 @@ pub(super) fn add(options: &Options, layer: Layer, ruleset: &mut Ruleset) {
         (SPOOFED, SPOOFED),
         "ringfence spoofed egress",
         "what has another sender than the pod that it comes from is counted and dropped",
+    );
+    add_told_drop(
+        options,
+        ruleset,
+        (ROUTING, SPOOFED),
+        "ringfence routing egress",
+        "what a pod says in the name of a router is counted and dropped",
     );
     if layer == Layer::Bridge {
         let why = "what no policy is asked of is counted and dropped";
@@ -171,6 +183,12 @@ fn from_pod(options: &Options, layer: Layer) -> Vec<Rule> {
     if !options.vxlan_ports.is_empty() {
         rules.extend(Family::BOTH.map(vxlan::from_nobody));
     }
+    let nobody = Match::Address(Family::V6, End::Source, nobody_set(Family::V6));
+    rules.push(Rule::new(
+        vec![nobody, Match::Routing],
+        Verdict::Goto(ROUTING.into()),
+        "a pod is no router (RFC 4861)",
+    ));
     for carried in carried(layer) {
         let (matches, why) = match carried {
             Carried::Ip(family) => (

@@ -107,6 +107,8 @@ pub enum Match {
     Icmp(Family),
     /// It finds neighbours and routers, or groups of receivers: IPv6 does not work without (RFC 4861, RFC 3810).
     NeighbourDiscovery,
+    /// It says who routes: the advertisement of a router, or a redirect (RFC 4861, sections 4.2 and 4.5).
+    Routing,
     /// It asks for a connection of TCP: SYN, and neither ACK nor FIN nor RST (RFC 9293, section 3.5).
     Opening,
     /// The address of one end is in a set ([`SetKind::Addresses`] or [`SetKind::Blocks`]).
@@ -353,6 +355,7 @@ impl Match {
             Self::Tracked(_)
             | Self::Icmp(_)
             | Self::NeighbourDiscovery
+            | Self::Routing
             | Self::Opening
             | Self::Protocol(_)
             | Self::Port(..)

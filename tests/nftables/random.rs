@@ -186,7 +186,7 @@ fn matches(random: &mut Random, ruleset: &Ruleset, family: Family) -> Vec<Match>
         Match::FromOverlay,
     ];
     if family == Family::V6 {
-        all.push(Match::NeighbourDiscovery);
+        all.extend([Match::NeighbourDiscovery, Match::Routing]);
     }
     let first = port(random.of(&[1, 80, 65_535]));
     let mut with_ports = vec![Match::Port(first, random.of(&[first, port(65_535)]))];
@@ -218,7 +218,11 @@ fn matches(random: &mut Random, ruleset: &Ruleset, family: Family) -> Vec<Match>
     let kinds_of_protocol = |one: &Match| {
         matches!(
             one,
-            Match::Icmp(_) | Match::NeighbourDiscovery | Match::Opening | Match::Protocol(_)
+            Match::Icmp(_)
+                | Match::NeighbourDiscovery
+                | Match::Routing
+                | Match::Opening
+                | Match::Protocol(_)
         )
     };
     let mut seen = false;
@@ -296,7 +300,11 @@ fn bridge(random: &mut Random) -> Ruleset {
     ];
     let mut asked = vec![
         vec![Match::Interface(ports.clone())],
-        vec![Match::Address(Family::V6, End::Source, link)],
+        vec![Match::Address(Family::V6, End::Source, link.clone())],
+        vec![
+            Match::Address(Family::V6, End::Source, link),
+            Match::Routing,
+        ],
     ];
     for (family, name) in [(Family::V4, "sources-4"), (Family::V6, "sources-6")] {
         kinds.push((name.into(), SetKind::Sources(family)));

@@ -1,6 +1,6 @@
 //! Frames as they are, byte by byte, as a pod makes them that may open raw sockets.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use crate::cluster::Place;
 
@@ -8,6 +8,8 @@ use crate::cluster::Place;
 pub(crate) const ALL: &str = "ff:ff:ff:ff:ff:ff";
 /// The type of a frame that carries IPv4 (RFC 894).
 pub(crate) const IPV4: u16 = 0x0800;
+/// That of one that carries IPv6 (RFC 2464).
+pub(crate) const IPV6: u16 = 0x86dd;
 
 /// A frame of Ethernet, to and from hardware addresses.
 pub(crate) fn ethernet(to: &str, from: &str, kind: u16, content: &[u8]) -> Vec<u8> {
@@ -44,15 +46,38 @@ pub(crate) fn packet(from: Ipv4Addr, to: Ipv4Addr, port: u16) -> Vec<u8> {
     let mut header = vec![0x45, 0, 0, 20 + length as u8, 0, 1, 0, 0, 64, 17, 0, 0];
     header.extend(from.octets());
     header.extend(to.octets());
-    let words = header
+    let sum = checksum(&header);
+    header[10..12].copy_from_slice(&sum);
+    [header, datagram].concat()
+}
+
+/// A message of `ICMPv6` that came from no other link: its type, and what is behind its checksum.
+pub(crate) fn icmpv6(from: Ipv6Addr, to: Ipv6Addr, kind: u8, content: &[u8]) -> Vec<u8> {
+    const ICMPV6: u8 = 58;
+    let length = 4 + content.len() as u16;
+    let ends = [from.octets(), to.octets()].concat();
+    let mut message = [&[kind, 0, 0, 0], content].concat();
+    let [high, low] = length.to_be_bytes();
+    let sum = checksum(&[&ends[..], &[0, 0, high, low, 0, 0, 0, ICMPV6], &message].concat());
+    message[2..4].copy_from_slice(&sum);
+    [
+        &[0x60, 0, 0, 0, high, low, ICMPV6, 255],
+        &ends[..],
+        &message,
+    ]
+    .concat()
+}
+
+/// The sum of the internet (RFC 1071).
+fn checksum(bytes: &[u8]) -> [u8; 2] {
+    let words = bytes
         .chunks(2)
         .map(|two| u32::from(two[0]) << 8 | u32::from(two[1]));
     let mut sum: u32 = words.sum();
     while sum > 0xffff {
         sum = (sum & 0xffff) + (sum >> 16);
     }
-    header[10..12].copy_from_slice(&(!(sum as u16)).to_be_bytes());
-    [header, datagram].concat()
+    (!(sum as u16)).to_be_bytes()
 }
 
 /// Sends a frame as it is.

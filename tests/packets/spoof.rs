@@ -90,14 +90,19 @@ fn arrives_tagged(from: &Pod, to: &Pod, tags: &[u16], tries: usize) -> bool {
 /// Whether a frame arrives that says that it carries this, of some tries.
 fn arrives_as(from: &Pod, to: &Pod, kind: u16, tries: usize) -> bool {
     let frame = frame::ethernet(&to.mac, &from.mac, kind, &[b'?'; 46]);
+    arrives_whole(from, to, &frame, tries)
+}
+
+/// Whether this frame arrives as it is, of some tries.
+fn arrives_whole(from: &Pod, to: &Pod, frame: &[u8], tries: usize) -> bool {
     let heard = to.place.namespace.frames(QUIET);
     (0..tries).any(|_| {
-        frame::send(&from.place, &frame);
+        frame::send(&from.place, frame);
         let begun = Instant::now();
-        let mut buffer = [0; 64];
+        let mut buffer = [0; 128];
         while begun.elapsed() < QUIET {
             let read = rustix::net::recv(&heard, &mut buffer[..], RecvFlags::empty());
-            if read.is_ok_and(|(length, _)| buffer[..length] == frame[..]) {
+            if read.is_ok_and(|(length, _)| buffer[..length] == *frame) {
                 return true;
             }
         }
@@ -534,6 +539,62 @@ async fn a_frame_of_which_no_policy_is_asked_goes_to_no_other_pod() {
     for v6 in [false, true] {
         assert!(reaches(&web.place, web.place.address(v6), &db.place));
     }
+}
+
+/// What a pod says that pretends to be a router: to all that it is one, and to another pod that it is the next on the way to the
+/// pod's own node.
+fn pretended(liar: &Pod, to: &Pod) -> [Vec<u8>; 2] {
+    const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
+    let from = link_local(&liar.place, "eth0");
+    // RFC 4861, sections 4.2 and 4.5: for half an hour, and by target and destination.
+    let [high, low] = 1_800_u16.to_be_bytes();
+    let advertised = [64, 0, high, low, 0, 0, 0, 0, 0, 0, 0, 0];
+    let redirected = [
+        [0; 4].to_vec(),
+        from.octets().into(),
+        Cluster::gateways(0).1.octets().into(),
+    ];
+    let advertisement = frame::icmpv6(from, ALL_NODES, 134, &advertised);
+    let redirect = frame::icmpv6(from, to.place.v6, 137, &redirected.concat());
+    [
+        frame::ethernet("33:33:00:00:00:01", &liar.mac, frame::IPV6, &advertisement),
+        frame::ethernet(&to.mac, &liar.mac, frame::IPV6, &redirect),
+    ]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pod_is_no_router() {
+    let site = site(1, &[("web", 0), ("liar", 0)]).await;
+    let [web, liar] = ["web", "liar"].map(|name| site.cluster.pod(name));
+    let frames = pretended(liar, web);
+    let router = link_local(&liar.place, "eth0").to_string();
+    let show = ["-6", "route", "show", "proto", "ra"];
+    let is_believed = || web.place.namespace.run("ip", &show, "").contains(&router);
+    web.place
+        .namespace
+        .set(&[("ipv6/conf/eth0/accept_ra", "2")]);
+    let agent = told(&site).await;
+    for frame in &frames {
+        assert!(arrives_whole(liar, web, frame, 20), "{frame:x?}");
+    }
+    eventually("a route by the liar", is_believed);
+    web.place
+        .namespace
+        .run("ip", &["-6", "route", "flush", "proto", "ra"], "");
+    for name in ["web", "liar"] {
+        plugin(&site, "ADD", name, site.cluster.pod(name));
+    }
+    for frame in &frames {
+        assert!(!arrives_whole(liar, web, frame, 3), "{frame:x?}");
+    }
+    assert!(!is_believed());
+    let words = ["denied", "from=shop/liar", "a router advertisement"];
+    agent.line(&words).await;
+    // Neighbours are found as before.
+    web.place
+        .namespace
+        .run("ip", &["neigh", "flush", "all"], "");
+    assert!(reaches(&liar.place, liar.place.v6.into(), &web.place));
 }
 
 /// A group whose frames a port of a bridge gives to the node itself, without asking the rules of bridges (IEEE 802.1AB).

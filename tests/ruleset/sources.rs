@@ -64,6 +64,7 @@ fn a_pod_sends_with_no_address_but_its_own() {
                         carried: Some(carried),
                         sender,
                         port: None,
+                        routes: false,
                     };
                     let fate = frame_fate(table, &frame);
                     prop_assert_eq!(fate == Fate::Passed, passes, "{:?}", frame);
@@ -78,6 +79,20 @@ fn a_pod_sends_with_no_address_but_its_own() {
                     prop_assert_eq!(fate == Fate::Passed, !is_known, "{:?}", other);
                     if carried == Carried::Arp {
                         continue;
+                    }
+                    if family == Family::V6 {
+                        let routes = Frame {
+                            routes: true,
+                            ..frame
+                        };
+                        let is_believed = is_known && is_nobody;
+                        let fate = frame_fate(table, &routes);
+                        prop_assert_eq!(
+                            fate == Fate::Passed,
+                            passes && !is_believed,
+                            "{:?}",
+                            routes
+                        );
                     }
                     for number in [4788, 4789, 8472] {
                         let is_crafted = is_known && is_nobody && number != 4788;

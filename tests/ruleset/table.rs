@@ -27,6 +27,8 @@ pub(crate) struct Frame<'i> {
     pub(crate) sender: IpAddr,
     /// The port to which it is, if it carries UDP.
     pub(crate) port: Option<Port>,
+    /// Whether it says who routes.
+    pub(crate) routes: bool,
 }
 
 /// What becomes of it by the rules of one table.
@@ -49,6 +51,7 @@ pub(crate) fn frame_fate(table: &Ruleset, frame: &Frame<'_>) -> Fate {
         }
         Match::Carries(carried) => shows(*carried),
         Match::Protocol(Protocol::Udp) => frame.port.is_some(),
+        Match::Routing => frame.routes,
         Match::Ports(set) => frame
             .port
             .is_some_and(|port| has(set, &Element::Ports(port, port))),
@@ -291,6 +294,7 @@ fn matches(table: &Ruleset, found: &Match, packet: &Packet) -> bool {
         Match::Tracked(_)
         | Match::Icmp(_)
         | Match::NeighbourDiscovery
+        | Match::Routing
         | Match::Tuple(..)
         | Match::FromOverlay
         | Match::Interface(_)

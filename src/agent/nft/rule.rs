@@ -21,6 +21,7 @@ mod guess;
 
 const ICMP: u8 = 1;
 const ICMPV6: u8 = 58;
+const ROUTER_ADVERTISEMENT: u8 = 134;
 
 /// The kind of a device that unpacks the overlay.
 const VXLAN: &str = "vxlan";
@@ -261,18 +262,19 @@ fn byte(offset: u32) -> Expression {
     }
 }
 
-fn neighbour_discovery() -> [Expression; 7] {
+/// Messages of `ICMPv6` of types from one to another, but for those from one to another.
+fn icmpv6((first, last): (u8, u8), but: (u8, u8)) -> [Expression; 7] {
     [
         meta(META_L4PROTO),
         equal(&[ICMPV6]),
         byte(0),
-        compare(Comparison::AtLeast, &[130]),
-        compare(Comparison::AtMost, &[143]),
+        compare(Comparison::AtLeast, &[first]),
+        compare(Comparison::AtMost, &[last]),
         byte(0),
         Expression::Outside {
             register: FIRST,
-            first: vec![138],
-            last: vec![142],
+            first: vec![but.0],
+            last: vec![but.1],
         },
     ]
 }
@@ -306,7 +308,8 @@ fn matching(asked: &Match, out: &mut Vec<Expression>) {
             };
             out.extend([meta(META_L4PROTO), equal(&[icmp])]);
         }
-        Match::NeighbourDiscovery => out.extend(neighbour_discovery()),
+        Match::NeighbourDiscovery => out.extend(icmpv6((130, 143), (138, 142))),
+        Match::Routing => out.extend(icmpv6((ROUTER_ADVERTISEMENT, 137), (135, 136))),
         Match::Opening => out.extend(opening()),
         Match::Address(family, end, set) => {
             in_set(&[Part::Address(*family, *end)], set, out);

@@ -11,6 +11,10 @@ pub(super) const CRAFTED: &str =
 pub(super) const UNASKED: &str =
     "a frame that is neither IP nor ARP, or has the tag of a VLAN: no policy would be asked of it";
 
+/// Why what only routers say is dropped.
+pub(super) const ROUTING: &str =
+    "a router advertisement or a redirect of a pod, which would take what is for others";
+
 /// Why what has an address of the link is dropped.
 pub(super) const LINK: &str =
     "a packet to another pod by an address of the link, of which no policy is asked";
@@ -33,6 +37,8 @@ pub(super) enum Because {
     Spoofed,
     /// Its frame is neither IP nor ARP, or has the tag of a VLAN.
     Unasked,
+    /// It says who routes.
+    Routing,
     /// It goes to another pod by an address of the link.
     Link,
 }
@@ -45,6 +51,7 @@ pub(super) fn meaning(prefix: &str) -> Option<Meaning> {
         "crafted egress" => (Verdict::Denied, Direction::Egress, Some(Because::Crafted)),
         "spoofed egress" => (Verdict::Denied, Direction::Egress, Some(Because::Spoofed)),
         "unasked egress" => (Verdict::Denied, Direction::Egress, Some(Because::Unasked)),
+        "routing egress" => (Verdict::Denied, Direction::Egress, Some(Because::Routing)),
         "link egress" => (Verdict::Denied, Direction::Egress, Some(Because::Link)),
         "allowed" => (Verdict::Allowed, Direction::Ingress, None),
         "would deny ingress" => (Verdict::WouldDeny, Direction::Ingress, None),

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{ICMP, ICMPV6, ether_type, matching, number, protocol};
+use super::{ICMP, ICMPV6, ROUTER_ADVERTISEMENT, ether_type, matching, number, protocol};
 use crate::agent::nft::expression::{
     ACCEPT, Code, Comparison, DROP, Expression, GOTO, JUMP, LINK, META_IIFKIND, META_IIFNAME,
     META_NFPROTO, RETURN,
@@ -115,7 +115,22 @@ fn of_protocol(with: &[u8], rest: &[Expression]) -> Option<(Match, usize)> {
                 ..,
             ],
         ) => (Match::Opening, 5),
-        (_, [Expression::Payload { length: 1, .. }, ..]) => (Match::NeighbourDiscovery, 7),
+        (
+            _,
+            [
+                Expression::Payload { length: 1, .. },
+                Expression::Compare { with, .. },
+                ..,
+            ],
+        ) => {
+            let is_routing = with.as_slice() == [ROUTER_ADVERTISEMENT];
+            let found = if is_routing {
+                Match::Routing
+            } else {
+                Match::NeighbourDiscovery
+            };
+            (found, 7)
+        }
         (ICMP, _) => (Match::Icmp(Family::V4), 2),
         (ICMPV6, _) => (Match::Icmp(Family::V6), 2),
         (other, _) => (Match::Protocol(protocol(other)?), 2),
