@@ -13,6 +13,7 @@ mod fault;
 mod json;
 mod places;
 mod scalar;
+mod source;
 mod stream;
 mod text;
 

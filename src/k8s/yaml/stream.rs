@@ -3,16 +3,25 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use granit_parser::{Event, Options, Parser, ScalarStyle, Span};
+use granit_parser::{ErrorKind, Event, Options, Parser, ScalarStyle, Span};
 
 use super::builder::{At, Builder};
 use super::fault::{Fault, FaultKind};
 use super::scalar::{self, Style};
+use super::source::Source;
 use super::text::Text;
 use super::{Budget, Limits, Reading};
 
 /// Next line, line separator, paragraph separator.
 const OLD_BREAKS: [char; 3] = ['\u{85}', '\u{2028}', '\u{2029}'];
+
+/// Where the syntax ended a piece before its end.
+enum Broken {
+    /// A line does not go on deep enough with what is quoted above it.
+    Shallow { at: usize },
+    /// Something else.
+    Otherwise,
+}
 
 /// The documents of one piece of a text: usually one. A syntax error ends the piece.
 pub(super) fn read(
@@ -21,14 +30,33 @@ pub(super) fn read(
     limits: &Limits,
     budget: &Budget,
 ) -> Reading {
-    let mut reading = Reading::default();
     let source = text.as_str().get(piece.clone()).unwrap_or_default();
     let source = without_start(source);
-    let offset = piece.end - source.len();
+    let mut source = Source::new(source, piece.end - source.len());
+    let (as_written, mut broken) = attempt(text, &source, limits, budget);
+    while let Some(Broken::Shallow { at }) = broken
+        && source.indent(at)
+    {
+        let (reading, next) = attempt(text, &source, limits, budget);
+        if next.is_none() {
+            return reading;
+        }
+        broken = next;
+    }
+    as_written
+}
+
+fn attempt(
+    text: &Arc<Text>,
+    source: &Source<'_>,
+    limits: &Limits,
+    budget: &Budget,
+) -> (Reading, Option<Broken>) {
+    let mut reading = Reading::default();
     // YAML 1.1, and so the library, ends a line at these; YAML 1.2 does not.
-    let has_old_breaks = OLD_BREAKS.iter().any(|old| source.contains(*old));
+    let has_old_breaks = OLD_BREAKS.iter().any(|old| source.as_str().contains(*old));
     let mut builder = Builder::new(text, limits, budget);
-    let mut parser = Parser::new_from_str_with_options(source, options(limits));
+    let mut parser = Parser::new_from_str_with_options(source.as_str(), options(limits));
     while let Some(next) = parser.next_event() {
         let result = match next {
             Ok((Event::DocumentEnd, _)) => {
@@ -39,27 +67,33 @@ pub(super) fn read(
                 let range = span.byte_range().unwrap_or_default();
                 Err(Fault::new(
                     FaultKind::Ambiguous,
-                    offset + range.start..offset + range.end,
+                    source.place(range.start)..source.place(range.end),
                 ))
             }
-            Ok((event, span)) => handle(&mut builder, text.as_str(), event, &span, offset),
+            Ok((event, span)) => handle(&mut builder, text.as_str(), event, &span, source),
             Err(error) => {
-                let at = offset + error.marker().byte_offset().unwrap_or_default();
-                reading
-                    .faults
-                    .push(Fault::of_scan(&error, at, limits.depth));
-                return reading;
+                let at = error.marker().byte_offset().unwrap_or_default();
+                let fault = Fault::of_scan(&error, source.place(at), limits.depth);
+                reading.faults.push(fault);
+                let broken = match error.kind() {
+                    // A tab is no space.
+                    ErrorKind::InvalidQuotedScalarIndent | ErrorKind::TabInIndentation => {
+                        Broken::Shallow { at }
+                    }
+                    _ => Broken::Otherwise,
+                };
+                return (reading, Some(broken));
             }
         };
         if let Err(fault) = result {
             reading.faults.push(fault);
             builder.reset();
             if !matches!(parser.proceed_next_document(), Ok(true)) {
-                return reading;
+                break;
             }
         }
     }
-    reading
+    (reading, None)
 }
 
 /// A piece without its bare `---` line, and without a byte order mark after it.
@@ -88,26 +122,26 @@ fn options(limits: &Limits) -> Options {
 
 fn handle(
     builder: &mut Builder<'_>,
-    source: &str,
+    file: &str,
     event: Event<'_>,
     span: &Span,
-    offset: usize,
+    source: &Source<'_>,
 ) -> Result<(), Fault> {
     let at = |anchor| {
         let range = span.byte_range().unwrap_or_default();
         At {
-            start: offset + range.start,
-            end: offset + range.end,
+            start: source.place(range.start),
+            end: source.place(range.end),
             anchor,
         }
     };
     let tag_end = span
         .tag_span()
         .and_then(|tag| tag.byte_range())
-        .map(|tag| offset + tag.end);
+        .map(|tag| source.place(tag.end));
     if tag_end.is_some_and(|end| {
         matches!(
-            source.as_bytes().get(end),
+            file.as_bytes().get(end),
             Some(b',' | b'[' | b']' | b'{' | b'}')
         )
     }) {
@@ -121,7 +155,7 @@ fn handle(
             } else {
                 Style::Quoted
             };
-            if style == Style::Plain && is_read_otherwise(builder, source, at) {
+            if style == Style::Plain && is_read_otherwise(builder, file, at) {
                 return Err(at.fault(FaultKind::Ambiguous));
             }
             let tag = tag.map(|tag| format!("{}{}", tag.handle(), tag.suffix()));
