@@ -2,7 +2,7 @@
 //!
 //! `cargo bench --bench forward`, as root: two nodes as network namespaces with two pods each. One node has the table of a
 //! large cluster (2 000 policies, 20 of the cluster), the other one a chain without rules; both track connections. First packets,
-//! connections and streams go through one and the other in turns and on one processor, so that what else the machine does falls on
+//! connections that are made and reset at once, those with a question and its answer between, and streams go through one and the other in turns and on one processor, so that what else the machine does falls on
 //! both alike: what counts is the median of the differences, or the ratio. Then the nodes change places, and the mean of both is
 //! told: where in memory a node happens to be makes as much of a difference as a few rules. Each with policies alone, and with what
 //! pods send held to their addresses and kept off the overlay; and first with the same on both nodes, which says how far the figures
@@ -27,7 +27,7 @@ use std::time::{Duration, Instant};
 use ringfence::agent::nft::Socket;
 use ringfence::netpol::{Snapshot, parse};
 use ringfence::ruleset::{Interface, Options, Plan, Transaction};
-use rustix::net::{AddressFamily, SocketType, sockopt};
+use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketType, sockopt};
 use rustix::thread::{CpuSet, sched_setaffinity};
 use serde_json::{Value, json};
 
@@ -65,6 +65,8 @@ const PODS: [[(&str, usize); 2]; 2] = [
 ];
 const ECHO: u16 = 7;
 const STREAM: u16 = 9;
+/// Where a question is answered, one in each connection.
+const ANSWER: u16 = 80;
 const LONGEST: Duration = Duration::from_secs(2);
 
 /// Connections are tracked, and nothing is decided.
@@ -117,7 +119,7 @@ fn here(way: &Way) -> Vec<Value> {
             "metadata": {"name": name, "namespace": "bench"}, "spec": spec,
         })
     };
-    let ports = json!([{"port": ECHO, "protocol": "UDP"}, {"port": STREAM}]);
+    let ports = json!([{"port": ECHO, "protocol": "UDP"}, {"port": STREAM}, {"port": ANSWER}]);
     objects.push(policy(
         "default-deny",
         json!({"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}),
@@ -218,17 +220,18 @@ impl<'c> Way<'c> {
         })
     }
 
-    /// Sockets that are not connected.
-    fn dialers(&self, count: usize) -> Vec<Dialer> {
+    /// Sockets that are not connected yet to a port.
+    fn dialers(&self, port: u16, count: usize) -> Vec<Dialer> {
         self.inside(|| {
             let open = |_| {
                 let (family, kind) = (AddressFamily::INET, SocketType::STREAM);
                 let socket = rustix::net::socket(family, kind, None).unwrap();
                 // Reset, so that no port waits.
                 sockopt::set_socket_linger(&socket, Some(Duration::ZERO)).unwrap();
-                sockopt::set_socket_timeout(&socket, sockopt::Timeout::Send, Some(LONGEST))
-                    .unwrap();
-                (socket, self.at(STREAM))
+                for side in [sockopt::Timeout::Send, sockopt::Timeout::Recv] {
+                    sockopt::set_socket_timeout(&socket, side, Some(LONGEST)).unwrap();
+                }
+                (socket, self.at(port))
             };
             (0..count).map(open).collect()
         })
@@ -250,13 +253,14 @@ impl<'c> Way<'c> {
     }
 }
 
-/// Answers datagrams and swallows streams, for as long as the bench runs.
+/// Answers datagrams and questions, and swallows streams, for as long as the bench runs.
 fn serve(place: &Place) {
     let at = |port| place.at(false, port);
-    let (echo, listener) = place.namespace.inside(|| {
+    let (echo, listener, questions) = place.namespace.inside(|| {
         (
             UdpSocket::bind(at(ECHO)).unwrap(),
             TcpListener::bind(at(STREAM)).unwrap(),
+            TcpListener::bind(at(ANSWER)).unwrap(),
         )
     });
     std::thread::spawn(move || {
@@ -269,6 +273,14 @@ fn serve(place: &Place) {
         let mut buffer = vec![0; 128 * 1024];
         for mut stream in listener.incoming().flatten() {
             while stream.read(&mut buffer).is_ok_and(|length| length > 0) {}
+        }
+    });
+    std::thread::spawn(move || {
+        let mut buffer = [0; 16];
+        for mut stream in questions.incoming().flatten() {
+            if let Ok(length @ 1..) = stream.read(&mut buffer) {
+                let _ = stream.write(&buffer[..length]);
+            }
         }
     });
 }
@@ -299,6 +311,18 @@ fn median<T: PartialOrd + Copy>(mut all: Vec<T>) -> T {
 fn connected((socket, to): Dialer) -> Duration {
     let begun = Instant::now();
     rustix::net::connect(&socket, &to).expect("connected");
+    drop(socket);
+    begun.elapsed()
+}
+
+/// From the first packet of a connection to its reset, with a question and its answer between.
+fn asked((socket, to): Dialer) -> Duration {
+    let mut buffer = [0; 16];
+    let begun = Instant::now();
+    rustix::net::connect(&socket, &to).expect("connected");
+    rustix::net::send(&socket, b"?", SendFlags::NOSIGNAL).expect("sent");
+    let answer = rustix::net::recv(&socket, &mut buffer[..], RecvFlags::empty());
+    assert!(answer.is_ok_and(|(length, _)| length == 1), "no answer");
     drop(socket);
     begun.elapsed()
 }
@@ -366,8 +390,17 @@ fn ratio(rounds: usize, held: impl Fn() -> usize, bare: impl Fn() -> usize) -> f
 struct Measured {
     /// A first packet and its answer.
     first: Paired,
-    /// Connections, and the bytes of a stream for each byte without rules, where they are asked for.
-    more: Option<(Paired, f64)>,
+    /// What takes longer, where it is asked for.
+    more: Option<More>,
+}
+
+struct More {
+    /// Connections that are made and reset.
+    connections: Paired,
+    /// Connections with a question and its answer.
+    asked: Paired,
+    /// The bytes of a stream for each byte without rules.
+    bytes: f64,
 }
 
 // === impl Measured ===
@@ -378,11 +411,14 @@ impl Measured {
         let first = Paired::of(held.sockets(count), bare.sockets(count), |socket| {
             answered(&socket)
         });
-        let more = wants_more.then(|| {
-            let connections = Paired::of(held.dialers(count), bare.dialers(count), connected);
-            let stream = |way: &Way| way.stream(times.lasts);
-            let bytes = ratio(times.rounds, || stream(held), || stream(bare));
-            (connections, bytes)
+        let dialed = |port, takes: fn(Dialer) -> Duration| {
+            Paired::of(held.dialers(port, count), bare.dialers(port, count), takes)
+        };
+        let stream = |way: &Way| way.stream(times.lasts);
+        let more = wants_more.then(|| More {
+            connections: dialed(STREAM, connected),
+            asked: dialed(ANSWER, asked),
+            bytes: ratio(times.rounds, || stream(held), || stream(bare)),
         });
         Self { first, more }
     }
@@ -394,20 +430,25 @@ impl Measured {
             "  {name}: first packet and its answer {:.2} us with rules, {:.2} us without; median difference {:.2} us",
             first.with, first.without, first.difference
         );
-        if let [Some((one, bytes)), Some((other, again))] =
-            both.each_ref().map(|it| it.more.as_ref())
-        {
-            let mean = Paired::mean([one, other]);
+        if let [Some(one), Some(other)] = both.each_ref().map(|it| it.more.as_ref()) {
+            let connections = [&one.connections, &other.connections];
+            for (name, both) in [
+                ("connections", connections),
+                ("with a question and its answer", [&one.asked, &other.asked]),
+            ] {
+                let (mean, [one, other]) = (Paired::mean(both), both.map(Paired::ratio));
+                println!(
+                    "  {name}: {:.2} us each with rules, {:.2} us without, median difference {:.2} us: x{:.3} (x{one:.3} and x{other:.3})",
+                    mean.with,
+                    mean.without,
+                    mean.difference,
+                    mean.ratio()
+                );
+            }
             println!(
-                "  connections: {:.2} us each with rules, {:.2} us without, median difference {:.2} us: x{:.3} (x{:.3} and x{:.3})",
-                mean.with,
-                mean.without,
-                mean.difference,
-                mean.ratio(),
-                one.ratio(),
-                other.ratio()
+                "  a stream's bytes: x{:.3}",
+                f64::midpoint(one.bytes, other.bytes)
             );
-            println!("  a stream's bytes: x{:.3}", f64::midpoint(*bytes, *again));
         }
     }
 }
