@@ -6,8 +6,8 @@ use std::io::Write;
 
 use anyhow::bail;
 
-use super::Exit;
 use super::inputs::Inputs;
+use super::{Exit, whole};
 use crate::guard::baseline;
 use crate::guard::engine::Budget;
 use crate::guard::quarantine::Quarantine;
@@ -31,6 +31,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<Exit> {
     if let Some(error) = folder.first_error() {
         bail!("{error}");
     }
+    whole::tell_unjudged(&folder);
     let guardrails = args.inputs.guardrails(&folder)?;
     let mut out = std::io::stdout().lock();
     for placed in &folder.objects {

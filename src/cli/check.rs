@@ -9,9 +9,9 @@ use clap::ValueEnum;
 use jiff::Timestamp;
 use rayon::prelude::*;
 
-use super::Exit;
 use super::inputs::Inputs;
 use super::progress::Progress;
+use super::{Exit, whole};
 use crate::guard::decide::{self, Context, State};
 use crate::guard::engine::{Budget, PolicyInfo};
 use crate::guard::finding::FindingId;
@@ -86,6 +86,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<Exit> {
     report.checks = checks(&state);
     report.elapsed = Some(started.elapsed());
     print(&report, args.output)?;
+    whole::tell_unjudged(&folder);
     Ok(args.fail_on.exit(&report))
 }
 
@@ -98,7 +99,7 @@ pub(super) fn checks(state: &State) -> Vec<PolicyInfo> {
 /// Judges each object against all of them together.
 pub(super) fn judge(folder: &Folder, state: &State, now: Timestamp) -> Report {
     let progress = Progress::new(folder.objects.len(), "objects judged");
-    let neighbourhood = Neighbourhood::of(&state.snapshot);
+    let neighbourhood = Neighbourhood::of(&state.snapshot).with(&folder.gaps());
     let context = Context {
         neighbourhood: Some(&neighbourhood),
         ..state.context()
@@ -192,7 +193,8 @@ fn colour() -> Colour {
 impl FailOn {
     /// How a run with this report ends.
     pub(super) fn exit(self, report: &Report) -> Exit {
-        if report.problems.iter().any(|problem| problem.fatal) {
+        // What has to be rendered first is no failure beside what was judged; alone it is, or a gate would be open.
+        if report.objects.is_empty() || report.problems.iter().any(|problem| problem.fatal) {
             return Exit::Failed;
         }
         let mildest = match self {

@@ -4,7 +4,7 @@ use anyhow::bail;
 
 use super::style;
 use crate::guard::registry;
-use crate::k8s::folder::Folder;
+use crate::k8s::folder::{Doubt, Folder};
 use crate::netpol::Snapshot;
 
 /// Why nothing can be said of connections.
@@ -36,13 +36,22 @@ pub(super) fn tell_doubts(folder: &Folder) -> anyhow::Result<()> {
         let help = help.unwrap_or_default();
         warn(&format!("{file}:{line}: {}{help}", problem.message));
     }
-    for doubt in folder.doubts() {
-        warn(&doubt.to_string());
-    }
+    tell(&folder.doubts());
     for doubt in folder.snapshot.doubtful_rules() {
         warn(&doubt);
     }
     Ok(())
+}
+
+/// Says on standard error what is among the manifests and of a kind that is not judged.
+pub(super) fn tell_unjudged(folder: &Folder) {
+    tell(&folder.unjudged());
+}
+
+fn tell(doubts: &[Doubt]) {
+    for doubt in doubts {
+        warn(&doubt.to_string());
+    }
 }
 
 /// The same where connections are asked for: without anything that runs there are none, whatever the policies say.

@@ -134,10 +134,12 @@ fn all_namespaces(
         format!("pods labelled `{pods}`")
     };
     let mut requirements = namespaces.requirements().iter();
-    let which = if requirements.all(is_by_name) {
-        String::new()
-    } else {
+    let which = if !requirements.all(is_by_name) {
         format!(" that is labelled `{namespaces}`, as one without labels is")
+    } else if leaves_out_only(namespaces) && !namespaces.is_everything() {
+        format!(" but those that are named in `{namespaces}`")
+    } else {
+        String::new()
     };
     let message = format!("{direction} rule {rule} allows {whom} of every namespace{which}");
     let fix = Fix::words("select the namespaces that are meant, by `kubernetes.io/metadata.name`");

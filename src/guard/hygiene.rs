@@ -261,7 +261,7 @@ fn mend(why: &Nothing, part: &str) -> String {
             "allow the addresses of the nodes, or take the pods off the host network".to_owned()
         }
         Nothing::NoPod { near: None } | Nothing::NoNamespace { near: None } => {
-            format!("correct the labels of the {part}, or remove it")
+            format!("correct the labels of the {part}, or remove it if no such pods come later")
         }
     }
 }

@@ -20,6 +20,7 @@ use crate::netpol::{FieldPath, Object, ObjectKey, Snapshot};
 use crate::report::Location;
 
 mod doubts;
+mod gaps;
 
 /// One manifest, ready to be judged, and where it stands.
 #[derive(Clone, Debug)]
@@ -53,6 +54,8 @@ pub struct Folder {
     pub files: usize,
     /// How many documents are no Kubernetes objects and were passed over.
     pub passed_over: usize,
+    /// Whether a kustomization would change what is written.
+    pub is_unbuilt: bool,
 }
 
 /// An object that is not as its kind wants it, where everything must be.
@@ -85,6 +88,7 @@ pub fn read(inputs: Vec<Input>, limits: &Limits) -> Folder {
         problems: loaded.problems,
         files: loaded.files,
         passed_over: loaded.passed_over,
+        is_unbuilt: loaded.is_unbuilt,
         ..Folder::default()
     };
     for placed in &objects {

@@ -91,6 +91,8 @@ pub struct Loaded {
     pub files: usize,
     /// How many documents in folders are no Kubernetes objects and were passed over.
     pub passed_over: usize,
+    /// Whether a kustomization would change what is written.
+    pub is_unbuilt: bool,
 }
 
 /// Reads everything; never fails as a whole.
@@ -104,6 +106,7 @@ pub fn load(inputs: Vec<Input>, limits: &Limits) -> Loaded {
 
     let mut loaded = Loaded {
         problems: walk.problems,
+        is_unbuilt: walk.is_unbuilt,
         ..Loaded::default()
     };
     let mut charts: BTreeMap<PathBuf, usize> = BTreeMap::new();

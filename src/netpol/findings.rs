@@ -30,7 +30,7 @@ mod wanted;
 mod wide;
 
 pub use everything::{Everything, Whole};
-pub use neighbourhood::{Neighbourhood, SYSTEM, looks_at};
+pub use neighbourhood::{Gaps, Neighbourhood, SYSTEM, looks_at};
 pub use shadowed::Before;
 pub use vocabulary::{Ask, Wild};
 

@@ -226,3 +226,98 @@ fn enforcement_is_asked_for_only_where_receipts_are_among_the_manifests() {
         "{seen}"
     );
 }
+
+/// A kind of which no pods are known, a policy of another plugin, a policy for that kind's pods and another one, and a workload.
+const OTHERS: &str = "\
+apiVersion: v1
+kind: Namespace
+metadata: {name: shop}
+---
+apiVersion: argoproj.io/v1alpha1
+kind: Rollout
+metadata: {name: web, namespace: shop}
+spec:
+  template: {metadata: {labels: {app: web}}, spec: {containers: [{name: main, image: web}]}}
+---
+apiVersion: cilium.io/v2
+kind: CiliumNetworkPolicy
+metadata: {name: open, namespace: shop}
+spec: {endpointSelector: {}, ingress: [{}]}
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: db, namespace: shop}
+spec:
+  selector: {matchLabels: {app: db}}
+  template: {metadata: {labels: {app: db}}, spec: {containers: [{name: main, image: db}]}}
+---
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: default-deny, namespace: shop}
+spec: {podSelector: {}, policyTypes: [Ingress, Egress]}
+---
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: web, namespace: shop}
+spec: {podSelector: {matchLabels: {app: web}}, policyTypes: [Egress]}
+";
+
+#[test]
+fn what_is_not_judged_is_named_and_nothing_is_held_to_be_absent_beside_it() {
+    let folder = folder_with("shop.yaml", OTHERS);
+    for command in ["check", "baseline"] {
+        let said = ringfence(folder.path(), &[command, "."], "");
+        assert!(said.contains("exit: 0"), "{said}");
+        for (line, what) in [
+            (5, "Rollout is no kind"),
+            (11, "CiliumNetworkPolicy is not judged"),
+        ] {
+            let warned = said.lines().any(|told| {
+                told.starts_with(&format!("warning: shop.yaml:{line}: ")) && told.contains(what)
+            });
+            assert!(warned, "{what}: {said}");
+        }
+        assert!(!said.contains("RF602"), "{said}");
+    }
+    // Without it all that runs is known.
+    let known = OTHERS.replace("kind: Rollout", "kind: Certificate");
+    let known = known.replace(
+        "template: {metadata: {labels: {app: web}}",
+        "issued: {by: {app: web}}}\n#",
+    );
+    let folder = folder_with("shop.yaml", &known);
+    let said = ringfence(folder.path(), &["check", "."], "");
+    assert!(said.contains("RF602"), "{said}");
+    // A kustomization may give labels and namespaces that nobody sees.
+    std::fs::write(
+        folder.path().join("kustomization.yaml"),
+        "namespace: other\n",
+    )
+    .unwrap();
+    let said = ringfence(folder.path(), &["check", "."], "");
+    assert!(
+        !said.contains("RF602") && said.contains("kustomize build"),
+        "{said}"
+    );
+}
+
+#[test]
+fn a_chart_that_nobody_rendered_is_no_clean_folder() {
+    let folder = folder_with("Chart.yaml", "name: shop\n");
+    std::fs::create_dir(folder.path().join("templates")).unwrap();
+    let template = folder.path().join("templates/policy.yaml");
+    std::fs::write(template, "metadata: {name: {{ .Values.name }}}\n").unwrap();
+    for path in [".", "templates/policy.yaml"] {
+        let said = ringfence(folder.path(), &["check", path], "");
+        assert!(
+            said.contains("exit: 2") && said.contains("helm template"),
+            "{said}"
+        );
+    }
+    std::fs::write(folder.path().join("shop.yaml"), UNCOVERED).unwrap();
+    let said = ringfence(folder.path(), &["check", "."], "");
+    assert!(
+        said.contains("exit: 1") && said.contains("helm template"),
+        "{said}"
+    );
+}

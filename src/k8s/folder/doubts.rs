@@ -68,9 +68,18 @@ enum Part<'v> {
 impl Folder {
     /// What cannot be known of it, or is in it and not judged; the first ones, and last how many more there are.
     pub fn doubts(&self) -> Vec<Doubt> {
+        self.search(Search::look_at)
+    }
+
+    /// What is in it and not judged, in the same way.
+    pub fn unjudged(&self) -> Vec<Doubt> {
+        self.search(Search::look_for_others)
+    }
+
+    fn search(&self, look: impl Fn(&mut Search, &Placed)) -> Vec<Doubt> {
         let mut search = Search::of(self);
         for placed in &self.objects {
-            search.look_at(placed);
+            look(&mut search, placed);
         }
         let more = search.found.len().saturating_sub(MOST);
         search.found.truncate(MOST);
@@ -164,6 +173,15 @@ impl Search {
         }
     }
 
+    /// Whether it is of a kind that is not judged.
+    fn look_for_others(&mut self, placed: &Placed) {
+        if let Some(subject) = &placed.review.object
+            && matches!(subject.parsed, Kind::Other)
+        {
+            self.other(placed, &subject.value);
+        }
+    }
+
     /// A kind that is not judged.
     fn other(&mut self, placed: &Placed, value: &Value) {
         let text = |key: &str| value.get(key).and_then(Value::as_str).unwrap_or_default();
@@ -187,12 +205,12 @@ impl Search {
             self.say(placed, &root, message);
         } else if lower.ends_with("networkpolicy") {
             let message = format!(
-                "{api_version} {kind} is not judged: what it allows or denies is not in the answer"
+                "{api_version} {kind} is not judged: what it allows or denies is not known"
             );
             self.say_once(placed, &root, format!("{api_version} {kind}"), message);
         } else if runs_pods(value) {
             let message = format!(
-                "{api_version} {kind} is no kind that is known: its pods are not in the answer"
+                "{api_version} {kind} is no kind that is known: its pods are not looked at"
             );
             self.say_once(placed, &root, format!("{api_version} {kind}"), message);
         }
@@ -288,7 +306,7 @@ fn listed(names: &[String]) -> String {
 }
 
 /// Whether an object of another kind makes pods, as those do that have a template of one.
-fn runs_pods(value: &Value) -> bool {
+pub(super) fn runs_pods(value: &Value) -> bool {
     let has = |pointer: &str| value.pointer(pointer).is_some_and(Value::is_array);
     has("/spec/template/spec/containers") || value.pointer("/spec/template/spec/domain").is_some()
 }
@@ -456,7 +474,12 @@ spec:
         let rollout = WEB
             .replace("apps/v1", "argoproj.io/v1alpha1")
             .replace("StatefulSet", "Rollout");
-        assert!(doubts(&rollout)[0].contains("its pods are not in the answer"));
+        assert!(doubts(&rollout)[0].contains("its pods are not looked at"));
+        let field = policy("{podSelector: {}, form: 1}");
+        let input = |text: &str| Input::read("x.yaml", text.as_bytes(), &Limits::default());
+        let folder = |text: &str| read(vec![input(text).unwrap()], &Limits::default());
+        assert_eq!(folder(&rollout).unjudged().len(), 1);
+        assert_eq!(folder(&field).unjudged(), []);
     }
 
     #[test]

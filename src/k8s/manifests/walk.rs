@@ -20,6 +20,8 @@ use super::{Input, Problem, describe, shown};
 pub(super) struct Walk {
     pub(super) files: Vec<Found>,
     pub(super) problems: Vec<Problem>,
+    /// Whether a kustomization would change what is written.
+    pub(super) is_unbuilt: bool,
     /// Whether a file may have been reached twice.
     has_links: bool,
     /// What was found out about folders that may be charts.
@@ -187,6 +189,7 @@ impl Walk {
         );
         let unseen: Vec<&str> = changes(&value).collect();
         if !unseen.is_empty() {
+            self.is_unbuilt = true;
             let message = format!(
                 "the files here are checked as they are; what this kustomization changes is not seen: {}",
                 unseen.join(", ")

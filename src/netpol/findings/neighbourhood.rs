@@ -1,6 +1,6 @@
 //! The pods of a snapshot by namespace, those alike as one, and what is known of whom a peer means.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, OnceLock};
 
 use super::redundant::{Most, Redundant};
@@ -41,6 +41,15 @@ pub struct Neighbourhood<'s> {
     is_whole_cluster: bool,
     nothing: Redundant,
     vocabulary: Answers,
+}
+
+/// Where more may run than a snapshot has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Gaps {
+    /// In these namespaces; in a snapshot of a whole cluster there are none for that.
+    In(BTreeSet<NamespaceName>),
+    /// Anywhere.
+    Everywhere,
 }
 
 /// The pods of one namespace.
@@ -104,6 +113,20 @@ impl<'s> Neighbourhood<'s> {
             }
         }
         all
+    }
+
+    /// The same, where more may run than is known.
+    #[must_use]
+    pub fn with(mut self, gaps: &Gaps) -> Self {
+        self.is_whole_cluster &= *gaps != Gaps::Everywhere;
+        let is_gap = |name: &NamespaceName| match gaps {
+            Gaps::In(names) => !self.is_whole_cluster && names.contains(name),
+            Gaps::Everywhere => true,
+        };
+        for (name, crowd) in &mut self.crowds {
+            crowd.is_whole &= !is_gap(name);
+        }
+        self
     }
 
     /// What is next to one policy: its own namespace and those that its peers name. None where that is more than so
