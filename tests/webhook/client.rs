@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::{Bytes, Incoming};
@@ -14,6 +15,9 @@ use rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
+
+/// The longest that an API server waits for a webhook (`timeoutSeconds`).
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Which HTTP a client speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -143,28 +147,34 @@ impl Client {
     /// One that was never begun, because the connection ended just before, goes to another connection (for HTTP/2 see
     /// RFC 9113, 6.8), as Go's client does.
     pub(crate) async fn send(&mut self, request: Request<Full<Bytes>>) -> Result<Answer, String> {
-        match self.send_once(request.clone()).await {
-            Err(Failure::NotBegun) => self.send_once(request).await,
+        match Box::pin(self.send_once(request.clone())).await {
+            Err(Failure::NotBegun) => Box::pin(self.send_once(request)).await,
             outcome => outcome,
         }
         .map_err(|failure| format!("{failure:?}"))
     }
 
     async fn send_once(&mut self, request: Request<Full<Bytes>>) -> Result<Answer, Failure> {
-        let mut sender = match self.ready().await {
+        let mut sender = match in_time("no place for a request", self.ready()).await? {
             Some(sender) => sender,
-            None => self.connect().await.map_err(Failure::Lost)?,
+            None => in_time("no connection", self.connect())
+                .await?
+                .map_err(Failure::Lost)?,
         };
-        let response = match &mut sender {
-            Sender::One(sender) => sender.send_request(request).await,
-            Sender::Two(sender) => sender.send_request(request).await,
-        }
-        .map_err(|error| match format!("{error:?}") {
+        let response = async {
+            match &mut sender {
+                Sender::One(sender) => sender.send_request(request).await,
+                Sender::Two(sender) => sender.send_request(request).await,
+            }
+        };
+        let response = in_time("no response", response).await?;
+        let response = response.map_err(|error| match format!("{error:?}") {
             _ if error.is_canceled() => Failure::NotBegun,
             text if text.contains("GoAway(b\"\", NO_ERROR, Remote)") => Failure::NotBegun,
             text => Failure::Lost(text),
         })?;
-        let answer = answer(response).await.map_err(Failure::Lost)?;
+        let answer = in_time("no end of the response", answer(response)).await?;
+        let answer = answer.map_err(Failure::Lost)?;
         if answer.header("connection") != Some("close") {
             self.open = Some(sender);
         }
@@ -237,6 +247,12 @@ pub(crate) fn post(path: &str, body: impl Into<Bytes>) -> Request<Full<Bytes>> {
         .header("content-type", "application/json")
         .body(Full::new(body.into()))
         .unwrap()
+}
+
+/// A client of an API server does not wait for ever.
+async fn in_time<T>(missing: &str, future: impl Future<Output = T>) -> Result<T, Failure> {
+    let waited = tokio::time::timeout(PATIENCE, future).await;
+    waited.map_err(|_| Failure::Lost(format!("{missing} in {PATIENCE:?}")))
 }
 
 async fn answer(response: Response<Incoming>) -> Result<Answer, String> {
