@@ -43,6 +43,8 @@ pub(super) struct Builder<'a> {
     budget: &'a Budget,
     /// Values that were taken from the budget and not used yet.
     credit: usize,
+    /// Values that were used.
+    used: usize,
     tree: Tree,
     frames: Vec<Frame>,
     /// The children of the open collections, outermost first.
@@ -124,6 +126,7 @@ impl<'a> Builder<'a> {
             limits,
             budget,
             credit: 0,
+            used: 0,
             tree: Tree::default(),
             frames: Vec::new(),
             children: Vec::new(),
@@ -388,7 +391,13 @@ impl<'a> Builder<'a> {
             }
         }
         self.credit -= count;
+        self.used += count;
         Ok(())
+    }
+
+    /// Gives back what was used of the budget, for what is read again.
+    pub(super) fn give_back(&mut self) {
+        self.budget.give_back(std::mem::take(&mut self.used));
     }
 }
 

@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use granit_parser::{ErrorKind, Event, Options, Parser, ScalarStyle, Span};
+use granit_parser::{ErrorKind, Event, Options, Parser, ScalarStyle, ScanError, Span};
 
 use super::builder::{At, Builder};
 use super::fault::{Fault, FaultKind};
@@ -15,13 +15,9 @@ use super::{Budget, Limits, Reading};
 /// Next line, line separator, paragraph separator.
 const OLD_BREAKS: [char; 3] = ['\u{85}', '\u{2028}', '\u{2029}'];
 
-/// Where the syntax ended a piece before its end.
-enum Broken {
-    /// A line does not go on deep enough with what is quoted above it.
-    Shallow { at: usize },
-    /// Something else.
-    Otherwise,
-}
+/// What is read again at most for the sake of lines that lack spaces, in bytes: so many times the piece, and so much more.
+const AGAIN: usize = 32;
+const AGAIN_MORE: usize = 1 << 20;
 
 /// The documents of one piece of a text: usually one. A syntax error ends the piece.
 pub(super) fn read(
@@ -32,26 +28,78 @@ pub(super) fn read(
 ) -> Reading {
     let source = text.as_str().get(piece.clone()).unwrap_or_default();
     let source = without_start(source);
-    let mut source = Source::new(source, piece.end - source.len());
-    let (as_written, mut broken) = attempt(text, &source, limits, budget);
-    while let Some(Broken::Shallow { at }) = broken
-        && source.indent(at)
-    {
-        let (reading, next) = attempt(text, &source, limits, budget);
-        if next.is_none() {
-            return reading;
-        }
-        broken = next;
+    let source = Source::new(source, piece.end - source.len());
+    let (as_written, broken) = attempt(text, &source, limits, budget);
+    let Some(broken) = broken.filter(lacks_spaces) else {
+        return as_written;
+    };
+    let indented = indented(source, &broken, limits);
+    if indented.is_as_written() {
+        return as_written;
     }
-    as_written
+    attempt(text, &indented, limits, budget).0
 }
 
+/// A piece whose lines have the spaces that they lack, from the first one that does.
+fn indented<'s>(source: Source<'s>, broken: &ScanError, limits: &Limits) -> Source<'s> {
+    let mut again = AGAIN_MORE.saturating_add(source.as_str().len().saturating_mul(AGAIN));
+    let (mut source, mut broken) = (source, broken.clone());
+    loop {
+        let (before, at) = (source.clone(), byte_of(&broken));
+        // A quote that is left open is told by its place, where nothing behind it is wrong.
+        let above = source
+            .above(at)
+            .trim_end_matches(['\\', ' ', '\t', '\r', '\n']);
+        let opens = syntax_error(above, limits)
+            .filter(|error| *error.kind() == ErrorKind::UnclosedQuotedScalar);
+        let cost = source.as_str().len().saturating_mul(2);
+        let (Some(opens), Some(left)) = (opens, again.checked_sub(cost)) else {
+            return before;
+        };
+        again = left;
+        if !source.indent(byte_of(&opens)) {
+            return before;
+        }
+        let next = syntax_error(source.as_str(), limits);
+        // The quote that seemed to close opens another text, and the one above is never closed.
+        if next
+            .as_ref()
+            .is_some_and(|next| source.has_just_closed(byte_of(next)))
+        {
+            return before;
+        }
+        match next.filter(lacks_spaces) {
+            Some(next) => broken = next,
+            None => return source,
+        }
+    }
+}
+
+fn syntax_error(text: &str, limits: &Limits) -> Option<ScanError> {
+    let mut parser = Parser::new_from_str_with_options(text, options(limits));
+    std::iter::from_fn(|| parser.next_event()).find_map(Result::err)
+}
+
+fn byte_of(error: &ScanError) -> usize {
+    error.marker().byte_offset().unwrap_or_default()
+}
+
+/// Whether a line does not go on deep enough with what is quoted above it; a tab is no depth.
+fn lacks_spaces(error: &ScanError) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::InvalidQuotedScalarIndent | ErrorKind::TabInIndentation
+    )
+}
+
+/// The documents of a piece, and the error of syntax that ended it before its end. Where it is read again, nothing of the budget
+/// is used.
 fn attempt(
     text: &Arc<Text>,
     source: &Source<'_>,
     limits: &Limits,
     budget: &Budget,
-) -> (Reading, Option<Broken>) {
+) -> (Reading, Option<ScanError>) {
     let mut reading = Reading::default();
     // YAML 1.1, and so the library, ends a line at these; YAML 1.2 does not.
     let has_old_breaks = OLD_BREAKS.iter().any(|old| source.as_str().contains(*old));
@@ -72,17 +120,14 @@ fn attempt(
             }
             Ok((event, span)) => handle(&mut builder, text.as_str(), event, &span, source),
             Err(error) => {
-                let at = error.marker().byte_offset().unwrap_or_default();
-                let fault = Fault::of_scan(&error, source.place(at), limits.depth);
-                reading.faults.push(fault);
-                let broken = match error.kind() {
-                    // A tab is no space.
-                    ErrorKind::InvalidQuotedScalarIndent | ErrorKind::TabInIndentation => {
-                        Broken::Shallow { at }
-                    }
-                    _ => Broken::Otherwise,
-                };
-                return (reading, Some(broken));
+                let at = source.place(byte_of(&error));
+                reading
+                    .faults
+                    .push(Fault::of_scan(&error, at, limits.depth));
+                if lacks_spaces(&error) {
+                    builder.give_back();
+                }
+                return (reading, Some(error));
             }
         };
         if let Err(fault) = result {
