@@ -66,6 +66,10 @@ impl Seen {
                 if options.wants(&unit.namespace) {
                     seen.namespaces.insert(unit.namespace.clone());
                 }
+                // Nothing can block it, wherever the pod runs.
+                if matches!(other.who, Who::Node(_)) && own.shares_node(other) {
+                    continue;
+                }
                 let other_unit = other
                     .pod()
                     .filter(|pod| pod.is_held())
@@ -73,13 +77,12 @@ impl Seen {
                 let other = match (other_unit, other.address()) {
                     (Some(number), _) => Other::Unit(number),
                     (None, Some(address)) => Other::Block(joined(address, options.join)),
+                    (None, None) if own.shares_node(other) => continue,
                     (None, None) => {
-                        if !own.shares_node(other) {
-                            notes.insert(format!(
-                                "no policy can speak of {}: its address is not known",
-                                other.who
-                            ));
-                        }
+                        notes.insert(format!(
+                            "no policy can speak of {}: its address is not known",
+                            other.who
+                        ));
                         continue;
                     }
                 };

@@ -292,3 +292,39 @@ fn what_cannot_be_known_or_said_is_told_and_is_no_proof() {
         ["no policy can speak of node n1: its address is not known"]
     );
 }
+
+#[test]
+fn what_a_pod_s_own_node_asks_of_it_needs_no_rule() {
+    let works = [Work {
+        namespace: "a",
+        labels: Labels::from([("app", "x")]),
+        is_manifest: true,
+    }];
+    let suggested = |node: &str| {
+        let mut observations = Observations::default();
+        let Some(Actor::Pod(pod)) = actor(0, &works) else {
+            panic!("a pod");
+        };
+        let to = Actor::Pod(PodActor {
+            node: Some("n1".into()),
+            ..pod
+        });
+        let from = Actor::Node {
+            name: node.into(),
+            address: Some("192.0.2.1".parse().expect("an address")),
+        };
+        let flow = Observed {
+            from: observations.actor(from),
+            to: observations.actor(to),
+            protocol: Protocol::Tcp,
+            port: Port::new(80).expect("a port"),
+        };
+        observations.add(flow, Seen::Somewhere, Action::Allowed, 3);
+        Suggestion::of(&observations, &manifests(&works), &Options::default())
+    };
+    let [own, other] = ["n1", "n2"].map(suggested);
+    assert!(own.is_proved() && other.is_proved(), "{own:?} {other:?}");
+    assert_eq!(own.policies.len(), 1, "{own:?}");
+    let from = &other.policies[1]["spec"]["ingress"][0]["from"];
+    assert_eq!(*from, json!([{"ipBlock": {"cidr": "192.0.2.1/32"}}]));
+}
