@@ -49,6 +49,11 @@ use crate::guard::mode::Mode;
 pub use excerpt::Excerpt;
 pub use summary::Summary;
 
+/// So many of something, in words.
+pub fn counted(count: u64, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
+}
+
 /// All that a run found.
 #[derive(Clone, Debug, Default)]
 pub struct Report {

@@ -21,7 +21,7 @@ use crate::k8s::manifests;
 use crate::netpol::FieldPath;
 use crate::netpol::findings::Neighbourhood;
 use crate::report::text::{self, Colour};
-use crate::report::{self, Checked, Located, Outcome, Problem, Report};
+use crate::report::{self, Checked, Located, Outcome, Problem, Report, counted};
 
 /// Arguments of `ringfence check`.
 #[derive(Debug, clap::Args)]
@@ -79,14 +79,18 @@ pub(super) fn run(args: &Args) -> anyhow::Result<Exit> {
     let mut report = judge(&folder, &state, Timestamp::now());
     if report.objects.is_empty() && report.problems.is_empty() {
         bail!(
-            "no Kubernetes objects there: {} files were read",
-            folder.files
+            "no Kubernetes objects there (read: {})",
+            counted(folder.files as u64, "file")
         );
     }
     report.checks = checks(&state);
     report.elapsed = Some(started.elapsed());
     print(&report, args.output)?;
     whole::tell_unjudged(&folder);
+    // A chart is no failure beside what was judged; alone it is, or a gate would be open.
+    if report.objects.is_empty() && folder.charts > 0 {
+        bail!("nothing was judged: a chart has to be rendered first");
+    }
     Ok(args.fail_on.exit(&report))
 }
 
@@ -193,8 +197,7 @@ fn colour() -> Colour {
 impl FailOn {
     /// How a run with this report ends.
     pub(super) fn exit(self, report: &Report) -> Exit {
-        // What has to be rendered first is no failure beside what was judged; alone it is, or a gate would be open.
-        if report.objects.is_empty() || report.problems.iter().any(|problem| problem.fatal) {
+        if report.problems.iter().any(|problem| problem.fatal) {
             return Exit::Failed;
         }
         let mildest = match self {

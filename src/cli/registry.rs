@@ -15,7 +15,7 @@ use crate::guard::register::{Register, Source};
 use crate::guard::review::Subject;
 use crate::k8s::folder::{Folder, Placed};
 use crate::netpol::{FieldPath, Object, ObjectKey};
-use crate::report::{self, register};
+use crate::report::{self, counted, register};
 
 /// Arguments of `ringfence registry`.
 #[derive(Debug, clap::Args)]
@@ -66,8 +66,8 @@ pub(super) fn run(args: &Args) -> anyhow::Result<Exit> {
     let snapshot = &folder.snapshot;
     if snapshot.policies().next().is_none() && snapshot.cluster_policies().next().is_none() {
         bail!(
-            "there is no network policy: {} files were read",
-            folder.files
+            "there is no network policy (read: {})",
+            counted(folder.files as u64, "file")
         );
     }
     let state = args.inputs.state(&folder)?;
@@ -181,8 +181,8 @@ fn export(
     outputs::write(&into, &files, force).context("--evidence")?;
     writeln!(
         anstream::stderr().lock(),
-        "{} files written to {}; sha256 of SHA256SUMS, to be noted elsewhere: {whole}",
-        files.len(),
+        "{} written to {}; sha256 of SHA256SUMS, to be noted elsewhere: {whole}",
+        counted(files.len() as u64, "file"),
         into.display()
     )?;
     Ok(if findings.problems.iter().any(|problem| problem.fatal) {

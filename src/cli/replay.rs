@@ -10,6 +10,7 @@ use super::form::Form;
 use super::recorded::{self, Records};
 use crate::flows::{Recorded, Skip};
 use crate::netpol::replay::{Change, Replay};
+use crate::report::counted;
 use crate::report::replay::Told;
 
 /// Arguments of `ringfence replay`.
@@ -121,7 +122,8 @@ pub(super) fn told(recorded: Recorded, replay: Replay, mut notes: Vec<String>) -
     }
     if let Some(lost) = recorded.passed_over.get(&Skip::Lost) {
         notes.push(format!(
-            "the recorder lost events, in {lost} places: there were more flows than these"
+            "the recorder lost events, in {}: there were more flows than these",
+            counted(*lost, "place")
         ));
     }
     let passed_over = recorded.passed_over.into_iter();

@@ -13,7 +13,7 @@ use crate::guard::template::check_text;
 use crate::netpol::name::dns_label_problem;
 use crate::netpol::suggest::{Join, Options, Suggestion};
 use crate::netpol::{NamespaceName, Snapshot};
-use crate::report::yaml;
+use crate::report::{counted, yaml};
 
 /// How many lines of one kind are told.
 const LINES: usize = 20;
@@ -116,14 +116,18 @@ fn tell(out: &mut impl Write, suggestion: &Suggestion, recorded: &Recorded) -> a
     if suggestion.denied.is_empty() {
         writeln!(
             out,
-            "{good}sufficient{good:#}: all {} flows that were judged pass",
-            suggestion.flows
+            "{good}sufficient{good:#}: {} judged, and all pass",
+            counted(suggestion.flows, "flow")
         )?;
     } else {
         let denied = suggestion.denied.iter().map(|row| {
             format!(
-                "{} -> {} {} {}: {} flows",
-                row.from, row.to, row.protocol, row.port, row.flows
+                "{} -> {} {} {}: {}",
+                row.from,
+                row.to,
+                row.protocol,
+                row.port,
+                counted(row.flows, "flow")
             )
         });
         list(out, "not sufficient, these would be denied", denied)?;
@@ -159,7 +163,8 @@ fn tell(out: &mut impl Write, suggestion: &Suggestion, recorded: &Recorded) -> a
     if let Some(lost) = recorded.passed_over.get(&Skip::Lost) {
         writeln!(
             out,
-            "note: the recorder lost events, in {lost} places: there were more flows than these"
+            "note: the recorder lost events, in {}: there were more flows than these",
+            counted(*lost, "place")
         )?;
     }
     if recorded.broken > 0 {

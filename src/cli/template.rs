@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::{Exit, outputs, style};
 use crate::guard::template::{self, COMMON, Parameter, TEMPLATES};
-use crate::report::yaml;
+use crate::report::{counted, yaml};
 
 /// Arguments of `ringfence template`.
 #[derive(Debug, clap::Args)]
@@ -180,7 +180,8 @@ fn kustomization(files: &[(String, String)]) -> (String, String) {
 fn told(folder: &Path, files: usize) -> anyhow::Result<()> {
     writeln!(
         anstream::stderr().lock(),
-        "{files} files written to {}",
+        "{} written to {}",
+        counted(files as u64, "file"),
         folder.display()
     )?;
     Ok(())

@@ -133,13 +133,20 @@ fn all_namespaces(
     } else {
         format!("pods labelled `{pods}`")
     };
-    let mut requirements = namespaces.requirements().iter();
-    let which = if !requirements.all(is_by_name) {
+    let requirements = namespaces.requirements();
+    let left_out = requirements
+        .iter()
+        .flat_map(|asked| match asked.operator() {
+            Operator::NotIn(names) => names.iter().map(AsRef::as_ref).collect(),
+            Operator::In(_) | Operator::Exists | Operator::DoesNotExist => Vec::new(),
+        });
+    let left_out: Vec<&str> = left_out.collect();
+    let which = if !requirements.iter().all(is_by_name) {
         format!(" that is labelled `{namespaces}`, as one without labels is")
-    } else if leaves_out_only(namespaces) && !namespaces.is_everything() {
-        format!(" but those that are named in `{namespaces}`")
-    } else {
+    } else if left_out.is_empty() {
         String::new()
+    } else {
+        format!(" but {}", left_out.join(", "))
     };
     let message = format!("{direction} rule {rule} allows {whom} of every namespace{which}");
     let fix = Fix::words("select the namespaces that are meant, by `kubernetes.io/metadata.name`");

@@ -56,6 +56,8 @@ pub struct Folder {
     pub passed_over: usize,
     /// Whether a kustomization would change what is written.
     pub is_unbuilt: bool,
+    /// How many charts are to be rendered first.
+    pub charts: usize,
 }
 
 /// An object that is not as its kind wants it, where everything must be.
@@ -89,6 +91,7 @@ pub fn read(inputs: Vec<Input>, limits: &Limits) -> Folder {
         files: loaded.files,
         passed_over: loaded.passed_over,
         is_unbuilt: loaded.is_unbuilt,
+        charts: loaded.charts,
         ..Folder::default()
     };
     for placed in &objects {

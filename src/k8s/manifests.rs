@@ -93,6 +93,8 @@ pub struct Loaded {
     pub passed_over: usize,
     /// Whether a kustomization would change what is written.
     pub is_unbuilt: bool,
+    /// How many charts are to be rendered first.
+    pub charts: usize,
 }
 
 /// Reads everything; never fails as a whole.
@@ -119,6 +121,7 @@ pub fn load(inputs: Vec<Input>, limits: &Limits) -> Loaded {
             *charts.entry(chart).or_default() += 1;
         }
     }
+    loaded.charts = charts.len();
     loaded.problems.extend(
         charts
             .iter()

@@ -4,7 +4,8 @@ use std::fmt::Write as _;
 
 use serde::Serialize;
 
-use super::replay::{DocumentRow, counted, some_rows};
+use super::counted;
+use super::replay::{DocumentRow, some_rows};
 use super::text::printable;
 use crate::guard::baseline::{Cut, Observed};
 use crate::netpol::NamespaceName;

@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 use serde::Serialize;
 use serde_json::Value;
 
+use super::counted;
 use crate::netpol::replay::{Because, Change, Replay, Row, Who};
 use crate::netpol::{Direction, Port, Protocol};
 
@@ -238,8 +239,4 @@ fn left_out(text: &mut String, count: usize) {
         let more = count.saturating_sub(ROWS);
         let _ = writeln!(text, "  and {more} more; --output json has all");
     }
-}
-
-pub(super) fn counted(count: u64, what: &str) -> String {
-    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }

@@ -8,6 +8,7 @@ use std::io;
 
 use serde_json::{Value, json};
 
+use super::counted;
 use super::diff::{Comparison, Counts};
 use super::replay::{self, DocumentRow};
 use crate::netpol::reach::Diff;
@@ -74,11 +75,11 @@ impl Promotion<'_> {
             let mut text = String::new();
             for (words, rows) in flows.told() {
                 let count = rows.iter().map(|row| row.flows).sum();
-                let _ = writeln!(text, "{words}: {}", replay::counted(count, "flow"));
+                let _ = writeln!(text, "{words}: {}", counted(count, "flow"));
                 replay::rows(&mut text, rows.iter(), rows.len());
             }
             if flows.unknown > 0 {
-                let unknown = replay::counted(flows.unknown, "flow");
+                let unknown = counted(flows.unknown, "flow");
                 let _ = writeln!(text, "of the recorded flows not judged: {unknown}");
             }
             out.write_all(text.as_bytes())?;
@@ -93,7 +94,7 @@ impl Promotion<'_> {
         if let Some(flows) = &self.flows {
             for (words, rows) in flows.told() {
                 let count = rows.iter().map(|row| row.flows).sum();
-                let _ = writeln!(text, "\n**{words}: {}**\n", replay::counted(count, "flow"));
+                let _ = writeln!(text, "\n**{words}: {}**\n", counted(count, "flow"));
                 let mut list = String::new();
                 replay::rows(&mut list, rows.iter(), rows.len());
                 if !list.is_empty() {

@@ -10,7 +10,7 @@ use annotate_snippets::{AnnotationKind, Element, Level, Origin, Renderer, Snippe
 
 use crate::guard::mode::Mode;
 
-use super::{Checked, Located, Location, Outcome, Place, Problem, Report, cuts, yaml};
+use super::{Checked, Located, Location, Outcome, Place, Problem, Report, counted, cuts, yaml};
 
 /// How the text may look.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -109,9 +109,9 @@ pub fn summary(report: &Report) -> String {
     if !parts.is_empty() {
         let _ = write!(text, ": {}", parts.join(", "));
     }
-    let objects = plural(summary.objects, "object");
+    let objects = counted(summary.objects as u64, "object");
     let place = match report.place {
-        Place::Files => plural(summary.files, "file"),
+        Place::Files => counted(summary.files as u64, "file"),
         Place::Cluster => "the cluster".to_owned(),
     };
     let _ = write!(text, "\nchecked {objects} in {place}");
@@ -260,14 +260,6 @@ fn place<'a>(location: &Location, label: &str) -> Element<'a> {
             .line(location.line)
             .char_column(location.column)
             .into(),
-    }
-}
-
-fn plural(count: usize, thing: &str) -> String {
-    if count == 1 {
-        format!("1 {thing}")
-    } else {
-        format!("{count} {thing}s")
     }
 }
 

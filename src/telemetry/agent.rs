@@ -199,7 +199,7 @@ impl AgentMetrics {
             ),
             (
                 "spoofed_packets",
-                "Packets that were dropped because their sender was not the pod that they came from, or because no pod sends such",
+                "Packets that were dropped because their sender was not the pod that they came from, or no pod sends such: what routers say, what is neither IP nor ARP",
                 &self.spoofed,
             ),
             (

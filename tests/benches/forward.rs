@@ -1,12 +1,13 @@
 //! What the rules cost the packets that they let through.
 //!
 //! `cargo bench --bench forward`, as root: two nodes as network namespaces with two pods each. One node has the table of a
-//! large cluster (2 000 policies, 20 of the cluster), the other one a chain without rules; both track connections. First packets,
-//! connections that are made and reset at once, those with a question and its answer between, and streams go through one and the other in turns and on one processor, so that what else the machine does falls on
-//! both alike: what counts is the median of the differences, or the ratio. Then the nodes change places, and the mean of both is
-//! told: where in memory a node happens to be makes as much of a difference as a few rules. Each with policies alone, and with what
-//! pods send held to their addresses and kept off the overlay; and first with the same on both nodes, which says how far the figures
-//! can be believed. As a test it has a few packets only.
+//! large cluster (2 000 policies, 20 of the cluster), the other one a chain without rules; both track connections. First
+//! packets, connections that are made and reset at once, those with a question and its answer between, and streams go through
+//! one and the other in turns and on one processor, so that what else the machine does falls on both alike: what counts is the
+//! median of the differences, or the ratio. Then the nodes change places, and the mean of both is told: where in memory a node
+//! happens to be makes as much of a difference as a few rules. Each with policies alone, and with what pods send held to their
+//! addresses and kept off the overlay; and first with the same on both nodes, which says how far the figures can be believed.
+//! As a test it has a few packets only.
 
 // What a bench cannot prepare has failed.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]

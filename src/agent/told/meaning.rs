@@ -12,8 +12,7 @@ pub(super) const UNASKED: &str =
     "a frame that is neither IP nor ARP, or has the tag of a VLAN: no policy would be asked of it";
 
 /// Why what only routers say is dropped.
-pub(super) const ROUTING: &str =
-    "a router advertisement or a redirect of a pod, which would take what is for others";
+pub(super) const ROUTING: &str = "a router advertisement or a redirect that a pod sent, by which it would get what is for others";
 
 /// Why what has an address of the link is dropped.
 pub(super) const LINK: &str =

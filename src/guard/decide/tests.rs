@@ -348,6 +348,12 @@ fn all_namespaces_are_found_however_they_are_said() {
         json!({"matchExpressions": [{"key": "kubernetes.io/metadata.name", "operator": "Exists"}]});
     let but_one = json!({"matchExpressions": [{"key": "kubernetes.io/metadata.name", "operator": "NotIn", "values": ["x"]}]});
     let refused = Some(("RF304".to_owned(), Mode::Enforce));
+    let peers = json!([{"to": [{"namespaceSelector": but_one.clone()}]}]);
+    let said = Cluster::of(&[]).create(&egress(&peers));
+    assert_eq!(
+        said.judged[0].finding.message,
+        "egress rule 0 allows every pod of every namespace but x"
+    );
     assert_eq!(found(json!({"namespaceSelector": {}})), refused);
     assert_eq!(
         found(json!({"namespaceSelector": {"matchLabels": {}}, "podSelector": {}})),

@@ -12,22 +12,31 @@ use crate::netpol::NamespaceName;
 use crate::netpol::findings::Gaps;
 
 /// Words that the specs of such objects have, by which their pods are made: a workload's, an operator's, a chart's.
-const WORDS: [&str; 9] = [
+const WORDS: [&str; 15] = [
     "replicas",
+    "instances",
+    "numberOfInstances",
+    "members",
+    "nodeSets",
+    "workloadRef",
     "serviceAccountName",
     "podTemplate",
     "podMetadata",
     "containers",
+    "container",
     "image",
     "tolerations",
     "chart",
     "chartRef",
 ];
 
+/// Kinds that have such words and make none: they scale others, or look for images.
+const OTHERS: [&str; 2] = ["ScaledObject", "ImageRepository"];
+
 /// How deep below the spec they are looked for.
 const DEEP: usize = 3;
 
-/// Where an object says that what it makes goes, beside its own namespace.
+/// Where an object says that what it makes goes, beside its own namespace. Who says it makes something.
 const ELSEWHERE: [&str; 2] = ["/spec/targetNamespace", "/spec/destination/namespace"];
 
 impl Folder {
@@ -54,7 +63,11 @@ fn reached(value: &Value) -> impl Iterator<Item = NamespaceName> {
 }
 
 fn makes_pods(value: &Value) -> bool {
-    runs_pods(value) || value.get("spec").is_some_and(|spec| has_word(spec, DEEP))
+    let kind = value.get("kind").and_then(Value::as_str);
+    let is_other = kind.is_some_and(|kind| OTHERS.contains(&kind));
+    let goes_elsewhere = || ELSEWHERE.into_iter().any(|at| value.pointer(at).is_some());
+    let has_word = || value.get("spec").is_some_and(|spec| has_word(spec, DEEP));
+    !is_other && (runs_pods(value) || goes_elsewhere() || has_word())
 }
 
 fn has_word(value: &Value, deep: usize) -> bool {
@@ -87,6 +100,10 @@ mod tests {
             json!({"serviceAccountName": "prometheus-k8s"}),
             json!({"chart": {"spec": {}}}),
             json!({"source": {"chart": "redis"}}),
+            json!({"destination": {"namespace": "shop"}, "source": {"path": "shop"}}),
+            json!({"targetNamespace": "shop", "path": "./shop"}),
+            json!({"instances": 3}),
+            json!({"templates": [{"container": {"command": []}}]}),
         ];
         for spec in makers {
             assert!(makes_pods(&json!({"spec": spec})), "{spec}");
@@ -100,6 +117,8 @@ mod tests {
         for spec in others {
             assert!(!makes_pods(&json!({"spec": spec})), "{spec}");
         }
+        let scaler = json!({"kind": "ScaledObject", "spec": {"fallback": {"replicas": 6}}});
+        assert!(!makes_pods(&scaler));
     }
 
     #[test]

@@ -61,6 +61,8 @@ pub(super) struct Crowd<'s> {
     pub(super) others: Vec<&'s Pod>,
     /// Whether the namespace itself was read as well, so that what is in it is taken to be all there is.
     pub(super) is_whole: bool,
+    /// Whether pods come that are not known, with any labels.
+    pub(super) has_gaps: bool,
 }
 
 /// Pods that no selector and no port name tells apart; never none.
@@ -124,7 +126,8 @@ impl<'s> Neighbourhood<'s> {
             Gaps::Everywhere => true,
         };
         for (name, crowd) in &mut self.crowds {
-            crowd.is_whole &= !is_gap(name);
+            crowd.has_gaps = is_gap(name);
+            crowd.is_whole &= !crowd.has_gaps;
         }
         self
     }

@@ -123,11 +123,8 @@ fn nobody(
 /// Why a selector means none of some pods, as far as that can be said.
 fn empty(crowds: &[&Crowd<'_>], pods: &Selector, is_certain: bool) -> Option<Nothing> {
     // What controllers set when they make pods is in no template.
-    if pods
-        .requirements()
-        .iter()
-        .any(|asked| is_volatile(asked.key()))
-    {
+    let mut asked = pods.requirements().iter();
+    if asked.any(|asked| is_volatile(asked.key())) || crowds.iter().any(|crowd| crowd.has_gaps) {
         return None;
     }
     let is_held = |crowd: &&Crowd<'_>| crowd.kinds.iter().any(|kind| pods.matches(kind.labels));
